@@ -1,0 +1,124 @@
+"""From trained members and data to points of the rate-distortion plane."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rd_elbo import information, population
+from rd_elbo.data.dataset import SPLITS, Dataset
+from rd_elbo.grid import FIELDS
+from rd_elbo.train import Trained, fill, parameter_shapes
+
+Point = dict[str, Any]
+
+# A latent dimension is active if its mean varies more than this over the data (Burda et al. 2016, section 5.2).
+ACTIVE_VARIANCE = 1e-2
+_BATCH = 250
+
+POINT_COLUMNS = (
+    "member",
+    "split",
+    "family",
+    *FIELDS,
+    "steps",
+    "rate",
+    "distortion",
+    "elbo",
+    "rate_se",
+    "distortion_se",
+    "elbo_se",
+    "rate_estimator",
+    "active_units",
+    "examples",
+    "parameters",
+    "train_seconds",
+    "status",
+)
+
+
+def evaluate(
+    trained: Trained,
+    dataset: Dataset,
+    splits: Sequence[str] = ("test", "train"),
+    listener: Callable[[int], None] | None = None,
+) -> list[Point]:
+    """Rate, distortion and ELBO of every member on whole splits, no example dropped.
+
+    Each example gets one draw of z; the standard errors are over examples and contain that noise. The rate is the closed form
+    KL(e(z|x) || m(z)) where there is one and log e(z|x) - log m(z) at the draw elsewhere; `rate_estimator` says which.
+
+    Args:
+      trained: Members trained together.
+      dataset: Where the splits are.
+      splits: Which of them to use.
+      listener: Called with the number of member-examples done, after each split.
+
+    Returns:
+      One row per member and split with the columns `POINT_COLUMNS`; nats, means over examples.
+    """
+    members = trained.members
+    mesh = population.make_mesh(trained.devices, len(members))
+    rows = fill(members, mesh.size)
+    padding = len(rows) - len(members)
+    params = jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], padding, axis=0)]), trained.params)
+    params = population.place(params, mesh)
+    seeds = population.place(np.asarray([m.seed for m in rows], np.uint32), mesh)
+    lead = members[0]
+    own = parameter_shapes(trained.program.model, dataset.image_shape)
+    estimator = trained.program.model.rate_estimator(own, jax.ShapeDtypeStruct((1, *dataset.image_shape), np.float32))
+
+    points: list[Point] = []
+    for split in splits:
+        images = dataset.splits[split]
+        result = population.evaluate(trained.program, mesh, params, seeds, images, SPLITS.index(split), _BATCH)
+        active = active_units(result, len(images))
+        for i, member in enumerate(members):
+            rate, distortion = result.rate[i].astype(np.float64), result.distortion[i].astype(np.float64)
+            mean_rate, mean_distortion = float(rate.mean()), float(distortion.mean())
+            shapes = parameter_shapes(member.build(dataset.image_shape), dataset.image_shape)
+            points.append(
+                {
+                    "member": member.name,
+                    "split": split,
+                    "family": member.family,
+                    **dataclasses.asdict(member),
+                    "steps": int(trained.steps[i]),
+                    "rate": mean_rate,
+                    "distortion": mean_distortion,
+                    "elbo": information.elbo(mean_rate, mean_distortion),
+                    "rate_se": _standard_error(rate),
+                    "distortion_se": _standard_error(distortion),
+                    "elbo_se": _standard_error(rate + distortion),
+                    "rate_estimator": estimator,
+                    "active_units": int(active[i]),
+                    "examples": len(images),
+                    "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
+                    "train_seconds": trained.seconds / len(members),
+                    "status": "ok" if trained.finite[i] else "diverged",
+                }
+            )
+        if listener:
+            listener(len(members) * len(images))
+    del lead
+    return points
+
+
+def active_units(result: population.Evaluation, examples: int) -> np.ndarray:
+    """How many latent dimensions of each member vary by more than `ACTIVE_VARIANCE` over the examples."""
+    batches = result.code_mean.shape[1]
+    size = -(-examples // batches) if batches else 0
+    del size
+    counts = np.full(batches, min(_BATCH, examples), np.float64)
+    counts[-1] = examples - counts[:-1].sum()
+    share = (counts / examples)[None, :, None]
+    mean = (share * result.code_mean.astype(np.float64)).sum(1)
+    square = (share * result.code_square.astype(np.float64)).sum(1)
+    return ((square - mean**2) > ACTIVE_VARIANCE).sum(-1)
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -1,0 +1,231 @@
+"""From axes to members, and from members to groups that compile together."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rd_elbo.errors import BadInput
+from rd_elbo.models.family import Architecture, ImageShape, widths_that_pad
+from rd_elbo.objectives import OBJECTIVES
+from rd_elbo.population import SCHEDULES
+
+
+@dataclasses.dataclass(frozen=True)
+class Member(Architecture):
+    """One model to train: an architecture and everything else that its result depends on.
+
+    Attributes:
+      objective: "beta" or "target_rate".
+      beta: Weight of the rate (objective "beta").
+      target_rate: Wanted rate in nats (objective "target_rate").
+      target_weight: Weight of |target_rate - R|.
+      annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
+      learning_rate: Peak step size of Adam.
+      schedule: How the learning rate falls, a key of `population.SCHEDULES`.
+      batch_size: Examples per step.
+      epochs: Passes over the training split; may be a fraction.
+      seed: Source of all its randomness.
+    """
+
+    objective: str = "beta"
+    beta: float = 1.0
+    target_rate: float = 0.0
+    target_weight: float = 2.0
+    annealing: float = 0.0
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    batch_size: int = 128
+    epochs: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, table in (("objective", OBJECTIVES), ("schedule", SCHEDULES)):
+            if getattr(self, field) not in table:
+                raise BadInput(f"{field}={getattr(self, field)!r} does not exist; there are {', '.join(map(repr, table))}")
+        for field, lowest in (("batch_size", 1), ("seed", 0)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value < 2**31:
+                raise BadInput(f"{field}={value!r} must be a whole number of at least {lowest} and below 2**31")
+        for field, above_zero in (
+            ("beta", False),
+            ("target_rate", False),
+            ("target_weight", True),
+            ("annealing", False),
+            ("learning_rate", True),
+            ("epochs", True),
+        ):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise BadInput(f"{field}={value!r} must be a finite number")
+            if value < 0 or (above_zero and value == 0):
+                raise BadInput(f"{field}={value!r} must be {'above' if above_zero else 'at least'} 0")
+            object.__setattr__(self, field, float(value))
+        if self.annealing > 1:
+            raise BadInput(f"annealing={self.annealing!r} is a part of the training and must be at most 1")
+
+    @property
+    def name(self) -> str:
+        """A short name that depends on what the member is, not on where it stands in a grid."""
+        identity = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()[:10]
+
+    @property
+    def label(self) -> str:
+        """The group a figure draws it with: all that shapes its model."""
+        return f"{self.decoder} {self.decoder_width}x{self.decoder_depth}, {self.marginal}"
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Member))
+
+
+def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
+    """Every combination of the values of `axes`, each put into `base`.
+
+    >>> [m.beta for m in product(Member(), beta=(0.5, 1.0), seed=(0, 1))]
+    [0.5, 0.5, 1.0, 1.0]
+
+    Args:
+      base: A member, or several, to start from.
+      **axes: For some fields of `Member`, the values to take.
+
+    Returns:
+      Members, the last axis varying fastest; duplicates dropped.
+
+    Raises:
+      BadInput: If an axis is no field of `Member`, is empty, or holds a value that is not allowed.
+    """
+    values = _checked(axes)
+    return unique(_replace(m, dict(zip(values, combo, strict=True))) for m in _several(base) for combo in itertools.product(*values.values()))
+
+
+def zipped(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
+    """Like `product`, but the axes advance together, as `zip` does; they must be of equal length."""
+    values = _checked(axes)
+    if len({len(v) for v in values.values()}) > 1:
+        raise BadInput(f"zipped axes must be of equal length, not {({k: len(v) for k, v in values.items()})}")
+    return unique(_replace(m, dict(zip(values, combo, strict=True))) for m in _several(base) for combo in zip(*values.values(), strict=True))
+
+
+def unique(members: Iterable[Member]) -> list[Member]:
+    """The members in order, each once."""
+    return list(dict.fromkeys(members))
+
+
+def _several(base: Member | Sequence[Member]) -> Sequence[Member]:
+    return [base] if isinstance(base, Member) else base
+
+
+def _replace(member: Member, values: dict[str, Any]) -> Member:
+    return dataclasses.replace(member, **values)
+
+
+def _checked(axes: dict[str, Iterable[Any]]) -> dict[str, list[Any]]:
+    for name, values in axes.items():
+        if name not in FIELDS:
+            raise BadInput(f"grid axis {name!r} does not exist; there are {', '.join(FIELDS)}")
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise BadInput(f"grid axis {name}={values!r} must be a sequence of values, such as ({values!r},)")
+    listed = {name: list(values) for name, values in axes.items()}
+    for name, values in listed.items():
+        if not values:
+            raise BadInput(f"grid axis {name}=() is empty: an empty axis leaves nothing to train")
+    return listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Members that one compiled program trains together.
+
+    Attributes:
+      members: In the order of the grid.
+      padded: Their common architecture, at the largest of their widths; narrower members are embedded in zeros.
+    """
+
+    members: tuple[Member, ...]
+
+    @property
+    def padded(self) -> Architecture:
+        widest = {field: max(getattr(m, field) for m in self.members) for field in widths_that_pad(self.members[0])}
+        return architecture_of(dataclasses.replace(self.members[0], **widest))
+
+
+def architecture_of(member: Member) -> Architecture:
+    """The part of a member that shapes its model."""
+    return Architecture(**{f.name: getattr(member, f.name) for f in dataclasses.fields(Architecture)})
+
+
+def groups(members: Sequence[Member], image_shape: ImageShape, max_waste: float = 1.25) -> list[Group]:
+    """Splits members into groups that compile together.
+
+    Members that differ only in numbers a program takes as arguments always share one. Members that also differ in width share
+    one by zero padding while the arithmetic of the padded members is at most `max_waste` times that of the same members alone;
+    otherwise each further width begins a program of its own, widest first.
+
+    Args:
+      members: What to train.
+      image_shape: (height, width) of the data.
+      max_waste: At least 1; at 1 widths are never mixed.
+
+    Returns:
+      The groups, in order of their first member; each keeps the order of `members`.
+
+    Raises:
+      BadInput: If there are no members or `max_waste` is below 1.
+    """
+    if not members:
+        raise BadInput("the grid is empty: there is no member to train")
+    if max_waste < 1:
+        raise BadInput(f"max_waste={max_waste!r} must be at least 1")
+    programs: dict[Any, list[Member]] = {}
+    for member in members:
+        programs.setdefault(_program_key(member), []).append(member)
+    split = [Group(tuple(part)) for alike in programs.values() for part in _by_width(alike, image_shape, max_waste)]
+    position = {member: i for i, member in enumerate(members)}
+    return sorted(split, key=lambda group: position[group.members[0]])
+
+
+_TRACED = ("beta", "target_rate", "target_weight", "annealing", "learning_rate", "seed")
+
+
+def _program_key(member: Member) -> tuple[Any, ...]:
+    mixed = set(_TRACED) | set(widths_that_pad(member))
+    return tuple(getattr(member, field) for field in FIELDS if field not in mixed)
+
+
+def _by_width(members: list[Member], image_shape: ImageShape, max_waste: float) -> list[list[Member]]:
+    by_width: dict[Architecture, list[Member]] = {}
+    for member in members:
+        by_width.setdefault(architecture_of(member), []).append(member)
+    if len(by_width) == 1:
+        return [members]
+    parts: list[list[Member]] = []
+    for architecture in sorted(by_width, key=lambda a: work(a, image_shape), reverse=True):
+        alike = by_width[architecture]
+        if parts:
+            together = parts[-1] + alike
+            alone = sum(work(architecture_of(m), image_shape) for m in together)
+            if len(together) * work(Group(tuple(together)).padded, image_shape) <= max_waste * alone:
+                parts[-1] = together
+                continue
+        parts.append(list(alike))
+    position = {member: i for i, member in enumerate(members)}
+    return [sorted(part, key=position.__getitem__) for part in parts]
+
+
+@functools.lru_cache(maxsize=None)
+def work(architecture: Architecture, image_shape: ImageShape) -> float:
+    """Arithmetic of one example's rate and distortion, in operations, as XLA counts them; nothing is compiled."""
+    model = architecture.build(image_shape)
+    key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((1, *image_shape))))
+    params = jax.eval_shape(model.init, key, x)
+    analysis = jax.jit(model.terms).lower(params, x, key).cost_analysis()
+    return float(analysis["flops"])

@@ -1,0 +1,111 @@
+"""A latent-variable model: an encoder e(z|x), a decoder d(x|z) and a marginal m(z), with the parameters kept outside."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import distrax
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Float
+
+from rd_elbo import information
+
+Params = Mapping[str, Any]
+
+
+class Terms(NamedTuple):
+    """The two terms of -ELBO for each example of a batch, and where the encoder put it.
+
+    Attributes:
+      rate: (batch,) nats.
+      distortion: (batch,) nats.
+      code: (batch, latent), a point estimate of z, from which active units are counted.
+    """
+
+    rate: Float[Array, " batch"]
+    distortion: Float[Array, " batch"]
+    code: Float[Array, "batch latent"]
+
+
+class Trainable(Protocol):
+    """What the population trainer asks of a model: anything hashable with these three is trained like our own."""
+
+    def init(self, key: Array, x: Array) -> Params:
+        """Parameters, a plain pytree, for data like the batch `x`."""
+        ...
+
+    def terms(self, params: Params, x: Array, key: Array) -> Terms:
+        """Rate and distortion of each example of `x`."""
+        ...
+
+    def rate_estimator(self, params: Params, x: Array) -> str:
+        """How `terms` finds the rate: "closed_form" or "monte_carlo"."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Encoder, decoder and marginal, each a flax module whose call returns a distrax distribution.
+
+    The distributions hold arrays, never modules, so they may be used outside the call that made them.
+
+    Attributes:
+      encoder: Maps images (batch, height, width) in [0, 1] to a distribution over z.
+      decoder: Maps z (batch, latent) to a distribution over images.
+      marginal: Maps the encoder, as a function of images, to a distribution over z.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    marginal: nn.Module
+
+    def init(self, key: Array, x: Array) -> Params:
+        """Draws parameters {"encoder": ..., "decoder": ..., "marginal": ...} for images like `x`."""
+        of_encoder, of_decoder, of_marginal, of_z = jax.random.split(key, 4)
+        encoder = self.encoder.init(of_encoder, x)
+        e = self.encoder.apply(encoder, x)
+        decoder = self.decoder.init(of_decoder, e.sample(seed=of_z))
+        marginal = self.marginal.init(of_marginal, functools.partial(self.encoder.apply, encoder), x)
+        parts = {"encoder": encoder, "decoder": decoder, "marginal": marginal}
+        return {name: dict(variables.get("params", {})) for name, variables in parts.items()}
+
+    def encode(self, params: Params, x: Array) -> distrax.DistributionLike:
+        """e(z|x)."""
+        return self.encoder.apply({"params": params["encoder"]}, x)
+
+    def decode(self, params: Params, z: Array) -> distrax.DistributionLike:
+        """d(x|z)."""
+        return self.decoder.apply({"params": params["decoder"]}, z)
+
+    def prior(self, params: Params, x: Array) -> distrax.DistributionLike:
+        """m(z); of `x` only the shape and dtype are used."""
+        return self.marginal.apply({"params": params["marginal"]}, functools.partial(self.encode, params), x)
+
+    def terms(self, params: Params, x: Float[Array, "batch height width"], key: Array) -> Terms:
+        """Rate and distortion of each example, with one draw of z (Alemi et al. 2018, eqs. 4 and 5).
+
+        The rate is the closed form where there is one, see `rate_estimator`.
+        """
+        e, m = self.encode(params, x), self.prior(params, x)
+        if information.has_closed_form_rate(e, m):
+            z = e.sample(seed=key)
+            rate = information.closed_form_rate(e, m)
+        else:
+            z, log_e = e.sample_and_log_prob(seed=key)
+            rate = information.rate(log_e, m.log_prob(z))
+        distortion = information.distortion(self.decode(params, z).log_prob(x))
+        # Flows have no closed-form mean; their draw is as good a code for counting which units vary.
+        code = e.mean() if isinstance(e, distrax.MultivariateNormalDiag) else z
+        return Terms(rate, distortion, code)
+
+    def rate_estimator(self, params: Params, x: Array) -> str:
+        """Whether `terms` has the rate in "closed_form" or by "monte_carlo"."""
+        kinds = []
+
+        def look(params: Params, x: Array) -> None:
+            kinds.append(information.has_closed_form_rate(self.encode(params, x), self.prior(params, x)))
+
+        jax.eval_shape(look, params, x)
+        return "closed_form" if kinds[0] else "monte_carlo"

@@ -1,0 +1,45 @@
+"""Marginals m(z). Each is called with the encoder, as a function of images, and one batch that shows what images are like."""
+
+from collections.abc import Callable
+
+import distrax
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+Encode = Callable[[Array], distrax.DistributionLike]
+
+
+class StandardNormal(nn.Module):
+    """Marginal `-`: N(0, I).
+
+    Attributes:
+      latent: Dimensions of z.
+    """
+
+    latent: int
+
+    @nn.compact
+    def __call__(self, encode: Encode, like: Array) -> distrax.MultivariateNormalDiag:
+        del encode
+        return distrax.MultivariateNormalDiag(jnp.zeros(self.latent, like.dtype), jnp.ones(self.latent, like.dtype))
+
+
+class VampPrior(nn.Module):
+    """Marginal `v`: m(z) = sum_k w_k e(z|phi_k), learned softmax weights w and pseudo-inputs phi (Tomczak & Welling 2018).
+
+    Pseudo-inputs are stored as logits, so that phi stays inside [0, 1] and always has a gradient.
+
+    Attributes:
+      components: Number of pseudo-inputs.
+    """
+
+    components: int
+
+    @nn.compact
+    def __call__(self, encode: Encode, like: Array) -> distrax.MixtureSameFamily:
+        # Around the mean pixel of a digit and far enough apart that the components do not start as one.
+        scattered = nn.initializers.normal(2.0)
+        logits = self.param("pseudo_inputs", lambda *a: scattered(*a) - 2.0, (self.components, *like.shape[1:]))
+        weights = self.param("weights", nn.initializers.zeros, (self.components,))
+        return distrax.MixtureSameFamily(distrax.Categorical(logits=weights), encode(nn.sigmoid(logits)))

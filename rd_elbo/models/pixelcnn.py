@@ -1,0 +1,159 @@
+"""A small PixelCNN conditioned on z: an autoregressive Bernoulli distribution over images.
+
+Pixels are read row by row. Every filter is a causal crop, 3 rows by 5 columns ending in the row of the pixel it predicts, so only
+the right end of that last row has to be masked; a masked 5x5 filter would compute twice as much to throw it away. One function,
+`_layer`, computes a layer from a zero-padded image (all pixels at once: `log_prob`) or from one 3x5 patch (one pixel: `sample`),
+so sampling keeps every layer's activations and computes each of them once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from rd_elbo.models.layers import _lecun_pair, conv, gate
+
+_ROWS, _COLUMNS = 3, 5
+_ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
+
+Layers = Sequence[dict[str, Array]]
+
+
+def causal_mask(*, includes_centre: bool) -> np.ndarray:
+    """Which taps of a (3, 5) crop come before the pixel in the middle of its last row, or are that pixel."""
+    mask = np.ones((_ROWS, _COLUMNS), np.float32)
+    mask[-1, _LEFT + includes_centre :] = 0
+    return mask
+
+
+def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool) -> Array:
+    """One gated causal layer: a residual block, or, when `first`, the layer that reads pixels and must not see its own.
+
+    Args:
+      params: `kernel` (3, 5, inputs, 2, width), `bias` (2, width), `plane` (planes, 2, width).
+      padded: (batch, height + 2, width + 4, inputs), the input framed by two rows above and two columns at each side.
+      plane: (batch, height, width, planes), what z says at each pixel.
+      first: Whether this is the input layer.
+
+    Returns:
+      (batch, height, width, width of the layer).
+    """
+    kernel = params["kernel"]
+    kernel = kernel * jnp.asarray(causal_mask(includes_centre=not first), kernel.dtype)[:, :, None, None, None]
+    # The gate's two halves are output channels of one convolution.
+    h = conv(padded, kernel.reshape(*kernel.shape[:3], -1))
+    h = h.reshape(*h.shape[:-1], *kernel.shape[3:]) + params["bias"]
+    h = gate(h + jnp.einsum("bhwp,pgc->bhwgc", plane, params["plane"]))
+    return h if first else padded[:, _ABOVE:, _LEFT:-_RIGHT] + h
+
+
+def _pad(h: Array) -> Array:
+    return jnp.pad(h, ((0, 0), (_ABOVE, 0), (_LEFT, _RIGHT), (0, 0)))
+
+
+class PixelCNN(distrax.Distribution):
+    """p(x|z) = prod_i Bernoulli(x_i | x_<i, z) over binary images, in raster order.
+
+    Holds arrays only, so it may leave the module that made it.
+
+    Attributes:
+      layers: Parameters of the input layer, then of each residual block.
+      readout: `kernel` (width,), `plane` (planes,), `bias` (), the final 1x1 convolution to one logit.
+      planes: (*batch, height, width, planes), the condition.
+    """
+
+    def __init__(self, layers: Layers, readout: dict[str, Array], planes: Float[Array, "*batch height width planes"]):
+        self.layers, self.readout, self.planes = list(layers), readout, planes
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.planes.shape[-3:-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.planes.shape[:-3]
+
+    def logits(self, x: Float[Array, "*batch height width"]) -> Float[Array, "*batch height width"]:
+        """The logit of each pixel of `x` given the pixels before it, all in one parallel pass."""
+        batch = jnp.broadcast_shapes(x.shape[:-2], self.batch_shape)
+        planes = jnp.broadcast_to(self.planes, batch + self.planes.shape[-3:]).reshape(-1, *self.planes.shape[-3:])
+        h = jnp.broadcast_to(x, batch + self.event_shape).reshape(-1, *self.event_shape, 1).astype(self.planes.dtype)
+        for i, params in enumerate(self.layers):
+            h = _layer(params, _pad(h), planes, first=i == 0)
+        return self._readout(h, planes).reshape(batch + self.event_shape)
+
+    def _readout(self, h: Array, plane: Array) -> Array:
+        return h @ self.readout["kernel"] + plane @ self.readout["plane"] + self.readout["bias"]
+
+    def log_prob(self, value: Float[Array, "*batch height width"]) -> Float[Array, "*batch"]:
+        """log p(x|z) in nats, summed over pixels; one parallel pass."""
+        return distrax.Independent(distrax.Bernoulli(self.logits(value)), 2).log_prob(value)
+
+    def _sample_n(self, key: Array, n: int) -> Array:
+        planes = jnp.broadcast_to(self.planes, (n, *self.planes.shape)).reshape(-1, *self.planes.shape[-3:])
+        rows, columns = self.event_shape
+        noise = jax.random.uniform(key, (rows * columns, len(planes)), planes.dtype)
+        channels = [1] + [params["bias"].shape[-1] for params in self.layers]
+        # inputs[l] is the padded input of layer l, filled in pixel by pixel; the first is the image itself.
+        inputs = [_pad(jnp.zeros((len(planes), rows, columns, c), planes.dtype)) for c in channels[:-1]]
+
+        def pixel(inputs: list[Array], at: tuple[Array, Array]) -> tuple[list[Array], None]:
+            index, uniform = at
+            i, j = index // columns, index % columns
+            plane = lax.dynamic_slice(planes, (0, i, j, 0), (len(planes), 1, 1, planes.shape[-1]))
+            inputs = list(inputs)
+            for layer, params in enumerate(self.layers):
+                patch = lax.dynamic_slice(inputs[layer], (0, i, j, 0), (len(planes), _ROWS, _COLUMNS, channels[layer]))
+                h = _layer(params, patch, plane, first=layer == 0)
+                if layer + 1 < len(self.layers):
+                    inputs[layer + 1] = lax.dynamic_update_slice(inputs[layer + 1], h, (0, i + _ABOVE, j + _LEFT, 0))
+            probability = nn.sigmoid(self._readout(h, plane))[:, 0, 0]
+            drawn = (uniform < probability).astype(planes.dtype)[:, None, None, None]
+            inputs[0] = lax.dynamic_update_slice(inputs[0], drawn, (0, i + _ABOVE, j + _LEFT, 0))
+            return inputs, None
+
+        inputs, _ = lax.scan(pixel, inputs, (jnp.arange(rows * columns), noise))
+        images = inputs[0][:, _ABOVE:, _LEFT:-_RIGHT, 0]
+        return images.reshape(n, *self.batch_shape, rows, columns)
+
+
+class PixelCNNDecoder(nn.Module):
+    """Decoder `+`: z enters every layer through `planes` feature planes of the size of the image.
+
+    Attributes:
+      width: Channels of every layer.
+      depth: Residual blocks after the input layer.
+      image_shape: (height, width) of the images.
+      planes: Feature planes made from z.
+    """
+
+    width: int
+    depth: int
+    image_shape: tuple[int, int]
+    planes: int = 4
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
+        planes = nn.Dense(self.image_shape[0] * self.image_shape[1] * self.planes, name="planes")(z)
+        planes = planes.reshape(*z.shape[:-1], *self.image_shape, self.planes)
+        layers = [self._layer_params(f"layer_{i}", 1 if i == 0 else self.width) for i in range(self.depth + 1)]
+        zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
+        readout = {
+            "kernel": self.param("readout_kernel", lambda *a: normal(*a)[:, 0], (self.width, 1)),
+            "plane": self.param("readout_plane", lambda *a: normal(*a)[:, 0], (self.planes, 1)),
+            "bias": self.param("readout_bias", zeros, ()),
+        }
+        return PixelCNN(layers, readout, planes)
+
+    def _layer_params(self, name: str, inputs: int) -> dict[str, Any]:
+        return {
+            "kernel": self.param(f"{name}_kernel", _lecun_pair, (_ROWS, _COLUMNS, inputs, 2, self.width)),
+            "bias": self.param(f"{name}_bias", nn.initializers.zeros, (2, self.width)),
+            "plane": self.param(f"{name}_plane", _lecun_pair, (self.planes, 2, self.width)),
+        }

@@ -1,0 +1,319 @@
+"""Many members as one program: initialise, train and evaluate along a leading axis of members.
+
+Every array of a population has the members on its first axis. One member's arithmetic is written as if it were alone, `jax.vmap`
+makes a population of it, and `jax.shard_map` spreads that over the devices of a mesh: no device ever waits for another.
+
+Keys: a member's randomness is `fold_in(fold_in(key(seed), stream), index)` of its own seed and of the step, epoch or batch, so its
+result does not depend on its neighbours, on its position or on the devices. Members of equal seed see the same batches and the
+same noise, which makes differences along beta smaller than differences between runs.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from rd_elbo import objectives
+from rd_elbo.models.base import Params, Trainable
+
+MEMBER_AXIS = "member"
+_INIT, _ORDER, _NOISE, _EVALUATION = range(4)
+
+# Learning-rate multipliers as functions of the part of the training done.
+SCHEDULES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "constant": lambda progress: jnp.ones_like(progress),
+        "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
+        # Alemi et al. 2018, section 4: flat for the first half, then linear to zero.
+        "half_linear": lambda progress: jnp.minimum(1.0, 2 - 2 * progress),
+    }
+)
+_ADAM = optax.scale_by_adam()
+
+
+class Hypers(NamedTuple):
+    """Numbers in which members of one program may differ; each array has shape (members,)."""
+
+    seed: Any
+    weights: objectives.Weights
+    annealing: Any
+    learning_rate: Any
+
+    @classmethod
+    def of(cls, members: Sequence[Any], dtype: str = "float32") -> "Hypers":
+        """Collects them from objects with the fields of `grid.Member`."""
+
+        def column(field: str) -> np.ndarray:
+            return np.asarray([getattr(m, field) for m in members], dtype)
+
+        weights = objectives.Weights(column("beta"), column("target_rate"), column("target_weight"))
+        seed = np.asarray([m.seed for m in members], np.uint32)
+        return cls(seed, weights, column("annealing"), column("learning_rate"))
+
+
+class State(NamedTuple):
+    """A population in training.
+
+    Attributes:
+      params: Parameters, members first.
+      optimizer: Adam's moments, likewise.
+      steps: (members,) updates made.
+      finite: (members,) False once a member's loss or gradient was not finite; from then on it stays as it last was.
+    """
+
+    params: PyTree
+    optimizer: PyTree
+    steps: Int[Array, " members"]
+    finite: Bool[Array, " members"]
+
+
+class Metrics(NamedTuple):
+    """What each step of a segment saw; arrays of shape (members, steps), batch means in nats."""
+
+    rate: Float[Array, "members steps"]
+    distortion: Float[Array, "members steps"]
+    loss: Float[Array, "members steps"]
+
+
+class Evaluation(NamedTuple):
+    """Per-example terms of a split, and the moments of the codes.
+
+    Attributes:
+      rate: (members, examples) nats.
+      distortion: (members, examples) nats.
+      code_mean: (members, batches, latent), mean of the code over each batch.
+      code_square: (members, batches, latent), mean of its square.
+    """
+
+    rate: Float[Array, "members examples"]
+    distortion: Float[Array, "members examples"]
+    code_mean: Float[Array, "members batches latent"]
+    code_square: Float[Array, "members batches latent"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Everything that is compiled in; two populations with equal programs and shapes share one compilation.
+
+    Attributes:
+      model: The model, at the widths that all members are padded to.
+      objective: A key of `objectives.OBJECTIVES`.
+      batch_size: Examples per step.
+      schedule: A key of `SCHEDULES`.
+      dtype: Of parameters and arithmetic.
+      segment_steps: The most steps one call of `train` may make.
+    """
+
+    model: Trainable
+    objective: str = "beta"
+    batch_size: int = 128
+    schedule: str = "cosine"
+    dtype: str = "float32"
+    segment_steps: int = 64
+
+
+def make_mesh(devices: int | None = None, members: int | None = None) -> Mesh:
+    """A mesh of the first `devices` local devices (all of them by default), no more than there are `members`."""
+    available = jax.local_devices()
+    count = min(devices or len(available), len(available), members or len(available))
+    return Mesh(np.asarray(available[:count]), (MEMBER_AXIS,))
+
+
+def place(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Spreads the leading axis of every array over the mesh; it must be a multiple of the number of devices."""
+    return jax.device_put(tree, NamedSharding(mesh, P(MEMBER_AXIS)))
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts a whole copy of every array on each device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+@functools.lru_cache(maxsize=None)
+def _init(model: Trainable, dtype: str, shape: tuple[int, ...]) -> Callable[..., Params]:
+    def one(seed: Array) -> Params:
+        key = jax.random.fold_in(jax.random.key(seed), _INIT)
+        params = model.init(key, jnp.zeros((1, *shape), dtype))
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+    return jax.jit(jax.vmap(one))
+
+
+def initialise(
+    models: Sequence[Trainable], seeds: Sequence[int], padded: Trainable, shape: tuple[int, ...], dtype: str = "float32"
+) -> Params:
+    """Parameters of each member drawn at its own size and embedded in zeros up to the size of `padded`.
+
+    Args:
+      models: Each member's own model.
+      seeds: Each member's seed.
+      padded: The model all of them are trained as.
+      shape: Of one example.
+      dtype: Of the parameters.
+
+    Returns:
+      Stacked parameters as NumPy arrays, members first.
+    """
+    like = jax.eval_shape(_init(padded, dtype, shape), jax.ShapeDtypeStruct((1,), jnp.uint32))
+    stacked = jax.tree.map(lambda leaf: np.zeros((len(models), *leaf.shape[1:]), leaf.dtype), like)
+    for model in dict.fromkeys(models):
+        rows = [i for i, other in enumerate(models) if other == model]
+        drawn = _init(model, dtype, shape)(np.asarray([seeds[i] for i in rows], np.uint32))
+
+        def embed(whole: np.ndarray, part: Array, rows: list[int] = rows) -> None:
+            # A narrower layer is a leading corner of a wider one: see `models.layers.GatedDense`.
+            whole[(np.asarray(rows), *map(slice, part.shape[1:]))] = np.asarray(part)
+
+        jax.tree.map(embed, stacked, drawn)
+    return stacked
+
+
+@functools.lru_cache(maxsize=None)
+def _start(mesh: Mesh) -> Callable[[Params], State]:
+    def start(params: Params) -> State:
+        members = len(jax.tree.leaves(params)[0])
+        return State(params, jax.vmap(_ADAM.init)(params), jnp.zeros(members, jnp.int32), jnp.ones(members, bool))
+
+    return jax.jit(jax.shard_map(start, mesh=mesh, in_specs=P(MEMBER_AXIS), out_specs=P(MEMBER_AXIS)), donate_argnums=0)
+
+
+def start(params: Params, mesh: Mesh) -> State:
+    """The state of a population before its first step; `params` are placed on the mesh."""
+    return _start(mesh)(place(params, mesh))
+
+
+@functools.lru_cache(maxsize=None)
+def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
+    objective, schedule = objectives.OBJECTIVES[program.objective], SCHEDULES[program.schedule]
+
+    def member(
+        state: State, hypers: Hypers, images: Array, first_step: Array, steps: Array, total_steps: Array
+    ) -> tuple[State, Metrics]:
+        key = jax.random.key(hypers.seed)
+        steps_per_epoch = len(images) // program.batch_size
+        epoch, offset = first_step // steps_per_epoch, first_step % steps_per_epoch
+        order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch), len(images))
+        noise = jax.random.fold_in(key, _NOISE)
+
+        def loss(params: Params, x: Array, key: Array, progress: Array) -> tuple[Array, tuple[Array, Array]]:
+            terms = program.model.terms(params, x, key)
+            rate, distortion = terms.rate.mean(), terms.distortion.mean()
+            weights = objectives.annealed(hypers.weights, progress, hypers.annealing)
+            return objective(rate, distortion, weights), (rate, distortion)
+
+        def step(i: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+            state, metrics = carry
+            batch = lax.dynamic_slice(order, ((offset + i) * program.batch_size,), (program.batch_size,))
+            x = images[batch].astype(program.dtype)
+            progress = ((first_step + i) / total_steps).astype(program.dtype)
+            (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
+                state.params, x, jax.random.fold_in(noise, first_step + i), progress
+            )
+            direction, optimizer = _ADAM.update(gradient, state.optimizer)
+            scale = hypers.learning_rate * schedule(progress)
+            params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
+            # Adam moves by about the learning rate at most, so parameters stay finite while gradients are.
+            finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+            params, optimizer = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old), (params, optimizer), (state.params, state.optimizer)
+            )
+            state = State(params, optimizer, state.steps + finite, finite)
+            seen = Metrics(rate, distortion, value)
+            return state, jax.tree.map(lambda column, now: column.at[i].set(now), metrics, seen)
+
+        blank = Metrics(*(jnp.full(program.segment_steps, jnp.nan, program.dtype) for _ in Metrics._fields))
+        return lax.fori_loop(0, steps, step, (state, blank))
+
+    population = jax.vmap(member, in_axes=(0, 0, None, None, None, None))
+    members, shared = P(MEMBER_AXIS), P()
+    spread = jax.shard_map(
+        population,
+        mesh=mesh,
+        in_specs=(members, members, shared, shared, shared, shared),
+        out_specs=members,
+        check_vma=False,  # the loop over members inside `layers.conv` mixes per-member and shared arrays
+    )
+    return jax.jit(spread, donate_argnums=0)
+
+
+def train(
+    program: Program, mesh: Mesh, state: State, hypers: Hypers, images: Array, first_step: int, steps: int, total_steps: int
+) -> tuple[State, Metrics]:
+    """Makes some steps of Adam for every member. `state` is consumed.
+
+    Args:
+      program: What is compiled in.
+      mesh: Where the members are.
+      state: Where they stand.
+      hypers: (members,) arrays.
+      images: (examples, ...) training data, resident on every device of the mesh.
+      first_step: Steps made before.
+      steps: Steps to make: at most `program.segment_steps`, and not beyond the end of the epoch `first_step` is in.
+      total_steps: Length of the whole training, which the schedules refer to.
+
+    Returns:
+      The new state, and metrics of shape (members, segment_steps), NaN past `steps`.
+    """
+    return _train(program, mesh)(
+        state, hypers, images, np.int32(first_step), np.int32(steps), np.float32(total_steps)
+    )
+
+
+@functools.lru_cache(maxsize=None)
+def _evaluate(program: Program, mesh: Mesh) -> Callable[..., Evaluation]:
+    def member(params: Params, seed: Array, batches: Array, counted: Array, split: Array) -> Evaluation:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVALUATION), split)
+
+        def batch(index_x_mask: tuple[Array, Array, Array]) -> Evaluation:
+            index, x, mask = index_x_mask
+            terms = program.model.terms(params, x.astype(program.dtype), jax.random.fold_in(key, index))
+            share = (mask / mask.sum()).astype(program.dtype)[:, None]
+            code_mean, code_square = (share * terms.code).sum(0), (share * terms.code**2).sum(0)
+            return Evaluation(terms.rate, terms.distortion, code_mean, code_square)
+
+        result = lax.map(batch, (jnp.arange(len(batches)), batches, counted))
+        return result._replace(rate=result.rate.reshape(-1), distortion=result.distortion.reshape(-1))
+
+    population = jax.vmap(member, in_axes=(0, 0, None, None, None))
+    members, shared = P(MEMBER_AXIS), P()
+    return jax.jit(
+        jax.shard_map(
+            population, mesh=mesh, in_specs=(members, members, shared, shared, shared), out_specs=members, check_vma=False
+        )
+    )
+
+
+def evaluate(
+    program: Program, mesh: Mesh, params: Params, seeds: Array, images: np.ndarray, split: int, batch_size: int
+) -> Evaluation:
+    """Rate and distortion of every example for every member, one draw of z each.
+
+    Args:
+      program: What is compiled in; its objective and batch size play no part.
+      mesh: Where the members are.
+      params: Parameters, members first.
+      seeds: (members,) seeds; the noise depends on them, on `split` and on `batch_size`.
+      images: (examples, ...), the whole split; none is dropped.
+      split: A number that names the split, so that splits have noise of their own.
+      batch_size: Examples at a time.
+
+    Returns:
+      Rate and distortion of shape (members, examples), and the codes' moments by batch.
+    """
+    batch_size = min(batch_size, len(images))
+    missing = -len(images) % batch_size
+    padded = np.concatenate([images, np.repeat(images[:1], missing, axis=0)]).reshape(-1, batch_size, *images.shape[1:])
+    counted = (np.arange(padded.shape[0] * batch_size) < len(images)).reshape(-1, batch_size)
+    on_device = replicate((padded, counted), mesh)
+    result = jax.device_get(_evaluate(program, mesh)(params, seeds, *on_device, np.int32(split)))
+    return result._replace(rate=result.rate[:, : len(images)], distortion=result.distortion[:, : len(images)])

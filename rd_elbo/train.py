@@ -1,0 +1,182 @@
+"""The training loop: groups of members, in chunks, in segments of steps, with progress."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from rd_elbo import population
+from rd_elbo.data.dataset import Dataset
+from rd_elbo.errors import BadInput
+from rd_elbo.grid import Group, Member
+from rd_elbo.models.base import Params, Trainable
+
+# Long enough that the host is never waited for, short enough that progress is seen.
+_SEGMENT_STEPS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How members are run; nothing here changes what a member becomes.
+
+    Attributes:
+      devices: Devices to spread members over; None means all local ones.
+      chunk: The most members trained at once; None means all of a group.
+      max_waste: See `grid.groups`.
+      dtype: Of parameters and arithmetic, "float32" or "float64" (which needs JAX's x64 mode).
+    """
+
+    devices: int | None = None
+    chunk: int | None = None
+    max_waste: float = 1.25
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for field in ("devices", "chunk"):
+            value = getattr(self, field)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise BadInput(f"{field}={value!r} must be a whole number of at least 1, or None")
+        if not self.max_waste >= 1:
+            raise BadInput(f"max_waste={self.max_waste!r} must be at least 1")
+        if self.dtype not in ("float32", "float64"):
+            raise BadInput(f"dtype={self.dtype!r} must be 'float32' or 'float64'")
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What the loop tells a listener now and then.
+
+    Attributes:
+      group: The group at work.
+      members: Members in training.
+      steps: Steps each of them has made.
+      total_steps: Steps each of them will make.
+      finite: How many of them have not diverged.
+      rate: Mean rate over the members and the last segment, in nats; NaN before the first step.
+      distortion: Likewise, distortion.
+    """
+
+    group: Group
+    members: int
+    steps: int
+    total_steps: int
+    finite: int
+    rate: float
+    distortion: float
+
+
+Listener = Callable[[Progress], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """Members trained together.
+
+    Attributes:
+      members: In the order of the leading axis.
+      program: What was compiled.
+      params: Parameters at padded widths, members first, NumPy arrays.
+      steps: (members,) updates made.
+      finite: (members,) whether the member never diverged.
+      metrics: Rate, distortion and loss of each step, (members, steps).
+      seconds: Wall time of the training, compilation included.
+      compile_seconds: Wall time until the first step had been made.
+      devices: Number of devices.
+    """
+
+    members: tuple[Member, ...]
+    program: population.Program
+    params: Params
+    steps: np.ndarray
+    finite: np.ndarray
+    metrics: population.Metrics
+    seconds: float
+    compile_seconds: float
+    devices: int
+
+    def member_params(self, index: int, image_shape: tuple[int, int]) -> Params:
+        """The parameters of one member at its own widths."""
+        own = parameter_shapes(self.members[index].build(image_shape), image_shape)
+        return jax.tree.map(lambda whole, leaf: whole[(index, *map(slice, leaf.shape))], self.params, own)
+
+
+def parameter_shapes(model: Trainable, shape: tuple[int, ...]) -> Params:
+    """Shapes and dtypes of the parameters of `model`; nothing is computed."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jax.numpy.zeros((1, *shape))))
+
+
+def steps_per_epoch(member: Member, examples: int) -> int:
+    """Whole batches in one pass over `examples`; what is left over is seen in another epoch's order."""
+    if member.batch_size > examples:
+        raise BadInput(f"batch_size={member.batch_size} is more than the {examples} examples of the training split")
+    return examples // member.batch_size
+
+
+def total_steps(member: Member, examples: int) -> int:
+    """Steps a member is trained for: at least one."""
+    return max(1, round(member.epochs * steps_per_epoch(member, examples)))
+
+
+def chunks(group: Group, execution: Execution) -> Iterator[Group]:
+    """The group in parts that are trained one after another."""
+    size = execution.chunk or len(group.members)
+    for first in range(0, len(group.members), size):
+        yield dataclasses.replace(group, members=group.members[first : first + size])
+
+
+def train(group: Group, dataset: Dataset, execution: Execution | None = None, listener: Listener | None = None) -> Trained:
+    """Trains the members of one group together.
+
+    Args:
+      group: Members that one program can train, see `grid.groups`.
+      dataset: Its training split is used.
+      execution: How to run.
+      listener: Called after every segment of steps.
+
+    Returns:
+      The trained members. A member that diverged is in its last finite state, with `finite` False.
+
+    Raises:
+      BadInput: If the batch is larger than the training split.
+    """
+    began = time.perf_counter()
+    execution = execution or Execution()
+    images, members, lead = dataset.splits["train"], group.members, group.members[0]
+    per_epoch, total = steps_per_epoch(lead, len(images)), total_steps(lead, len(images))
+    mesh = population.make_mesh(execution.devices, len(members))
+    padded = group.padded.build(dataset.image_shape)
+    program = population.Program(padded, lead.objective, lead.batch_size, lead.schedule, execution.dtype, _SEGMENT_STEPS)
+
+    # A mesh takes a multiple of its size; the last member stands in for those that are missing and is dropped at the end.
+    rows = fill(members, mesh.size)
+    params = population.initialise(
+        [member.build(dataset.image_shape) for member in rows], [m.seed for m in rows], padded, dataset.image_shape, execution.dtype
+    )
+    state = population.start(params, mesh)
+    hypers = population.place(population.Hypers.of(rows, execution.dtype), mesh)
+    resident = population.replicate(images, mesh)
+
+    history: list[population.Metrics] = []
+    first, compile_seconds = 0, 0.0
+    while first < total:
+        steps = min(_SEGMENT_STEPS, total - first, per_epoch - first % per_epoch)
+        state, seen = population.train(program, mesh, state, hypers, resident, first, steps, total)
+        history.append(jax.tree.map(lambda a: np.asarray(a)[: len(members), :steps], seen))
+        compile_seconds = compile_seconds or time.perf_counter() - began
+        first += steps
+        if listener:
+            finite = int(np.asarray(state.finite)[: len(members)].sum())
+            rate, distortion = float(np.mean(history[-1].rate)), float(np.mean(history[-1].distortion))
+            listener(Progress(group, len(members), first, total, finite, rate, distortion))
+
+    params, made, finite = jax.tree.map(lambda a: np.asarray(a)[: len(members)], (state.params, state.steps, state.finite))
+    metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
+    seconds = time.perf_counter() - began
+    return Trained(tuple(members), program, params, made, finite, metrics, seconds, compile_seconds, mesh.size)
+
+
+def fill(members: Sequence[Member], multiple: int) -> list[Member]:
+    """The members, the last one repeated until their number is a multiple."""
+    return [*members, *[members[-1]] * (-len(members) % multiple)]
