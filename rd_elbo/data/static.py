@@ -24,10 +24,10 @@ def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BI
     return (draws < flat / 255.0).astype(np.uint8).reshape(images.shape)
 
 
-def pack(images: np.ndarray) -> bytes:
-    """Binary images (examples, height, width) as compressed bits, row after row."""
+def pack(images: np.ndarray, preset: int = 9 | lzma.PRESET_EXTREME) -> bytes:
+    """Binary images (examples, height, width) as compressed bits, row after row; `preset` is LZMA's."""
     bits = np.packbits(images.reshape(len(images), -1), axis=1)
-    return lzma.compress(bits.tobytes(), format=lzma.FORMAT_XZ, check=lzma.CHECK_SHA256, preset=9 | lzma.PRESET_EXTREME)
+    return lzma.compress(bits.tobytes(), format=lzma.FORMAT_XZ, check=lzma.CHECK_SHA256, preset=preset)
 
 
 def unpack_bits(bits: bytes, image_shape: tuple[int, int]) -> np.ndarray:
