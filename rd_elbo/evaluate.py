@@ -67,7 +67,6 @@ def evaluate(
     params = jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], padding, axis=0)]), trained.params)
     params = population.place(params, mesh)
     seeds = population.place(np.asarray([m.seed for m in rows], np.uint32), mesh)
-    lead = members[0]
     own = parameter_shapes(trained.program.model, dataset.image_shape)
     estimator = trained.program.model.rate_estimator(own, jax.ShapeDtypeStruct((1, *dataset.image_shape), np.float32))
 
@@ -103,15 +102,12 @@ def evaluate(
             )
         if listener:
             listener(len(members) * len(images))
-    del lead
     return points
 
 
 def active_units(result: population.Evaluation, examples: int) -> np.ndarray:
     """How many latent dimensions of each member vary by more than `ACTIVE_VARIANCE` over the examples."""
     batches = result.code_mean.shape[1]
-    size = -(-examples // batches) if batches else 0
-    del size
     counts = np.full(batches, min(_BATCH, examples), np.float64)
     counts[-1] = examples - counts[:-1].sum()
     share = (counts / examples)[None, :, None]

@@ -1,0 +1,47 @@
+"""Settings of the process that must be made before JAX starts; scripts make them, the library never does."""
+
+import ctypes
+import os
+import pathlib
+import sys
+
+import jax
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+
+
+def configure(devices: int | None = None, cache_dir: pathlib.Path | None = None) -> None:
+    """Prepares this process for populations on CPU; harmless elsewhere.
+
+    Args:
+      devices: CPU devices to split the machine into; by default one per core this process may use. Members are spread over
+        devices, which keeps all cores busy where one small model could not.
+      cache_dir: Where XLA keeps compiled programs between runs; None means it does not.
+    """
+    jax.config.update("jax_num_cpu_devices", devices or cores())
+    keep_freed_memory()
+    if cache_dir is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> bool:
+    """Has glibc keep what is freed instead of handing it back to the system; returns whether it could.
+
+    XLA's convolutions on CPU allocate their scratch space anew at each call. By default every large block comes from the system
+    page by page and goes back at once, and the page faults cost as much as the arithmetic: a PixelCNN step of 16 channels takes
+    141 ms with them and 73 ms without (2 cores, jax 0.10.2).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_ARENA_MAX, 1)])

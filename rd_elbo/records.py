@@ -1,0 +1,240 @@
+"""The run directory: what is written where, and read back. Files appear whole or not at all.
+
+    config.json       the configuration as given
+    members.csv       one row per member
+    metrics.csv       one row per member and step, as training saw it
+    points.csv        one row per member and split
+    params/           <member>.msgpack, the trained parameters of each member at its own widths
+    provenance.json   versions, device, revision, data checksum, times
+    figures/          drawn from the tables
+
+While a run is under way its tables are called *.partial.csv; they take their names when it is complete.
+"""
+
+import csv
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from typing import IO, Any
+
+import flax.serialization
+import jax
+import numpy as np
+
+from rd_elbo.errors import BadInput
+from rd_elbo.grid import FIELDS, Member
+from rd_elbo.models.base import Params
+
+Row = Mapping[str, Any]
+
+_PACKAGES = ("rd_elbo", "jax", "jaxlib", "flax", "distrax", "optax", "tfp-nightly", "numpy")
+
+
+def write_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file beside `path` and gives it its name once it is complete and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+    try:
+        with file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, 0o666 & ~_umask())
+        os.replace(file.name, path)
+    except BaseException:
+        pathlib.Path(file.name).unlink(missing_ok=True)
+        raise
+
+
+@functools.lru_cache(maxsize=None)
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes `content` as indented JSON."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Writes a CSV with a header; every row must have just these columns. Floats keep all their digits."""
+
+    def write(file: IO[bytes]) -> None:
+        lines = _Lines(file)
+        writer = csv.DictWriter(lines, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+    write_whole(path, write)
+
+
+class _Lines:
+    """What the csv module needs of a text file, over a binary one."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(text.encode())
+
+
+def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
+    """Rows of a CSV as dictionaries; what reads as a number becomes one.
+
+    Raises:
+      BadInput: If there is no such table or it has a torn row.
+    """
+    path = pathlib.Path(path)
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise BadInput(f"table {str(path)!r} cannot be read ({error.strerror})") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise BadInput(f"table {str(path)!r}, line {number}, has another number of fields than the header")
+    return [{name: _parse(name, value) for name, value in row.items()} for row in rows]
+
+
+def _parse(name: str, value: str) -> Any:
+    # A hash may look like a number (1234567890, 12e4567890).
+    if name == "member":
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def open_run(workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Makes sure that `workdir` may hold the run of `config`, and records the configuration there.
+
+    The same configuration may be run again: its tables are replaced when the new ones are complete.
+
+    Raises:
+      BadInput: If the folder holds another run or something else, or cannot be written to.
+    """
+    given = json.loads(json.dumps(config))
+    recorded = workdir / "config.json"
+    if workdir.exists() and not workdir.is_dir():
+        raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
+    if recorded.exists():
+        try:
+            before = json.loads(recorded.read_text())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error})") from error
+        if before != given and not overwrite:
+            raise BadInput(
+                f"workdir={str(workdir)!r} already holds a different run ({_difference(before, given)}); "
+                "choose another folder, or give --overwrite to replace it"
+            )
+    elif workdir.is_dir() and any(workdir.iterdir()) and not overwrite:
+        raise BadInput(f"workdir={str(workdir)!r} holds files but no run; choose another folder, or give --overwrite")
+    try:
+        write_json(recorded, given)
+    except OSError as error:
+        raise BadInput(f"workdir={str(workdir)!r} cannot be written to ({error.strerror})") from error
+
+
+def _difference(before: Any, now: Any, where: str = "") -> str:
+    """The first field in which two configurations differ, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                return _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+    return f"{where} was {before!r} and is {now!r}"
+
+
+def save_params(workdir: pathlib.Path, member: Member, params: Params) -> None:
+    """Saves one trained member."""
+    content = flax.serialization.msgpack_serialize(
+        {"member": dataclasses.asdict(member), "params": jax.tree.map(np.asarray, params)}
+    )
+    write_whole(workdir / "params" / f"{member.name}.msgpack", lambda file: file.write(content))
+
+
+def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]:
+    """Loads a trained member by its name in the tables.
+
+    >>> member, params = load_params("runs/quickstart", "0123456789")    # doctest: +SKIP
+    >>> model = member.build((28, 28))                                   # doctest: +SKIP
+    >>> images = model.decode(params, z).sample(seed=key)                # doctest: +SKIP
+
+    Raises:
+      BadInput: If there is no such member or its file is damaged.
+    """
+    path = pathlib.Path(workdir) / "params" / f"{name}.msgpack"
+    try:
+        content = flax.serialization.msgpack_restore(path.read_bytes())
+        return Member(**content["member"]), content["params"]
+    except OSError as error:
+        raise BadInput(f"member {name!r} has no saved parameters in {str(workdir)!r} ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{str(path)!r} is damaged ({error})") from error
+
+
+def member_rows(members: Iterable[Member], group_of: Mapping[Member, int]) -> list[dict[str, Any]]:
+    """Rows of members.csv."""
+    return [{"member": m.name, "family": m.family, "group": group_of[m], **dataclasses.asdict(m)} for m in members]
+
+
+MEMBER_COLUMNS = ("member", "family", "group", *FIELDS)
+METRIC_COLUMNS = ("member", "step", "rate", "distortion", "loss")
+
+
+def provenance(data: Mapping[str, Any], command: Sequence[str], times: Mapping[str, float]) -> dict[str, Any]:
+    """What is needed to know where numbers came from."""
+    devices = jax.local_devices()
+    return {
+        "command": list(command),
+        "data": dict(data),
+        "devices": [device.device_kind for device in devices],
+        "platform": devices[0].platform,
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "revision": _revision(),
+        "seconds": dict(times),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _revision() -> str | None:
+    """The git revision of the source, with "+" if it was changed since; None outside a checkout."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision.stdout.strip() + ("+" if changes.stdout.strip() else "")

@@ -1,0 +1,98 @@
+"""What the scripts show in a terminal: a progress bar, tables, and one sentence for bad input."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rd_elbo.errors import BadInput
+from rd_elbo.sweep import Listener, Status
+
+BAD_INPUT = 2
+_QUIET_SECONDS = 20.0
+
+
+def guarded(main: Callable[..., None]) -> Callable[..., None]:
+    """Runs `main`; bad input becomes its one sentence on standard error and exit code 2."""
+
+    def run(*args: Any) -> None:
+        try:
+            main(*args)
+        except BadInput as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(BAD_INPUT)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+
+    return run
+
+
+def describe(status: Status) -> str:
+    """One line on where a sweep is."""
+    line = f"members {status.members_done}/{status.members}"
+    if status.progress is not None:
+        p = status.progress
+        line += f"  group {status.chunk + 1}/{status.chunks}: step {p.steps}/{p.total_steps} of {p.members}"
+        line += f"  R {p.rate:.1f}  D {p.distortion:.1f}"
+    else:
+        line += f"  group {status.chunk + 1}/{status.chunks}: evaluating"
+    return line + (f"  diverged {status.diverged}" if status.diverged else "")
+
+
+@contextlib.contextmanager
+def progress(console: Console) -> Iterator[Listener]:
+    """A listener for a sweep: a live bar in a terminal, a line now and then elsewhere."""
+    if not console.is_terminal:
+        began = last = time.monotonic()
+
+        def tell(status: Status) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _QUIET_SECONDS or status.done >= 1:
+                last, spent = now, now - began
+                left = spent * (1 - status.done) / max(status.done, 1e-9)
+                console.print(f"{100 * status.done:3.0f} %  {describe(status)}  {spent:.0f} s gone, {left:.0f} s left", soft_wrap=True)
+
+        yield tell
+        return
+    bar = BarColumn(bar_width=24)
+    columns = (bar, TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as display:
+        task = display.add_task("compiling", total=1.0)
+        yield lambda status: display.update(task, completed=status.done, description=describe(status))
+
+
+def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
+    """The points of one split, in nats."""
+    table = Table(title=f"Rate and distortion on the {split} split, in nats (± standard error over examples)", title_justify="left")
+    for name in ("decoder", "marginal", "objective", "seed"):
+        table.add_column(name)
+    for name in ("R", "D", "R + D", "active", "status"):
+        table.add_column(name, justify="right" if name != "status" else "left")
+    group = None
+    for point in points:
+        if point["split"] != split:
+            continue
+        decoder = f"{point['decoder']} {point['decoder_width']}x{point['decoder_depth']}"
+        if group is not None and group != (decoder, point["marginal"]):
+            table.add_section()
+        group = (decoder, point["marginal"])
+        aim = f"beta {point['beta']:.3g}" if point["objective"] == "beta" else f"target {point['target_rate']:.3g}"
+        table.add_row(
+            decoder,
+            point["marginal"],
+            aim,
+            str(point["seed"]),
+            f"{point['rate']:.2f} ±{point['rate_se']:.2f}",
+            f"{point['distortion']:.2f} ±{point['distortion_se']:.2f}",
+            f"{-point['elbo']:.2f}",
+            str(point["active_units"]),
+            point["status"],
+        )
+    return table

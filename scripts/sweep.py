@@ -1,0 +1,66 @@
+"""Trains a grid of models and draws where they lie in the rate-distortion plane.
+
+    python scripts/sweep.py --config=configs/quickstart.py --workdir=runs/mine
+    python scripts/sweep.py --config=configs/quickstart.py:quick --workdir=runs/quick
+    python scripts/sweep.py --config=configs/quickstart.py --workdir=runs/mine2 \\
+        --config.grid.beta="(0.1, 0.5, 1.0)" --config.train.epochs=3
+
+Bad input ends with one sentence and exit code 2, before anything is trained or written.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+from rich.console import Console
+
+import console as terminal
+from rd_elbo import host, plotting, sweep
+from rd_elbo.data.larochelle import cache_folder
+from rd_elbo.errors import BadInput
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a different run in workdir.")
+
+
+@terminal.guarded
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
+    for flag in (_CONFIG, _WORKDIR):
+        if flag.value is None:
+            raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
+    config = _CONFIG.value.to_dict()
+    devices = (config.get("population") or {}).get("devices")
+    host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla")
+
+    console = Console()
+    plan = sweep.make_plan(config)
+    workdir = pathlib.Path(_WORKDIR.value)
+    console.print(
+        f"{len(plan.members)} members in {len(plan.chunks)} groups on {plan.dataset.name} "
+        f"({len(plan.dataset.splits['train'])} training images)",
+        highlight=False,
+    )
+    with terminal.progress(console) as listener:
+        points = sweep.run(plan, workdir, listener, _OVERWRITE.value)
+    figures = plotting.draw_all(workdir)
+    console.print(terminal.points_table(points, plan.splits[0]))
+    pictures = ", ".join(str(path) for path in figures if path.suffix == ".png")
+    console.print(f"{sweep.summary(points)}; points in {workdir / 'points.csv'}, figures in {pictures}", soft_wrap=True, highlight=False)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """absl's parser, with one sentence instead of a trace for flags that do not exist or do not fit."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, SyntaxError, ImportError, flags.Error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"error: {reason}", file=sys.stderr)
+        sys.exit(terminal.BAD_INPUT)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
