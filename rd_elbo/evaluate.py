@@ -17,7 +17,8 @@ Point = dict[str, Any]
 
 # A latent dimension is active if its mean varies more than this over the data (Burda et al. 2016, section 5.2).
 ACTIVE_VARIANCE = 1e-2
-_BATCH = 250
+# Examples at a time; the noise of an evaluation depends on it.
+BATCH = 250
 
 POINT_COLUMNS = (
     "member",
@@ -73,7 +74,7 @@ def evaluate(
     points: list[Point] = []
     for split in splits:
         images = dataset.splits[split]
-        result = population.evaluate(trained.program, mesh, params, seeds, images, SPLITS.index(split), _BATCH)
+        result = population.evaluate(trained.program, mesh, params, seeds, images, SPLITS.index(split), BATCH)
         active = active_units(result, len(images))
         for i, member in enumerate(members):
             rate, distortion = result.rate[i].astype(np.float64), result.distortion[i].astype(np.float64)
@@ -108,7 +109,7 @@ def evaluate(
 def active_units(result: population.Evaluation, examples: int) -> np.ndarray:
     """How many latent dimensions of each member vary by more than `ACTIVE_VARIANCE` over the examples."""
     batches = result.code_mean.shape[1]
-    counts = np.full(batches, min(_BATCH, examples), np.float64)
+    counts = np.full(batches, min(BATCH, examples), np.float64)
     counts[-1] = examples - counts[:-1].sum()
     share = (counts / examples)[None, :, None]
     mean = (share * result.code_mean.astype(np.float64)).sum(1)

@@ -208,12 +208,13 @@ def _by_width(members: list[Member], image_shape: ImageShape, max_waste: float) 
     if len(by_width) == 1:
         return [members]
     parts: list[list[Member]] = []
-    for architecture in sorted(by_width, key=lambda a: work(a, image_shape), reverse=True):
+    batch = members[0].batch_size
+    for architecture in sorted(by_width, key=lambda a: work(a, image_shape, batch), reverse=True):
         alike = by_width[architecture]
         if parts:
             together = parts[-1] + alike
-            alone = sum(work(architecture_of(m), image_shape) for m in together)
-            if len(together) * work(Group(tuple(together)).padded, image_shape) <= max_waste * alone:
+            alone = sum(work(architecture_of(m), image_shape, batch) for m in together)
+            if len(together) * work(Group(tuple(together)).padded, image_shape, batch) <= max_waste * alone:
                 parts[-1] = together
                 continue
         parts.append(list(alike))
@@ -222,10 +223,10 @@ def _by_width(members: list[Member], image_shape: ImageShape, max_waste: float) 
 
 
 @functools.lru_cache(maxsize=None)
-def work(architecture: Architecture, image_shape: ImageShape) -> float:
-    """Arithmetic of one example's rate and distortion, in operations, as XLA counts them; nothing is compiled."""
+def work(architecture: Architecture, image_shape: ImageShape, batch_size: int) -> float:
+    """Arithmetic of rate and distortion of one batch, in operations, as XLA counts them; nothing is compiled."""
     model = architecture.build(image_shape)
-    key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((1, *image_shape))))
+    key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
     params = jax.eval_shape(model.init, key, x)
     analysis = jax.jit(model.terms).lower(params, x, key).cost_analysis()
     return float(analysis["flops"])

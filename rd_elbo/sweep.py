@@ -25,8 +25,8 @@ from rd_elbo.evaluate import POINT_COLUMNS, Point
 Config = Mapping[str, Any]
 _SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "population")
 _DATA_OPTIONS = ("path", "manual_dir", "data_dir")
-# An evaluation is a forward pass, a training step about three.
-_EVALUATION_COST = 1 / 3
+# A training step is about three forward passes.
+_TRAINING_COST = 3.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -214,10 +214,15 @@ class _Meter:
         self.plan, self.listener = plan, listener
         self.members_done = self.diverged = 0
         shape, splits = plan.dataset.image_shape, plan.dataset.splits
-        per_example = [len(chunk.members) * grid.work(chunk.padded, shape) for chunk in plan.chunks]
-        steps = [train.total_steps(chunk.members[0], len(splits["train"])) for chunk in plan.chunks]
-        self.training_work = [w * n * c.members[0].batch_size for w, n, c in zip(per_example, steps, plan.chunks, strict=True)]
-        self.evaluation_work = [w * _EVALUATION_COST * sum(len(splits[s]) for s in plan.splits) for w in per_example]
+        examples = sum(len(splits[s]) for s in plan.splits)
+        self.training_work: list[float] = []
+        self.evaluation_work: list[float] = []
+        for chunk in plan.chunks:
+            lead, count = chunk.members[0], len(chunk.members)
+            steps = train.total_steps(lead, len(splits["train"]))
+            self.training_work.append(_TRAINING_COST * count * steps * grid.work(chunk.padded, shape, lead.batch_size))
+            per_batch = grid.work(chunk.padded, shape, evaluate.BATCH)
+            self.evaluation_work.append(count * examples / evaluate.BATCH * per_batch)
         self.evaluated: list[float] = [0.0] * len(plan.chunks)
 
     def training(self, index: int) -> train.Listener:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -69,30 +70,32 @@ def progress(console: Console) -> Iterator[Listener]:
 
 
 def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
-    """The points of one split, in nats."""
-    table = Table(title=f"Rate and distortion on the {split} split, in nats (± standard error over examples)", title_justify="left")
-    for name in ("decoder", "marginal", "objective", "seed"):
-        table.add_column(name)
-    for name in ("R", "D", "R + D", "active", "status"):
-        table.add_column(name, justify="right" if name != "status" else "left")
-    group = None
-    for point in points:
-        if point["split"] != split:
-            continue
-        decoder = f"{point['decoder']} {point['decoder_width']}x{point['decoder_depth']}"
-        if group is not None and group != (decoder, point["marginal"]):
-            table.add_section()
-        group = (decoder, point["marginal"])
-        aim = f"beta {point['beta']:.3g}" if point["objective"] == "beta" else f"target {point['target_rate']:.3g}"
+    """The points of one split in nats, group by group."""
+    table = Table(title=f"{split} split, nats, ± standard error over examples", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("decoder", "marginal", "aim"):
+        table.add_column(name, no_wrap=True)
+    for name in ("seed", "R", "±", "D", "±", "R + D", "active"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    rows = sorted((p for p in points if p["split"] == split), key=lambda p: (*_group(p), p["beta"], p["target_rate"], p["seed"]))
+    for point, following in zip(rows, [*rows[1:], None], strict=True):
+        aim = f"beta {point['beta']:.3g}" if point["objective"] == "beta" else f"rate {point['target_rate']:.3g}"
         table.add_row(
-            decoder,
+            f"{point['decoder']} {point['decoder_width']}x{point['decoder_depth']}",
             point["marginal"],
             aim,
             str(point["seed"]),
-            f"{point['rate']:.2f} ±{point['rate_se']:.2f}",
-            f"{point['distortion']:.2f} ±{point['distortion_se']:.2f}",
+            f"{point['rate']:.2f}",
+            f"{point['rate_se']:.2f}",
+            f"{point['distortion']:.2f}",
+            f"{point['distortion_se']:.2f}",
             f"{-point['elbo']:.2f}",
             str(point["active_units"]),
             point["status"],
+            end_section=following is not None and _group(following) != _group(point),
         )
     return table
+
+
+def _group(point: Mapping[str, Any]) -> tuple[Any, ...]:
+    return point["decoder"], point["decoder_width"], point["decoder_depth"], point["marginal"], point["objective"]

@@ -11,7 +11,7 @@ Bad input ends with one sentence and exit code 2, before anything is trained or 
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     for flag in (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
+    logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value.to_dict()
     devices = (config.get("population") or {}).get("devices")
     host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla")

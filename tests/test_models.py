@@ -1,0 +1,136 @@
+"""Models against closed forms, quadrature and explicit sums."""
+
+import dataclasses
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.special
+import scipy.stats
+
+from rd_elbo import information
+from rd_elbo.errors import BadInput
+from rd_elbo.models.family import DECODERS, ENCODERS, MARGINALS, Architecture
+
+SHAPE = (5, 4)
+ARCHITECTURES = {
+    f"{decoder}, {marginal}": Architecture(
+        decoder=decoder, marginal=marginal, latent=3, encoder_width=6, decoder_width=4, decoder_depth=1, pseudo_inputs=4
+    )
+    for decoder in DECODERS
+    for marginal in MARGINALS
+}
+
+
+def images(n, shape=SHAPE, seed=0):
+    return (jax.random.uniform(jax.random.key(seed), (n, *shape)) < 0.3).astype(jnp.float32)
+
+
+def built(name, n=3):
+    model = ARCHITECTURES[name].build(SHAPE)
+    return model, model.init(jax.random.key(1), images(1)), images(n)
+
+
+def test_closed_form_rate_is_the_integral_of_its_definition():
+    mean, scale = np.array([0.7, -1.2]), np.array([0.4, 1.8])
+    e = distrax.MultivariateNormalDiag(jnp.asarray(mean), jnp.asarray(scale))
+    m = distrax.MultivariateNormalDiag(jnp.zeros(2), jnp.ones(2))
+
+    def integrand(z, i):
+        log_e, log_m = scipy.stats.norm.logpdf(z, mean[i], scale[i]), scipy.stats.norm.logpdf(z)
+        return np.exp(log_e) * (log_e - log_m)
+
+    exact = sum(scipy.integrate.quad(integrand, -30, 30, args=(i,), points=[mean[i]])[0] for i in range(2))
+    np.testing.assert_allclose(information.closed_form_rate(e, m), exact, rtol=1e-5)
+
+
+def test_one_sample_rate_averages_to_the_closed_form():
+    e = distrax.MultivariateNormalDiag(jnp.array([0.7, -1.2]), jnp.array([0.4, 1.8]))
+    m = distrax.MultivariateNormalDiag(jnp.zeros(2), jnp.ones(2))
+    z, log_e = e.sample_and_log_prob(seed=jax.random.key(0), sample_shape=200_000)
+    rates = np.asarray(information.rate(log_e, m.log_prob(z)))
+    error = rates.std() / np.sqrt(len(rates))
+    assert abs(rates.mean() - float(information.closed_form_rate(e, m))) < 4 * error
+    assert information.elbo(2.0, 3.0) == -5.0
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_terms_are_their_definitions(name):
+    """R and D recomputed from the densities with the same draw of z."""
+    model, params, x = built(name)
+    key = jax.random.key(4)
+    terms = model.terms(params, x, key)
+    e = model.encode(params, x)
+    z = e.sample(seed=key)
+    log_d = model.decode(params, z).log_prob(x)
+    np.testing.assert_allclose(terms.distortion, -log_d, rtol=1e-5)
+    assert (terms.distortion >= 0).all()
+    if "normal" in name:
+        np.testing.assert_allclose(terms.rate, e.kl_divergence(model.prior(params, x)), rtol=1e-5)
+        assert (terms.rate >= 0).all()
+    else:
+        np.testing.assert_allclose(terms.rate, e.log_prob(z) - model.prior(params, x).log_prob(z), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(terms.code, e.mean(), rtol=1e-6)
+    assert model.rate_estimator(params, x) == ("closed_form" if "normal" in name else "monte_carlo")
+
+
+def test_bernoulli_distortion_is_cross_entropy():
+    model, params, x = built("mlp, normal")
+    z = jax.random.normal(jax.random.key(0), (3, 3))
+    d = model.decode(params, z)
+    probability = np.asarray(d.distribution.probs, np.float64)
+    by_hand = scipy.stats.bernoulli.logpmf(np.asarray(x).astype(int), probability).sum((1, 2))
+    np.testing.assert_allclose(d.log_prob(x), by_hand, rtol=1e-5)
+
+
+def test_vampprior_is_a_mixture_of_encodings():
+    model, params, x = built("mlp, vampprior")
+    params["marginal"]["weights"] = jnp.array([0.3, -1.0, 2.0, 0.1])
+    z = jax.random.normal(jax.random.key(2), (7, 3))
+    pseudo_inputs = scipy.special.expit(np.asarray(params["marginal"]["pseudo_inputs"]))
+    components = model.encode(params, jnp.asarray(pseudo_inputs))
+    mean, scale = np.asarray(components.loc), np.asarray(components.scale_diag)
+    log_weights = scipy.special.log_softmax([0.3, -1.0, 2.0, 0.1])
+    each = scipy.stats.norm.logpdf(np.asarray(z)[:, None], mean, scale).sum(-1)
+    explicit = scipy.special.logsumexp(each + log_weights, axis=1)
+    np.testing.assert_allclose(model.prior(params, x).log_prob(z), explicit, rtol=1e-4)
+
+
+def test_encoder_sees_pixels_from_minus_one_to_one():
+    """Grey 0.5 becomes 0, so the first layer answers with its bias alone."""
+    model, params, _ = built("mlp, normal")
+    grey = jnp.full((1, *SHAPE), 0.5)
+    scrambled = jax.tree.map(lambda leaf: leaf, params)
+    scrambled["encoder"]["hidden_0"]["kernel"] = 100 * scrambled["encoder"]["hidden_0"]["kernel"]
+    np.testing.assert_array_equal(model.encode(params, grey).mean(), model.encode(scrambled, grey).mean())
+
+
+def test_parameter_counts_at_full_size():
+    def count(**fields):
+        architecture = Architecture(encoder_width=128, latent=32, decoder_depth=1, decoder_width=512, **fields)
+        shapes = jax.eval_shape(lambda: architecture.build((28, 28)).init(jax.random.key(0), jnp.zeros((1, 28, 28))))
+        return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes))
+
+    encoder = 2 * (784 * 128 + 128) + 2 * (128 * 128 + 128) + 2 * (128 * 32 + 32)
+    decoder = 2 * (32 * 512 + 512) + 512 * 784 + 784
+    assert count() == encoder + decoder == 678_224
+    assert count(marginal="vampprior", pseudo_inputs=50) == encoder + decoder + 50 * 784 + 50
+
+
+def test_family_names():
+    assert Architecture().family == "---"
+    assert Architecture(decoder="pixelcnn", marginal="vampprior").family == "-+v"
+    assert len(ENCODERS) * len(DECODERS) * len(MARGINALS) == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("decoder", "mlpp"), ("encoder", ""), ("marginal", None), ("decoder_width", 0), ("decoder_width", 2.5), ("latent", True)],
+)
+def test_what_does_not_exist_is_refused_by_name(field, value):
+    with pytest.raises(BadInput, match=field) as refusal:
+        dataclasses.replace(Architecture(), **{field: value})
+    assert repr(value) in str(refusal.value)
