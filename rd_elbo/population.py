@@ -224,7 +224,7 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
             scale = hypers.learning_rate * schedule(progress)
             params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
             # Adam moves by about the learning rate at most, so parameters stay finite while gradients are.
-            finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+            finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
             params, optimizer = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old), (params, optimizer), (state.params, state.optimizer)
             )
