@@ -56,7 +56,7 @@ def evaluate(
       trained: Members trained together.
       dataset: Where the splits are.
       splits: Which of them to use.
-      listener: Called with the number of member-examples done, after each split.
+      listener: Called now and then with the number of member-examples done since.
 
     Returns:
       One row per member and split with the columns `POINT_COLUMNS`; nats, means over examples.
@@ -74,7 +74,9 @@ def evaluate(
     points: list[Point] = []
     for split in splits:
         images = dataset.splits[split]
-        result = population.evaluate(trained.program, mesh, params, seeds, images, SPLITS.index(split), BATCH)
+        batch = min(BATCH, len(images))
+        tell = (lambda examples: listener(len(members) * examples)) if listener else None
+        result = population.evaluate(trained.program, mesh, params, seeds, images, SPLITS.index(split), batch, tell)
         active = active_units(result, len(images))
         for i, member in enumerate(members):
             rate, distortion = result.rate[i].astype(np.float64), result.distortion[i].astype(np.float64)
@@ -101,8 +103,6 @@ def evaluate(
                     "status": "ok" if trained.finite[i] else "diverged",
                 }
             )
-        if listener:
-            listener(len(members) * len(images))
     return points
 
 

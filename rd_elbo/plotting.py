@@ -46,6 +46,7 @@ class Curve:
     Attributes:
       label: What sets the group apart from the others.
       family: Its three characters.
+      objective: "beta" or "target_rate".
       control: beta or target rate of each point, rising.
       rate: Mean over seeds, nats.
       distortion: Likewise.
@@ -58,6 +59,7 @@ class Curve:
 
     label: str
     family: str
+    objective: str
     control: np.ndarray
     rate: np.ndarray
     distortion: np.ndarray
@@ -82,11 +84,22 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for point in usable:
         groups.setdefault(tuple(point[field] for field in _CURVE), []).append(point)
-    varying = [field for i, field in enumerate(_CURVE) if len({key[i] for key in groups}) > 1]
-    return [_curve(rows, varying) for rows in groups.values()]
+    named = _telling_fields(list(groups))
+    return [_curve(rows, named) for rows in groups.values()]
 
 
-def _curve(rows: list[Row], varying: Sequence[str]) -> Curve:
+def _telling_fields(keys: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The decoder and the marginal, and as few more fields of `_CURVE` as tell all groups apart."""
+    named = ["decoder", "marginal"]
+    for field in _CURVE:
+        told = {tuple(key[_CURVE.index(name)] for name in named) for key in keys}
+        with_field = {tuple(key[_CURVE.index(name)] for name in [*named, field]) for key in keys}
+        if len(with_field) > len(told):
+            named.append(field)
+    return named
+
+
+def _curve(rows: list[Row], named: Sequence[str]) -> Curve:
     field = "beta" if rows[0]["objective"] == "beta" else "target_rate"
     control = np.unique([row[field] for row in rows])
     at = [[row for row in rows if row[field] == value] for value in control]
@@ -96,8 +109,9 @@ def _curve(rows: list[Row], varying: Sequence[str]) -> Curve:
     seeds = np.asarray([len(same) for same in at])
     members = np.asarray([[row["rate"] for row in rows], [row["distortion"] for row in rows]])
     return Curve(
-        label=_label(rows[0], varying),
+        label=_label(rows[0], named),
         family=str(rows[0]["family"]),
+        objective=rows[0]["objective"],
         control=control,
         rate=rate,
         distortion=distortion,
@@ -115,15 +129,15 @@ def _mean_and_spread(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.
     return mean, np.maximum(np.stack([mean - low, high - mean]), 0)
 
 
-def _label(row: Row, varying: Sequence[str]) -> str:
-    """The decoder, its size, and whatever else tells this group from the others."""
-    words = [f"{_NAMES.get(row['decoder'], row['decoder'])} {row['decoder_width']}"]
-    if "decoder_depth" in varying:
-        words[0] += f"×{row['decoder_depth']}"
-    for field in varying:
-        if field not in ("decoder", "decoder_width", "decoder_depth"):
-            name = "" if field in ("marginal", "encoder") else f"{field.replace('_', ' ')} "
-            words.append(f"{name}{_NAMES.get(row[field], row[field])}")
+def _label(row: Row, named: Sequence[str]) -> str:
+    """The decoder, its size where that varies, the marginal, then whatever else tells this group from the others."""
+    sizes = {"decoder_width": "width", "decoder_depth": "depth"}
+    words = [_NAMES.get(row["decoder"], row["decoder"])]
+    words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
+    words.append(_NAMES.get(row["marginal"], row["marginal"]))
+    for field in named:
+        if field not in ("decoder", "marginal", *sizes):
+            words.append(f"{field.replace('_', ' ')} {row[field]}")
     return ", ".join(words)
 
 
@@ -136,7 +150,7 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
     groups = curves(points, split)
     rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.2))
+        figure, axes = plt.subplots(figsize=(6.4, 4.9))
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.distortion, curve.distortion_spread, colour)
             steps = curve.members[:, frontier.pareto(*curve.members)]
@@ -149,7 +163,7 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
         axes.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
         axes.set_xlim(-0.02 * rates.max(), 1.04 * rates.max())
         axes.set_ylim(0.9 * distortions.min(), 1.04 * distortions.max())
-        axes.legend(fontsize=7.5, title=f"{split} split" + _seed_note(groups), title_fontsize=7.5)
+        _legend(axes, groups, split)
     return figure
 
 
@@ -157,18 +171,11 @@ def elbo_against_rate(points: Sequence[Row], split: str = "test") -> Figure:
     """R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b: models of one ELBO lie on a horizontal line."""
     groups = curves(points, split)
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.2))
+        figure, axes = plt.subplots(figsize=(6.4, 4.6))
         for colour, curve in zip(_cycle(groups), groups, strict=True):
-            total = curve.rate + curve.distortion
-            _draw(axes, curve, total, curve.total_spread, colour)
-            for at in np.flatnonzero(curve.control == 1.0):
-                axes.plot(
-                    curve.rate[at], total[at], marker="o", ms=11, mfc="none", mec=colour, mew=1.0, ls="none", zorder=4
-                )
-        if any((curve.control == 1.0).any() for curve in groups):
-            axes.plot([], [], marker="o", ms=9, mfc="none", mec="0.3", mew=1.0, ls="none", label=r"ringed: $\beta = 1$")
+            _draw(axes, curve, curve.rate + curve.distortion, curve.total_spread, colour)
         axes.set(xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
-        axes.legend(fontsize=7.5, title=f"{split} split" + _seed_note(groups), title_fontsize=7.5)
+        _legend(axes, groups, split)
     return figure
 
 
@@ -195,10 +202,20 @@ def _draw(axes: Axes, curve: Curve, height: np.ndarray, spread: np.ndarray, colo
         label=curve.label,
         zorder=3,
     )
+    ringed = (curve.control == 1.0) & (curve.objective == "beta")
+    axes.plot(curve.rate[ringed], height[ringed], marker="o", ms=11, mfc="none", mec=colour, mew=1.0, ls="none", zorder=4)
 
 
-def _seed_note(groups: Sequence[Curve]) -> str:
-    return "; bars: range over seeds" if any((curve.seeds > 1).any() for curve in groups) else ""
+def _legend(axes: Axes, groups: Sequence[Curve], split: str) -> None:
+    """Explains everything drawn, above the axes, where no data can be."""
+    if any(((curve.control == 1.0) & (curve.objective == "beta")).any() for curve in groups):
+        axes.plot([], [], marker="o", ms=9, mfc="none", mec="0.3", mew=1.0, ls="none", label=r"ring: $\beta = 1$")
+    bars = "; bars: range over seeds" if any((curve.seeds > 1).any() for curve in groups) else ""
+    signs = "filled: autoregressive decoder; " if len({curve.family[1] for curve in groups}) > 1 else ""
+    title = f"{split} split; {signs}points joined along {'/'.join(dict.fromkeys(c.objective for c in groups))}{bars}"
+    axes.legend(
+        fontsize=7.5, title=title.replace("_", " "), title_fontsize=7.5, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2
+    )
 
 
 FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}

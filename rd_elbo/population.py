@@ -28,6 +28,8 @@ from rd_elbo.models.base import Params, Trainable
 
 MEMBER_AXIS = "member"
 _INIT, _ORDER, _NOISE, _EVALUATION = range(4)
+# Calls of an evaluation are long enough to be worth their start and short enough to show progress.
+_BATCHES_PER_CALL = 20
 
 # Learning-rate multipliers as functions of the part of the training done.
 SCHEDULES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
@@ -272,30 +274,40 @@ def train(
 
 @functools.lru_cache(maxsize=None)
 def _evaluate(program: Program, mesh: Mesh) -> Callable[..., Evaluation]:
-    def member(params: Params, seed: Array, batches: Array, counted: Array, split: Array) -> Evaluation:
+    def member(params: Params, seed: Array, batches: Array, counted: Array, split: Array, first: Array) -> Evaluation:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVALUATION), split)
 
         def batch(index_x_mask: tuple[Array, Array, Array]) -> Evaluation:
             index, x, mask = index_x_mask
-            terms = program.model.terms(params, x.astype(program.dtype), jax.random.fold_in(key, index))
-            share = (mask / mask.sum()).astype(program.dtype)[:, None]
+            terms = program.model.terms(params, x.astype(program.dtype), jax.random.fold_in(key, first + index))
+            share = (mask / jnp.maximum(mask.sum(), 1)).astype(program.dtype)[:, None]
             code_mean, code_square = (share * terms.code).sum(0), (share * terms.code**2).sum(0)
             return Evaluation(terms.rate, terms.distortion, code_mean, code_square)
 
         result = lax.map(batch, (jnp.arange(len(batches)), batches, counted))
         return result._replace(rate=result.rate.reshape(-1), distortion=result.distortion.reshape(-1))
 
-    population = jax.vmap(member, in_axes=(0, 0, None, None, None))
+    population = jax.vmap(member, in_axes=(0, 0, None, None, None, None))
     members, shared = P(MEMBER_AXIS), P()
-    return jax.jit(
-        jax.shard_map(
-            population, mesh=mesh, in_specs=(members, members, shared, shared, shared), out_specs=members, check_vma=False
-        )
+    spread = jax.shard_map(
+        population,
+        mesh=mesh,
+        in_specs=(members, members, shared, shared, shared, shared),
+        out_specs=members,
+        check_vma=False,  # as in `_train`
     )
+    return jax.jit(spread)
 
 
 def evaluate(
-    program: Program, mesh: Mesh, params: Params, seeds: Array, images: np.ndarray, split: int, batch_size: int
+    program: Program,
+    mesh: Mesh,
+    params: Params,
+    seeds: Array,
+    images: np.ndarray,
+    split: int,
+    batch_size: int,
+    listener: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Rate and distortion of every example for every member, one draw of z each.
 
@@ -307,14 +319,30 @@ def evaluate(
       images: (examples, ...), the whole split; none is dropped.
       split: A number that names the split, so that splits have noise of their own.
       batch_size: Examples at a time.
+      listener: Called now and then with the number of examples done since.
 
     Returns:
       Rate and distortion of shape (members, examples), and the codes' moments by batch.
     """
-    batch_size = min(batch_size, len(images))
-    missing = -len(images) % batch_size
-    padded = np.concatenate([images, np.repeat(images[:1], missing, axis=0)]).reshape(-1, batch_size, *images.shape[1:])
-    counted = (np.arange(padded.shape[0] * batch_size) < len(images)).reshape(-1, batch_size)
-    on_device = replicate((padded, counted), mesh)
-    result = jax.device_get(_evaluate(program, mesh)(params, seeds, *on_device, np.int32(split)))
-    return result._replace(rate=result.rate[:, : len(images)], distortion=result.distortion[:, : len(images)])
+    batches = -(-len(images) // batch_size)
+    per_call = min(_BATCHES_PER_CALL, batches)
+    evaluate_some = _evaluate(program, mesh)
+    parts = []
+    for first in range(0, batches, per_call):
+        part = images[first * batch_size : (first + per_call) * batch_size]
+        # Calls are of one shape, so that one compilation serves all of them: what is missing is made up and dropped.
+        missing = per_call * batch_size - len(part)
+        whole = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
+        counted = np.arange(len(whole)) < len(part)
+        shaped = (whole.reshape(per_call, batch_size, *images.shape[1:]), counted.reshape(per_call, batch_size))
+        result = evaluate_some(params, seeds, *replicate(shaped, mesh), np.int32(split), np.int32(first))
+        used = -(-len(part) // batch_size)
+        parts.append(
+            Evaluation(
+                *(np.asarray(column)[:, : len(part)] for column in (result.rate, result.distortion)),
+                *(np.asarray(column)[:, :used] for column in (result.code_mean, result.code_square)),
+            )
+        )
+        if listener:
+            listener(len(part))
+    return jax.tree.map(lambda *columns: np.concatenate(columns, axis=1), *parts)

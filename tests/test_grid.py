@@ -1,0 +1,82 @@
+"""Members and their names, and grids of them."""
+
+import dataclasses
+import math
+
+import pytest
+
+from rd_elbo.errors import BadInput
+from rd_elbo.grid import FIELDS, Member, product, zipped
+
+
+def test_product_and_zip():
+    got = product(Member(), beta=(0.5, 1.0), seed=(0, 1))
+    assert [(m.beta, m.seed) for m in got] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
+    assert [(m.beta, m.seed) for m in zipped(Member(), beta=(0.5, 1.0), seed=(0, 1))] == [(0.5, 0), (1.0, 1)]
+    assert product(Member()) == [Member()]
+    assert len(product(product(Member(), seed=(0, 1)), beta=(1.0, 2.0))) == 4
+
+
+def test_duplicates_are_dropped():
+    assert product(Member(), beta=(1, 1.0, 2)) == [Member(beta=1.0), Member(beta=2.0)]
+
+
+def test_a_name_is_what_a_member_is():
+    assert Member(beta=1).name == Member(beta=1.0).name
+    names = {dataclasses.replace(Member(), **{field: value}).name for field, value in OTHER_VALUES.items()}
+    assert len(names | {Member().name}) == len(FIELDS) + 1
+
+
+OTHER_VALUES = {
+    "encoder": "dense",
+    "decoder": "pixelcnn",
+    "marginal": "vampprior",
+    "objective": "target_rate",
+    "schedule": "constant",
+    "annealing": 0.5,
+    **dict.fromkeys(("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth", "pseudo_inputs"), 7),
+    **dict.fromkeys(("batch_size", "seed"), 9),
+    **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
+}
+# There is one encoder so far, so no other value to give.
+FIELDS = tuple(field for field in FIELDS if field != "encoder")
+del OTHER_VALUES["encoder"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("beta", -0.1),
+        ("beta", math.nan),
+        ("beta", math.inf),
+        ("beta", "1"),
+        ("target_rate", -1.0),
+        ("target_weight", 0.0),
+        ("annealing", 1.5),
+        ("learning_rate", 0),
+        ("epochs", 0.0),
+        ("batch_size", 0),
+        ("batch_size", 2.0),
+        ("seed", -1),
+        ("seed", 2**31),
+        ("objective", "elbo"),
+        ("schedule", "step"),
+        ("decoder_width", -3),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(field, value):
+    with pytest.raises(BadInput) as refusal:
+        product(Member(), **{field: (value,)})
+    text = str(refusal.value)
+    assert field in text and repr(value) in text and "\n" not in text
+
+
+def test_bad_axes():
+    with pytest.raises(BadInput, match="'bta' does not exist; there are encoder, "):
+        product(Member(), bta=(1.0,))
+    with pytest.raises(BadInput, match=r"beta=\(\) is empty"):
+        product(Member(), beta=())
+    with pytest.raises(BadInput, match="must be a sequence"):
+        product(Member(), beta=1.0)
+    with pytest.raises(BadInput, match="equal length"):
+        zipped(Member(), beta=(1.0, 2.0), seed=(0,))

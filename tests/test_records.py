@@ -1,0 +1,101 @@
+"""Files appear whole or not at all, and read back as written."""
+
+import json
+import stat
+
+import jax
+import numpy as np
+import pytest
+
+from rd_elbo import records
+from rd_elbo.errors import BadInput
+from rd_elbo.grid import Member
+
+
+def test_tables_read_back_to_the_last_digit(tmp_path):
+    rows = [
+        {"member": "0123456789", "rate": 1 / 3, "seed": 7, "status": "ok"},
+        {"member": "12e4567890", "rate": float("nan"), "seed": -1, "status": 'with, comma and "quotes"'},
+    ]
+    path = tmp_path / "deep" / "points.csv"
+    records.write_table(path, ("member", "rate", "seed", "status"), rows)
+    back = records.read_table(path)
+    assert back[0] == rows[0] and isinstance(back[0]["seed"], int)
+    assert np.isnan(back[1]["rate"]) and back[1]["member"] == "12e4567890" and back[1]["status"] == rows[1]["status"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "points.csv"
+    records.write_table(path, ("a",), [{"a": 1}])
+    before = path.read_bytes()
+
+    def rows():
+        yield {"a": 2}
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError):
+        records.write_table(path, ("a",), rows())
+    with pytest.raises(ValueError, match="dict contains fields"):
+        records.write_table(path, ("a",), [{"a": 1, "b": 2}])
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~records._umask()
+
+
+def test_torn_and_missing_tables_are_refused(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("a,b\n1,2\n3\n")
+    with pytest.raises(BadInput, match="line 3"):
+        records.read_table(path)
+    with pytest.raises(BadInput, match="cannot be read"):
+        records.read_table(tmp_path / "absent.csv")
+
+
+def test_a_run_directory_takes_one_run(tmp_path):
+    config = {"grid": {"beta": (0.5, 1.0)}, "train": {"epochs": None}}
+    workdir = tmp_path / "run"
+    records.open_run(workdir, config)
+    records.open_run(workdir, config)  # the same again
+    other = {"grid": {"beta": (0.5, 2.0)}, "train": {"epochs": None}}
+    kept = (workdir / "config.json").read_bytes()
+    with pytest.raises(BadInput, match=r"different run \(grid.beta was \[0.5, 1.0\] and is \[0.5, 2.0\]\)"):
+        records.open_run(workdir, other)
+    assert (workdir / "config.json").read_bytes() == kept
+    records.open_run(workdir, other, overwrite=True)
+    assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(other))
+
+
+def test_folders_that_are_no_runs(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(BadInput, match="holds files but no run"):
+        records.open_run(tmp_path, {})
+    with pytest.raises(BadInput, match="is a file"):
+        records.open_run(tmp_path / "thesis.tex", {})
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "config.json").write_text("{")
+    with pytest.raises(BadInput, match=r"config.json that cannot be read"):
+        records.open_run(damaged, {})
+
+
+def test_members_read_back(tmp_path):
+    member = Member(latent=2, encoder_width=3, decoder_width=3, beta=0.3)
+    params = member.build((2, 2)).init(jax.random.key(0), np.zeros((1, 2, 2)))
+    records.save_params(tmp_path, member, params)
+    back, read = records.load_params(tmp_path, member.name)
+    assert back == member
+    # An empty part (the standard normal has no parameters) is kept.
+    assert jax.tree.structure(read) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, read, params)
+    with pytest.raises(BadInput, match="no saved parameters"):
+        records.load_params(tmp_path, "absent")
+    path = tmp_path / "params" / f"{member.name}.msgpack"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadInput, match="damaged"):
+        records.load_params(tmp_path, member.name)
+
+
+def test_provenance_says_what_is_needed():
+    record = records.provenance({"sha256": "x"}, ["sweep.py"], {"training": 1.0})
+    assert record["versions"]["jax"] == jax.__version__
+    assert record["platform"] == "cpu" and len(record["devices"]) == jax.local_device_count()
+    json.dumps(record, allow_nan=False)
