@@ -104,15 +104,19 @@ def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Memb
       BadInput: If an axis is no field of `Member`, is empty, or holds a value that is not allowed.
     """
     values = _checked(axes)
-    return unique(_replace(m, dict(zip(values, combo, strict=True))) for m in _several(base) for combo in itertools.product(*values.values()))
+    return unique(
+        _replace(m, dict(zip(values, combo, strict=True))) for m in _several(base) for combo in itertools.product(*values.values())
+    )
 
 
 def zipped(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
     """Like `product`, but the axes advance together, as `zip` does; they must be of equal length."""
     values = _checked(axes)
     if len({len(v) for v in values.values()}) > 1:
-        raise BadInput(f"zipped axes must be of equal length, not {({k: len(v) for k, v in values.items()})}")
-    return unique(_replace(m, dict(zip(values, combo, strict=True))) for m in _several(base) for combo in zip(*values.values(), strict=True))
+        raise BadInput(f"zipped axes must be of equal length, not { ({k: len(v) for k, v in values.items()}) }")
+    return unique(
+        _replace(m, dict(zip(values, combo, strict=True))) for m in _several(base) for combo in zip(*values.values(), strict=True)
+    )
 
 
 def unique(members: Iterable[Member]) -> list[Member]:
@@ -146,14 +150,14 @@ class Group:
     """Members that one compiled program trains together.
 
     Attributes:
-      members: In the order of the grid.
-      padded: Their common architecture, at the largest of their widths; narrower members are embedded in zeros.
+      members: In the order of the grid. They are trained at the largest of their widths, narrower ones embedded in zeros.
     """
 
     members: tuple[Member, ...]
 
     @property
     def padded(self) -> Architecture:
+        """The members' architecture at the largest of their widths."""
         widest = {field: max(getattr(m, field) for m in self.members) for field in widths_that_pad(self.members[0])}
         return architecture_of(dataclasses.replace(self.members[0], **widest))
 
@@ -222,11 +226,11 @@ def _by_width(members: list[Member], image_shape: ImageShape, max_waste: float) 
     return [sorted(part, key=position.__getitem__) for part in parts]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def work(architecture: Architecture, image_shape: ImageShape, batch_size: int) -> float:
     """Arithmetic of rate and distortion of one batch, in operations, as XLA counts them; nothing is compiled."""
     model = architecture.build(image_shape)
     key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
     params = jax.eval_shape(model.init, key, x)
-    analysis = jax.jit(model.terms).lower(params, x, key).cost_analysis()
+    analysis: Any = jax.jit(model.terms).lower(params, x, key).cost_analysis()
     return float(analysis["flops"])

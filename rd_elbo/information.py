@@ -5,11 +5,14 @@ The names are the paper's: p*(x) data, e(z|x) encoder, d(x|z) decoder, m(z) marg
 """
 
 import distrax
+import numpy as np
 from jaxtyping import Array, Float
+
+Rates = Float[Array, "*batch"] | Float[np.ndarray, "*batch"] | float
 
 
 def rate(log_e: Float[Array, "*batch"], log_m: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """One-sample rate log e(z|x) - log m(z), z ~ e(z|x); its mean is R (Alemi et al. 2018, eq. 5).
+    """One-sample rate log e(z|x) - log m(z), z ~ e(z|x); its mean is R (Alemi et al. 2018, section 2).
 
     R is an upper bound on the mutual information of X and Z. A single sample of it may be negative; its mean may not.
     """
@@ -17,12 +20,12 @@ def rate(log_e: Float[Array, "*batch"], log_m: Float[Array, "*batch"]) -> Float[
 
 
 def distortion(log_d: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """One-sample distortion -log d(x|z), z ~ e(z|x); its mean is D (Alemi et al. 2018, eq. 4)."""
+    """One-sample distortion -log d(x|z), z ~ e(z|x); its mean is D (Alemi et al. 2018, section 2)."""
     return -log_d
 
 
-def elbo(rate: Float[Array, "*batch"], distortion: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """The evidence lower bound -(R + D)."""
+def elbo(rate: Rates, distortion: Rates) -> Rates:
+    """The evidence lower bound -(R + D), of examples or of their means."""
     return -(rate + distortion)
 
 

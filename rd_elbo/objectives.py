@@ -29,7 +29,7 @@ class Weights(NamedTuple):
 
 
 def beta(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
-    """D + beta R (Alemi et al. 2018, eq. 6); at beta = 1 the negative ELBO. d/d beta of it is R."""
+    """D + beta R (Alemi et al. 2018, section 2); at beta = 1 the negative ELBO. d/d beta of it is R."""
     return distortion + weights.beta * rate
 
 

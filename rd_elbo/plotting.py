@@ -1,6 +1,7 @@
 """Figures of the rate-distortion plane, drawn from tables alone."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import frontier, records
+from rd_elbo import frontier, grid, records
 from rd_elbo.errors import BadInput
 
 Row = Mapping[str, Any]
@@ -22,7 +23,7 @@ Row = Mapping[str, Any]
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 # As in Alemi et al. 2018, Figure 3: the shape tells the marginal.
 _MARKERS = {"-": "o", "+": "s", "v": "D"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "serif",
     "font.size": 9,
     "mathtext.fontset": "cm",
@@ -33,10 +34,10 @@ _STYLE = {
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
 }
-# The fields that make a curve: members that differ only in what is not named here are points of one.
-_CURVE = ("decoder", "decoder_width", "decoder_depth", "encoder", "encoder_width", "encoder_depth", "marginal", "latent")
-_CURVE += ("pseudo_inputs", "objective", "annealing", "epochs", "batch_size", "learning_rate", "schedule", "target_weight")
-_NAMES = {"mlp": "MLP", "pixelcnn": "PixelCNN", "dense": "dense", "normal": "N(0, I)", "vampprior": "VampPrior"}
+# Members that differ only in these are points of one curve.
+_POINTS_OF_A_CURVE = ("beta", "target_rate", "seed")
+_CURVE = tuple(field for field in grid.FIELDS if field not in _POINTS_OF_A_CURVE)
+_NAMES: dict[str, str] = {"mlp": "MLP", "pixelcnn": "PixelCNN", "dense": "dense", "normal": "N(0, I)", "vampprior": "VampPrior"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,9 +77,7 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
     Raises:
       BadInput: If no finite point of that split is there.
     """
-    usable = [
-        p for p in points if p["split"] == split and p["status"] == "ok" and np.isfinite([p["rate"], p["distortion"]]).all()
-    ]
+    usable = [p for p in points if p["split"] == split and p["status"] == "ok" and np.isfinite([p["rate"], p["distortion"]]).all()]
     if not usable:
         raise BadInput(f"there are no finite points of the split {split!r} to draw")
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -132,9 +131,9 @@ def _mean_and_spread(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.
 def _label(row: Row, named: Sequence[str]) -> str:
     """The decoder, its size where that varies, the marginal, then whatever else tells this group from the others."""
     sizes = {"decoder_width": "width", "decoder_depth": "depth"}
-    words = [_NAMES.get(row["decoder"], row["decoder"])]
+    words = [_NAMES.get(row["decoder"], str(row["decoder"]))]
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
-    words.append(_NAMES.get(row["marginal"], row["marginal"]))
+    words.append(_NAMES.get(row["marginal"], str(row["marginal"])))
     for field in named:
         if field not in ("decoder", "marginal", *sizes):
             words.append(f"{field.replace('_', ' ')} {row[field]}")
@@ -221,6 +220,11 @@ def _legend(axes: Axes, groups: Sequence[Curve], split: str) -> None:
 FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}
 
 
+def _save(figure: Figure, kind: str, file: Any) -> None:
+    # No creation date: the same table gives the same file.
+    figure.savefig(file, format=kind, metadata={"CreationDate": None} if kind == "pdf" else {"Software": None})
+
+
 def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -> list[pathlib.Path]:
     """Draws every figure of a run directory from its points.csv, as PNG and PDF.
 
@@ -244,10 +248,8 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
             figure = draw(points, split)
             for kind in ("png", "pdf"):
                 path = workdir / "figures" / f"{name}{'' if position == 0 else f'_{split}'}.{kind}"
-                # No creation date: the same table gives the same file.
-                about = {"CreationDate": None} if kind == "pdf" else {"Software": None}
                 with plt.rc_context(_STYLE):
-                    records.write_whole(path, lambda file, f=figure, k=kind, m=about: f.savefig(file, format=k, metadata=m))
+                    records.write_whole(path, functools.partial(_save, figure, kind))
                 written.append(path)
             plt.close(figure)
     return written

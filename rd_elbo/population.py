@@ -97,10 +97,10 @@ class Evaluation(NamedTuple):
       code_square: (members, batches, latent), mean of its square.
     """
 
-    rate: Float[Array, "members examples"]
-    distortion: Float[Array, "members examples"]
-    code_mean: Float[Array, "members batches latent"]
-    code_square: Float[Array, "members batches latent"]
+    rate: Any
+    distortion: Any
+    code_mean: Any
+    code_square: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _init(model: Trainable, dtype: str, shape: tuple[int, ...]) -> Callable[..., Params]:
     def one(seed: Array) -> Params:
         key = jax.random.fold_in(jax.random.key(seed), _INIT)
@@ -175,13 +175,14 @@ def initialise(
 
         def embed(whole: np.ndarray, part: Array, rows: list[int] = rows) -> None:
             # A narrower layer is a leading corner of a wider one: see `models.layers.GatedDense`.
-            whole[(np.asarray(rows), *map(slice, part.shape[1:]))] = np.asarray(part)
+            corner: Any = (np.asarray(rows), *map(slice, part.shape[1:]))
+            whole[corner] = np.asarray(part)
 
         jax.tree.map(embed, stacked, drawn)
     return stacked
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _start(mesh: Mesh) -> Callable[[Params], State]:
     def start(params: Params) -> State:
         members = len(jax.tree.leaves(params)[0])
@@ -195,7 +196,7 @@ def start(params: Params, mesh: Mesh) -> State:
     return _start(mesh)(place(params, mesh))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
     objective, schedule = objectives.OBJECTIVES[program.objective], SCHEDULES[program.schedule]
 
@@ -267,12 +268,10 @@ def train(
     Returns:
       The new state, and metrics of shape (members, segment_steps), NaN past `steps`.
     """
-    return _train(program, mesh)(
-        state, hypers, images, np.int32(first_step), np.int32(steps), np.float32(total_steps)
-    )
+    return _train(program, mesh)(state, hypers, images, np.int32(first_step), np.int32(steps), np.float32(total_steps))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _evaluate(program: Program, mesh: Mesh) -> Callable[..., Evaluation]:
     def member(params: Params, seed: Array, batches: Array, counted: Array, split: Array, first: Array) -> Evaluation:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVALUATION), split)
@@ -337,12 +336,8 @@ def evaluate(
         shaped = (whole.reshape(per_call, batch_size, *images.shape[1:]), counted.reshape(per_call, batch_size))
         result = evaluate_some(params, seeds, *replicate(shaped, mesh), np.int32(split), np.int32(first))
         used = -(-len(part) // batch_size)
-        parts.append(
-            Evaluation(
-                *(np.asarray(column)[:, : len(part)] for column in (result.rate, result.distortion)),
-                *(np.asarray(column)[:, :used] for column in (result.code_mean, result.code_square)),
-            )
-        )
+        rate, distortion, code_mean, code_square = map(np.asarray, result)
+        parts.append((rate[:, : len(part)], distortion[:, : len(part)], code_mean[:, :used], code_square[:, :used]))
         if listener:
             listener(len(part))
-    return jax.tree.map(lambda *columns: np.concatenate(columns, axis=1), *parts)
+    return Evaluation(*(np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)))

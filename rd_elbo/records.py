@@ -40,7 +40,9 @@ _PACKAGES = ("rd_elbo", "jax", "jaxlib", "flax", "distrax", "optax", "tfp-nightl
 def write_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Writes a file beside `path` and gives it its name once it is complete and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+    file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (it outlives its closing, to be renamed)
+        dir=path.parent, prefix=f".{path.name}.", delete=False
+    )
     try:
         with file:
             write(file)
@@ -53,7 +55,7 @@ def write_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

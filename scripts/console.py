@@ -58,7 +58,9 @@ def progress(console: Console) -> Iterator[Listener]:
             if now - last >= _QUIET_SECONDS or status.done >= 1:
                 last, spent = now, now - began
                 left = spent * (1 - status.done) / max(status.done, 1e-9)
-                console.print(f"{100 * status.done:3.0f} %  {describe(status)}  {spent:.0f} s gone, {left:.0f} s left", soft_wrap=True)
+                console.print(
+                    f"{100 * status.done:3.0f} %  {describe(status)}  {spent:.0f} s gone, {left:.0f} s left", soft_wrap=True
+                )
 
         yield tell
         return

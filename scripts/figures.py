@@ -7,6 +7,7 @@ import argparse
 import pathlib
 
 import console as terminal
+
 from rd_elbo import plotting
 
 

@@ -1,8 +1,8 @@
-"""Trains a grid of models and draws where they lie in the rate-distortion plane.
+r"""Trains a grid of models and draws where they lie in the rate-distortion plane.
 
     python scripts/sweep.py --config=configs/quickstart.py --workdir=runs/mine
     python scripts/sweep.py --config=configs/quickstart.py:quick --workdir=runs/quick
-    python scripts/sweep.py --config=configs/quickstart.py --workdir=runs/mine2 \\
+    python scripts/sweep.py --config=configs/quickstart.py --workdir=runs/mine2 \
         --config.grid.beta="(0.1, 0.5, 1.0)" --config.train.epochs=3
 
 Bad input ends with one sentence and exit code 2, before anything is trained or written.
@@ -11,11 +11,11 @@ Bad input ends with one sentence and exit code 2, before anything is trained or 
 import pathlib
 import sys
 
+import console as terminal
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-import console as terminal
 from rd_elbo import host, plotting, sweep
 from rd_elbo.data.larochelle import cache_folder
 from rd_elbo.errors import BadInput
@@ -33,7 +33,10 @@ def main(argv: list[str]) -> None:
         if flag.value is None:
             raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
     logging.set_verbosity(logging.WARNING)
-    config = _CONFIG.value.to_dict()
+    try:
+        config = _CONFIG.value.to_dict()
+    except OSError as error:  # ml_collections loads the file when it is first used
+        raise BadInput(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
     devices = (config.get("population") or {}).get("devices")
     host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla")
 
@@ -50,13 +53,15 @@ def main(argv: list[str]) -> None:
     figures = plotting.draw_all(workdir)
     console.print(terminal.points_table(points, plan.splits[0]))
     pictures = ", ".join(str(path) for path in figures if path.suffix == ".png")
-    console.print(f"{sweep.summary(points)}; points in {workdir / 'points.csv'}, figures in {pictures}", soft_wrap=True, highlight=False)
+    console.print(
+        f"{sweep.summary(points)}; points in {workdir / 'points.csv'}, figures in {pictures}", soft_wrap=True, highlight=False
+    )
 
 
 def parse(argv: list[str]) -> list[str]:
-    """absl's parser, with one sentence instead of a trace for flags that do not exist or do not fit."""
+    """Absl's parser, with one sentence instead of a trace for flags that do not exist or do not fit."""
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
     except (AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, SyntaxError, ImportError, flags.Error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"error: {reason}", file=sys.stderr)

@@ -13,7 +13,9 @@ from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 
 REAL = pathlib.Path(__file__).parents[2] / "shared" / "data" / "larochelle_binarized_mnist_packed.npz"
-needs_real = pytest.mark.skipif(not REAL.exists(), reason="needs Larochelle & Murray's pixels, which are not part of the repository")
+needs_real = pytest.mark.skipif(
+    not REAL.exists(), reason="needs Larochelle & Murray's pixels, which are not part of the repository"
+)
 
 
 def test_embedded_digits():
@@ -110,7 +112,7 @@ def test_a_changed_byte_is_refused(text_files, tmp_path):
         if "valid" in path.name:
             content[1000] ^= 1
         (tmp_path / path.name).write_bytes(content)
-    with pytest.raises(BadInput, match="binarized_mnist_valid.amat in manual_dir is not Larochelle & Murray's"):
+    with pytest.raises(BadInput, match=r"binarized_mnist_valid\.amat in manual_dir is not Larochelle & Murray's"):
         data.load("binarized_mnist", manual_dir=tmp_path, cache_dir=tmp_path / "cache")
 
 
@@ -126,7 +128,7 @@ def test_a_missing_dataset_is_one_sentence_within_five_seconds(tmp_path, monkeyp
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(BadInput, match="no readable binarized_mnist_train.amat"):
+    with pytest.raises(BadInput, match=r"no readable binarized_mnist_train\.amat"):
         data.load("binarized_mnist", manual_dir=tmp_path, cache_dir=tmp_path / "cache")
 
 
@@ -182,8 +184,10 @@ def test_bad_requests(tmp_path):
         (tmp_path / "x.npz").write_bytes(content)
         with pytest.raises(BadInput, match="not a readable"):
             data.load("path", path=tmp_path / "x.npz")
-    with pytest.raises(BadInput, match="not a readable"):
-        data.load("path", path=tmp_path / "absent.npz")
+    np.save(tmp_path / "one.npy", binary(5, 4, 4))
+    for name in ("absent.npz", "one.npy"):
+        with pytest.raises(BadInput, match="not a readable"):
+            data.load("path", path=tmp_path / name)
 
 
 def test_head_takes_a_mixed_part():

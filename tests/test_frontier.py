@@ -15,7 +15,9 @@ points = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, m
 def test_pareto_is_what_nothing_beats(cloud):
     rate, distortion = cloud
     kept = pareto(rate, distortion)
-    beaten = [((rate <= r) & (distortion <= d) & ((rate < r) | (distortion < d))).any() for r, d in zip(rate, distortion, strict=True)]
+    beaten = [
+        ((rate <= r) & (distortion <= d) & ((rate < r) | (distortion < d))).any() for r, d in zip(rate, distortion, strict=True)
+    ]
     assert {(rate[i], distortion[i]) for i in kept} == {(r, d) for r, d, b in zip(rate, distortion, beaten, strict=True) if not b}
     assert (np.diff(rate[kept]) > 0).all() and (np.diff(distortion[kept]) < 0).all()
 

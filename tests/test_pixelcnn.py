@@ -105,7 +105,7 @@ def test_distribution_works_outside_the_call_that_made_it():
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_parameter_count(depth):
-    module, params, _ = decoder((28, 28), width=12, depth=depth, latent=32)
+    _, params, _ = decoder((28, 28), width=12, depth=depth, latent=32)
     planes, first = 32 * 784 * 2 + 784 * 2, 15 * 1 * 2 * 12 + 2 * 12 + 2 * 2 * 12
     block, readout = 15 * 12 * 2 * 12 + 2 * 12 + 2 * 2 * 12, 12 + 2 + 1
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == planes + first + depth * block + readout

@@ -1,6 +1,7 @@
 """A member is the same whatever it is trained with. In float64, where rounding cannot hide or fake a difference."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from rd_elbo import grid, population, train
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.grid import Group, Member, product
+from rd_elbo.models.base import Terms
 
 SHAPE = (4, 4)
 STEPS = 50
@@ -140,9 +142,10 @@ def test_an_epoch_sees_every_example_once():
             return {"w": jnp.zeros(())}
 
         def terms(self, params, x, key):
-            from rd_elbo.models.base import Terms
-
             return Terms(x[:, 0] + 0 * params["w"], x[:, 0] * params["w"], x)
+
+        def rate_estimator(self, params, x):
+            return "closed_form"
 
     images = 2.0 ** np.arange(12)[:, None]  # sums of distinct powers of two are unique
     mesh = population.make_mesh(1)
@@ -161,8 +164,18 @@ def test_an_epoch_sees_every_example_once():
 
 def test_segments_do_not_matter(x64, dataset, monkeypatch):
     whole = trained([BASE], dataset)
-    monkeypatch.setattr(train, "_SEGMENT_STEPS", 7)
-    assert_same(of(whole, 0), of(trained([BASE], dataset), 0), rtol=1e-9)
+    lengths = iter([7, 1, 30, 2, *[9] * 20])
+    monkeypatch.setattr(train, "next_steps", lambda *_: next(lengths))
+    pieces = trained([BASE], dataset)
+    assert_same(of(whole, 0), of(pieces, 0), rtol=1e-12)
+    np.testing.assert_allclose(whole.metrics.loss, pieces.metrics.loss, rtol=1e-12)
+
+
+def test_segments_take_about_the_time_wanted():
+    assert train.next_steps(100, 2 * train._SEGMENT_SECONDS) == 50
+    assert train.next_steps(1, 1000.0) == 1
+    assert train.next_steps(16, 1e-6) == 64
+    assert train.next_steps(400, 0.1) == train._MOST_STEPS
 
 
 def test_learning_rate_schedules():
@@ -188,7 +201,7 @@ def test_progress_reports(dataset):
     group = Group(tuple(lasting(m) for m in product(BASE, beta=(1.0, 2.0))))
     train.train(group, dataset, listener=heard.append)
     assert [p.steps for p in heard][-1] == heard[-1].total_steps == STEPS
-    assert all(a.steps < b.steps for a, b in zip(heard, heard[1:], strict=False))
+    assert all(a.steps < b.steps for a, b in itertools.pairwise(heard))
     assert heard[-1].finite == heard[-1].members == 2
     assert np.isfinite([heard[-1].rate, heard[-1].distortion]).all()
 

@@ -4,6 +4,7 @@ import json
 import stat
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,7 +80,7 @@ def test_folders_that_are_no_runs(tmp_path):
 
 def test_members_read_back(tmp_path):
     member = Member(latent=2, encoder_width=3, decoder_width=3, beta=0.3)
-    params = member.build((2, 2)).init(jax.random.key(0), np.zeros((1, 2, 2)))
+    params = member.build((2, 2)).init(jax.random.key(0), jnp.zeros((1, 2, 2)))
     records.save_params(tmp_path, member, params)
     back, read = records.load_params(tmp_path, member.name)
     assert back == member

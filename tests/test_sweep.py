@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,7 +66,7 @@ def test_saved_parameters_give_the_points_of_the_table(tmp_path):
     plan = sweep.make_plan(config(only=("mlp",)))
     points = sweep.run(plan, tmp_path / "run")
     member, params = records.load_params(tmp_path / "run", points[1]["member"])
-    model, x = member.build((28, 28)), plan.dataset.splits["test"].astype(np.float32)
+    model, x = member.build((28, 28)), jnp.asarray(plan.dataset.splits["test"], jnp.float32)
     rate = model.encode(params, x).kl_divergence(model.prior(params, x)).mean()
     np.testing.assert_allclose(rate, points[1]["rate"], rtol=1e-5)
 

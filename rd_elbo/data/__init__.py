@@ -45,5 +45,7 @@ def load(
     if name == "mnist_static":
         return Dataset(name, mnist_static.read(), "embedded: MNIST binarised statically with seed 20080706")
     if name == "binarized_mnist":
-        return Dataset(name, larochelle.read(manual_dir, data_dir, cache_dir), "Larochelle & Murray 2011, images in canonical order")
+        return Dataset(
+            name, larochelle.read(manual_dir, data_dir, cache_dir), "Larochelle & Murray 2011, images in canonical order"
+        )
     raise BadInput(f"dataset {name!r} does not exist; there are {', '.join(map(repr, NAMES))}")

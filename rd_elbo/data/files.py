@@ -24,9 +24,10 @@ def read(path: str | os.PathLike[str], seed: int = BINARISATION_SEED) -> dict[st
       BadInput: If the file cannot be read or its arrays are not such images.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load leaves a file open that it cannot make sense of.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, EOFError) as error:
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise BadInput(f"path={os.fspath(path)!r} is not a readable .npz of images ({error})") from error
     if "images" in arrays:
         images = _binary(arrays["images"], f"array 'images' of {os.fspath(path)!r}", seed)
@@ -51,5 +52,7 @@ def _binary(images: np.ndarray, what: str, seed: int) -> np.ndarray:
     if np.isin(images, (0, 1)).all():
         return images.astype(np.uint8)
     if images.dtype != np.uint8:
-        raise BadInput(f"{what} holds {images.dtype} from {images.min()} to {images.max()} but must be in {{0, 1}}, or uint8 grey levels")
+        raise BadInput(
+            f"{what} holds {images.dtype} from {images.min()} to {images.max()} but must be in {{0, 1}}, or uint8 grey levels"
+        )
     return binarise(images, seed)

@@ -174,7 +174,7 @@ def prepare(download_config: Any, data_dir: str | os.PathLike[str] | None = None
     catalogue = tfds.builder_cls(NAME)
 
     # The catalogue's builder reads its files with TensorFlow; this one does with NumPy, and is the same otherwise.
-    class Builder(catalogue, skip_registration=True):  # type: ignore[misc, valid-type]
+    class Builder(catalogue, skip_registration=True):  # type: ignore
         name = NAME
         url_infos = catalogue.url_infos
         pkg_dir_path = catalogue.pkg_dir_path

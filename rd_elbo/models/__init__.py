@@ -1,0 +1,1 @@
+"""Encoders, decoders and marginals, and the models they make."""

@@ -22,6 +22,7 @@ class MLPDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
+        """d(x|z)."""
         h = z
         for i in range(self.depth):
             h = GatedDense(self.width, name=f"hidden_{i}")(h)

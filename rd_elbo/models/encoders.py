@@ -25,6 +25,7 @@ class DenseEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width"]) -> distrax.MultivariateNormalDiag:
+        """e(z|x)."""
         # Alemi et al. 2018, App. A: input scaled to [-1, 1].
         h = 2 * x.reshape(len(x), -1) - 1
         for i in range(self.depth):

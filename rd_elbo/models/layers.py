@@ -20,8 +20,6 @@ from jaxtyping import Array, Float
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-# Unrolling saves the loop's copies but multiplies the compile time; past this many members the copies no longer show.
-_UNROLLED_MEMBERS = 1
 
 
 def _vmap_by_member(fun: Callable[..., Array]) -> Callable[..., Array]:
@@ -29,7 +27,7 @@ def _vmap_by_member(fun: Callable[..., Array]) -> Callable[..., Array]:
     member_wise = custom_vmap(fun)
 
     @member_wise.def_vmap
-    def rule(axis_size: int, in_batched: list[bool], *args: Array) -> tuple[Array, bool]:
+    def rule(_: int, in_batched: list[bool], *args: Array) -> tuple[Array, bool]:
         axes = tuple(0 if batched else None for batched in in_batched)
 
         def looped(*args: Array) -> Array:
@@ -40,8 +38,6 @@ def _vmap_by_member(fun: Callable[..., Array]) -> Callable[..., Array]:
                 # member_wise, not fun: a second vmap around this one then loops as well.
                 return member_wise(*[a if axis is None else next(parts) for a, axis in zip(args, axes, strict=True)])
 
-            if axis_size <= _UNROLLED_MEMBERS:
-                return jnp.stack([one([a[i] for a in batched]) for i in range(axis_size)])
             return lax.map(one, batched)
 
         grouped = jax.vmap(fun, axes)
@@ -50,7 +46,7 @@ def _vmap_by_member(fun: Callable[..., Array]) -> Callable[..., Array]:
     return member_wise
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _conv(size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Callable[..., Array]:
     """The convolution of one static geometry; cached so that every trace meets the same function."""
 
@@ -97,7 +93,7 @@ def _conv(size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, in
 
 def conv(
     x: Float[Array, "batch height width inputs"],
-    kernel: Float[Array, "rows columns inputs outputs"],
+    kernel: Float[Array, "rows columns kernel_inputs outputs"],
     padding: Padding = ((0, 0), (0, 0)),
     strides: tuple[int, int] = (1, 1),
 ) -> Float[Array, "batch new_height new_width outputs"]:
@@ -141,12 +137,13 @@ class GatedDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch units"]:
-        kernel = self.param("kernel", _lecun_pair, (x.shape[-1], 2, self.units))
+        """The gated units."""
+        kernel = self.param("kernel", lecun_pair, (x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
         return gate(jnp.einsum("...i,igu->...gu", x, kernel) + bias)
 
 
-def _lecun_pair(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+def lecun_pair(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """LeCun-normal kernels of shape (..., inputs, 2, units), each half drawn as if it stood alone."""
     fan_in = 1
     for n in shape[:-2]:

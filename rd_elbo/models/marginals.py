@@ -21,6 +21,7 @@ class StandardNormal(nn.Module):
 
     @nn.compact
     def __call__(self, encode: Encode, like: Array) -> distrax.MultivariateNormalDiag:
+        """m(z)."""
         del encode
         return distrax.MultivariateNormalDiag(jnp.zeros(self.latent, like.dtype), jnp.ones(self.latent, like.dtype))
 
@@ -38,6 +39,7 @@ class VampPrior(nn.Module):
 
     @nn.compact
     def __call__(self, encode: Encode, like: Array) -> distrax.MixtureSameFamily:
+        """m(z)."""
         # Around the mean pixel of a digit and far enough apart that the components do not start as one.
         scattered = nn.initializers.normal(2.0)
         logits = self.param("pseudo_inputs", lambda *a: scattered(*a) - 2.0, (self.components, *like.shape[1:]))

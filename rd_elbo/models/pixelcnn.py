@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from rd_elbo.models.layers import _lecun_pair, conv, gate
+from rd_elbo.models.layers import conv, gate, lecun_pair
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
@@ -73,14 +73,19 @@ class PixelCNN(distrax.Distribution):
 
     @property
     def event_shape(self) -> tuple[int, ...]:
+        """(height, width)."""
         return self.planes.shape[-3:-1]
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the batch of conditions."""
         return self.planes.shape[:-3]
 
-    def logits(self, x: Float[Array, "*batch height width"]) -> Float[Array, "*batch height width"]:
-        """The logit of each pixel of `x` given the pixels before it, all in one parallel pass."""
+    def logits(self, x: Float[Array, "*shape height width"]) -> Float[Array, "*broadcast height width"]:
+        """The logit of each pixel of `x` given the pixels before it, all in one parallel pass.
+
+        The batch shapes of `x` and of the condition are broadcast.
+        """
         batch = jnp.broadcast_shapes(x.shape[:-2], self.batch_shape)
         planes = jnp.broadcast_to(self.planes, batch + self.planes.shape[-3:]).reshape(-1, *self.planes.shape[-3:])
         h = jnp.broadcast_to(x, batch + self.event_shape).reshape(-1, *self.event_shape, 1).astype(self.planes.dtype)
@@ -91,8 +96,8 @@ class PixelCNN(distrax.Distribution):
     def _readout(self, h: Array, plane: Array) -> Array:
         return h @ self.readout["kernel"] + plane @ self.readout["plane"] + self.readout["bias"]
 
-    def log_prob(self, value: Float[Array, "*batch height width"]) -> Float[Array, "*batch"]:
-        """log p(x|z) in nats, summed over pixels; one parallel pass."""
+    def log_prob(self, value: Float[Array, "*shape height width"]) -> Float[Array, "*broadcast"]:
+        """Log p(x|z) in nats, summed over pixels; one parallel pass."""
         return distrax.Independent(distrax.Bernoulli(self.logits(value)), 2).log_prob(value)
 
     def _sample_n(self, key: Array, n: int) -> Array:
@@ -140,6 +145,7 @@ class PixelCNNDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
+        """d(x|z)."""
         planes = nn.Dense(self.image_shape[0] * self.image_shape[1] * self.planes, name="planes")(z)
         planes = planes.reshape(*z.shape[:-1], *self.image_shape, self.planes)
         layers = [self._layer_params(f"layer_{i}", 1 if i == 0 else self.width) for i in range(self.depth + 1)]
@@ -153,7 +159,7 @@ class PixelCNNDecoder(nn.Module):
 
     def _layer_params(self, name: str, inputs: int) -> dict[str, Any]:
         return {
-            "kernel": self.param(f"{name}_kernel", _lecun_pair, (_ROWS, _COLUMNS, inputs, 2, self.width)),
+            "kernel": self.param(f"{name}_kernel", lecun_pair, (_ROWS, _COLUMNS, inputs, 2, self.width)),
             "bias": self.param(f"{name}_bias", nn.initializers.zeros, (2, self.width)),
-            "plane": self.param(f"{name}_plane", _lecun_pair, (self.planes, 2, self.width)),
+            "plane": self.param(f"{name}_plane", lecun_pair, (self.planes, 2, self.width)),
         }
