@@ -251,7 +251,14 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
 
 
 def train(
-    program: Program, mesh: Mesh, state: State, hypers: Hypers, images: Array, first_step: int, steps: int, total_steps: int
+    program: Program,
+    mesh: Mesh,
+    state: State,
+    hypers: Hypers,
+    images: Array | np.ndarray,
+    first_step: int,
+    steps: int,
+    total_steps: int,
 ) -> tuple[State, Metrics]:
     """Makes some steps of Adam for every member. `state` is consumed.
 

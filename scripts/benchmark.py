@@ -33,7 +33,7 @@ from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask  # noqa: E402
 MEMBERS = {
     "mlp": grid.Member(encoder_width=128, decoder="mlp", decoder_width=512, decoder_depth=1, batch_size=64, learning_rate=4e-3),
     "pixelcnn": grid.Member(
-        encoder_width=128, decoder="pixelcnn", decoder_width=12, decoder_depth=2, batch_size=8, learning_rate=1e-2
+        encoder_width=128, decoder="pixelcnn", decoder_width=8, decoder_depth=3, batch_size=8, learning_rate=1e-2
     ),
 }
 
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("what", choices=["population"])
     parser.add_argument("--kinds", nargs="+", choices=list(MEMBERS), default=list(MEMBERS))
     parser.add_argument("--members", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=16, help="training steps a turn")
+    parser.add_argument("--steps", type=int, default=32, help="training steps a turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     args = parser.parse_args()
     rows = benchmark_population(args.kinds, args.members, args.steps, args.rounds)
