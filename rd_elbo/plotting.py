@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,6 +38,7 @@ _STYLE: dict[Any, Any] = {
 # Members that differ only in these are points of one curve.
 _POINTS_OF_A_CURVE = ("beta", "target_rate", "seed")
 _CURVE = tuple(field for field in grid.FIELDS if field not in _POINTS_OF_A_CURVE)
+_ORDER = ("decoder", "decoder_width", "decoder_depth", "marginal", *_CURVE)
 _NAMES: dict[str, str] = {"mlp": "MLP", "pixelcnn": "PixelCNN", "dense": "dense", "normal": "N(0, I)", "vampprior": "VampPrior"}
 
 
@@ -83,19 +85,15 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for point in usable:
         groups.setdefault(tuple(point[field] for field in _CURVE), []).append(point)
-    named = _telling_fields(list(groups))
-    return [_curve(rows, named) for rows in groups.values()]
+    first = {key: rows[0] for key, rows in groups.items()}
+    order = sorted(groups, key=lambda key: tuple(first[key][field] for field in _ORDER))
+    return [_curve(groups[key], _varying(first[key], list(first.values()))) for key in order]
 
 
-def _telling_fields(keys: Sequence[tuple[Any, ...]]) -> list[str]:
-    """The decoder and the marginal, and as few more fields of `_CURVE` as tell all groups apart."""
-    named = ["decoder", "marginal"]
-    for field in _CURVE:
-        told = {tuple(key[_CURVE.index(name)] for name in named) for key in keys}
-        with_field = {tuple(key[_CURVE.index(name)] for name in [*named, field]) for key in keys}
-        if len(with_field) > len(told):
-            named.append(field)
-    return named
+def _varying(row: Row, rows: Sequence[Row]) -> list[str]:
+    """The fields in which groups with this group's decoder differ."""
+    alike = [other for other in rows if other["decoder"] == row["decoder"]]
+    return [field for field in _CURVE if len({other[field] for other in alike}) > 1]
 
 
 def _curve(rows: list[Row], named: Sequence[str]) -> Curve:
@@ -134,9 +132,7 @@ def _label(row: Row, named: Sequence[str]) -> str:
     words = [_NAMES.get(row["decoder"], str(row["decoder"]))]
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
     words.append(_NAMES.get(row["marginal"], str(row["marginal"])))
-    for field in named:
-        if field not in ("decoder", "marginal", *sizes):
-            words.append(f"{field.replace('_', ' ')} {row[field]}")
+    words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("marginal", *sizes)]
     return ", ".join(words)
 
 
@@ -222,7 +218,15 @@ FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}
 
 def _save(figure: Figure, kind: str, file: Any) -> None:
     # No creation date: the same table gives the same file.
-    figure.savefig(file, format=kind, metadata={"CreationDate": None} if kind == "pdf" else {"Software": None})
+    metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
+    # Embedding matplotlib's own fonts makes fontTools warn of their dates.
+    chatter = logging.getLogger("fontTools")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        figure.savefig(file, format=kind, metadata=metadata)
+    finally:
+        chatter.setLevel(level)
 
 
 def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -> list[pathlib.Path]:

@@ -40,8 +40,8 @@ def test_curves_average_seeds_along_beta(points):
     assert [c.label for c in curves] == [
         "MLP, width 8, N(0, I)",
         "MLP, width 16, N(0, I)",
-        "PixelCNN, width 256, N(0, I)",
-        "PixelCNN, width 256, VampPrior",
+        "PixelCNN, N(0, I)",
+        "PixelCNN, VampPrior",
     ]
     first = curves[0]
     assert first.control.tolist() == [0.5, 1.0, 2.0] and first.seeds.tolist() == [2, 2, 2]
@@ -56,6 +56,9 @@ def test_what_tells_groups_apart_is_in_the_label():
     members = product(Member(), learning_rate=(0.1, 0.2), beta=(1.0, 2.0))
     labels = [c.label for c in plotting.curves(list(rows(members, lambda m: (m.beta, 3 - m.beta))))]
     assert labels == ["MLP, N(0, I), learning rate 0.1", "MLP, N(0, I), learning rate 0.2"]
+    members = [Member(decoder_width=8, decoder_depth=3), Member(decoder_width=4, decoder_depth=1), Member(decoder="pixelcnn")]
+    labels = [c.label for c in plotting.curves(list(rows(members, lambda m: (1.0, 2.0))))]
+    assert labels == ["MLP, width 4, depth 1, N(0, I)", "MLP, width 8, depth 3, N(0, I)", "PixelCNN, N(0, I)"]
 
 
 def test_members_that_diverged_are_not_drawn(points):
