@@ -8,7 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rd_elbo.errors import BadInput
@@ -34,16 +34,14 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def describe(status: Status) -> str:
-    """One line on where a sweep is."""
-    line = f"members {status.members_done}/{status.members}"
-    if status.progress is not None:
-        p = status.progress
-        line += f"  group {status.chunk + 1}/{status.chunks}: step {p.steps}/{p.total_steps} of {p.members}"
-        line += f"  R {p.rate:.1f}  D {p.distortion:.1f}"
-    else:
-        line += f"  group {status.chunk + 1}/{status.chunks}: evaluating"
-    return line + (f"  diverged {status.diverged}" if status.diverged else "")
+def describe(status: Status, brief: bool = False) -> str:
+    """One line on where a sweep is; `brief` fits beside a bar into 80 columns."""
+    line = f"{status.members_done}/{status.members} members, group {status.chunk + 1}/{status.chunks}: "
+    p = status.progress
+    line += f"step {p.steps}/{p.total_steps}" if p else "evaluating"
+    if p and not brief:
+        line += f" of {p.members}, R {p.rate:.1f}, D {p.distortion:.1f}"
+    return line + (f", {status.diverged} diverged" if status.diverged else "")
 
 
 @contextlib.contextmanager
@@ -58,34 +56,40 @@ def progress(console: Console) -> Iterator[Listener]:
             if now - last >= _QUIET_SECONDS or status.done >= 1:
                 last, spent = now, now - began
                 left = spent * (1 - status.done) / max(status.done, 1e-9)
-                console.print(
-                    f"{100 * status.done:3.0f} %  {describe(status)}  {spent:.0f} s gone, {left:.0f} s left", soft_wrap=True
-                )
+                line = f"{100 * status.done:3.0f} %  {describe(status)}; {spent:.0f} s gone, {left:.0f} s left"
+                console.print(line, soft_wrap=True, highlight=False)
 
         yield tell
         return
-    bar = BarColumn(bar_width=24)
-    columns = (bar, TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"), TimeElapsedColumn())
+    brief = console.width < 100
+    columns = (BarColumn(bar_width=12), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"))
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as display:
         task = display.add_task("compiling", total=1.0)
-        yield lambda status: display.update(task, completed=status.done, description=describe(status))
+        yield lambda status: display.update(task, completed=status.done, description=describe(status, brief))
 
 
 def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
-    """The points of one split in nats, group by group."""
-    table = Table(title=f"{split} split, nats, ± standard error over examples", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("decoder", "marginal", "aim"):
+    """The points of one split in nats, group by group, narrow enough for 80 columns."""
+    rows = sorted((p for p in points if p["split"] == split), key=lambda p: (*_group(p), p["beta"], p["target_rate"], p["seed"]))
+    table = Table(
+        title=f"{split} split: nats, ± standard error over examples",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    by_beta = all(point["objective"] == "beta" for point in rows)
+    for name in ("decoder", "marginal", "beta" if by_beta else "aim"):
         table.add_column(name, no_wrap=True)
     for name in ("seed", "R", "±", "D", "±", "R + D", "active"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    rows = sorted((p for p in points if p["split"] == split), key=lambda p: (*_group(p), p["beta"], p["target_rate"], p["seed"]))
     for point, following in zip(rows, [*rows[1:], None], strict=True):
-        aim = f"beta {point['beta']:.3g}" if point["objective"] == "beta" else f"rate {point['target_rate']:.3g}"
+        beta, target = f"{point['beta']:.3g}", f"target {point['target_rate']:.3g}"
         table.add_row(
             f"{point['decoder']} {point['decoder_width']}x{point['decoder_depth']}",
             point["marginal"],
-            aim,
+            beta if by_beta else f"beta {beta}" if point["objective"] == "beta" else target,
             str(point["seed"]),
             f"{point['rate']:.2f}",
             f"{point['rate_se']:.2f}",

@@ -122,7 +122,7 @@ def script(name, *arguments, cwd=ROOT, **environment):
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "120", **environment},
+        env={**os.environ, "COLUMNS": "80", **environment},
         capture_output=True,
         text=True,
         timeout=300,
