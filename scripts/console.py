@@ -75,7 +75,7 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
         title=f"{split} split: nats, ± standard error over examples",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 0),
         pad_edge=False,
     )
     by_beta = all(point["objective"] == "beta" for point in rows)
