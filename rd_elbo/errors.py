@@ -1,5 +1,35 @@
-"""The one error users meet."""
+"""The one error users meet, and checks of the values they give."""
+
+import math
+import numbers
+from typing import Any
+
+# Far beyond any use, and far enough from the largest float32 that no product of such numbers in a step overflows.
+_LARGEST = 1e30
 
 
 class BadInput(ValueError):
     """What was asked for cannot be done; the message is one sentence naming the field, the value and what is allowed."""
+
+
+def whole(field: str, value: Any, lowest: int = 1) -> int:
+    """`value` as an int, of at least `lowest` and below 2**31; NumPy's integers will do."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not lowest <= int(value) < 2**31:
+        raise BadInput(f"{field}={value!r} must be a whole number of at least {lowest} and below 2**31")
+    return int(value)
+
+
+def number(field: str, value: Any, lowest: float = 0.0, *, above: bool = False) -> float:
+    """`value` as a finite float of at least `lowest`, or `above` it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise BadInput(f"{field}={value!r} must be a finite number")
+    real = float(value) + 0.0  # there is no negative zero, so that equal members have equal names
+    if real < lowest or (above and real == lowest) or real > _LARGEST:
+        raise BadInput(f"{field}={value!r} must be {'above' if above else 'at least'} {lowest:g} and at most {_LARGEST:g}")
+    return real
+
+
+def choice(field: str, value: Any, allowed: Any) -> None:
+    """Raises unless `value` is one of the names `allowed`."""
+    if value not in tuple(allowed):
+        raise BadInput(f"{field}={value!r} does not exist; there are {', '.join(map(repr, allowed))}")

@@ -50,7 +50,8 @@ def evaluate(
     """Rate, distortion and ELBO of every member on whole splits, no example dropped.
 
     Each example gets one draw of z; the standard errors are over examples and contain that noise. The rate is the closed form
-    KL(e(z|x) || m(z)) where there is one and log e(z|x) - log m(z) at the draw elsewhere; `rate_estimator` says which.
+    KL(e(z|x) || m(z)) where there is one and log e(z|x) - log m(z) at the draw elsewhere; `rate_estimator` says which. The former
+    is never negative; the mean of the latter may be, by its standard error, when the rate is near zero.
 
     Args:
       trained: Members trained together.
@@ -100,7 +101,8 @@ def evaluate(
                     "examples": len(images),
                     "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
                     "train_seconds": trained.seconds / len(members),
-                    "status": "ok" if trained.finite[i] else "diverged",
+                    # A last step may explode without a further one to notice it.
+                    "status": "ok" if trained.finite[i] and math.isfinite(mean_rate + mean_distortion) else "diverged",
                 }
             )
     return points
@@ -113,8 +115,9 @@ def active_units(result: population.Evaluation, examples: int) -> np.ndarray:
     counts[-1] = examples - counts[:-1].sum()
     share = (counts / examples)[None, :, None]
     mean = (share * result.code_mean.astype(np.float64)).sum(1)
-    square = (share * result.code_square.astype(np.float64)).sum(1)
-    return ((square - mean**2) > ACTIVE_VARIANCE).sum(-1)
+    within = (share * result.code_variance.astype(np.float64)).sum(1)
+    between = (share * (result.code_mean.astype(np.float64) - mean[:, None]) ** 2).sum(1)
+    return ((within + between) > ACTIVE_VARIANCE).sum(-1)
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -5,14 +5,13 @@ import functools
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.family import Architecture, ImageShape, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES
 from rd_elbo.population import SCHEDULES
@@ -48,27 +47,15 @@ class Member(Architecture):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field, table in (("objective", OBJECTIVES), ("schedule", SCHEDULES)):
-            if getattr(self, field) not in table:
-                raise BadInput(f"{field}={getattr(self, field)!r} does not exist; there are {', '.join(map(repr, table))}")
-        for field, lowest in (("batch_size", 1), ("seed", 0)):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value < 2**31:
-                raise BadInput(f"{field}={value!r} must be a whole number of at least {lowest} and below 2**31")
-        for field, above_zero in (
-            ("beta", False),
-            ("target_rate", False),
-            ("target_weight", True),
-            ("annealing", False),
-            ("learning_rate", True),
-            ("epochs", True),
-        ):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise BadInput(f"{field}={value!r} must be a finite number")
-            if value < 0 or (above_zero and value == 0):
-                raise BadInput(f"{field}={value!r} must be {'above' if above_zero else 'at least'} 0")
-            object.__setattr__(self, field, float(value))
+        choice("objective", self.objective, OBJECTIVES)
+        choice("schedule", self.schedule, SCHEDULES)
+        checked: dict[str, Any] = {"batch_size": whole("batch_size", self.batch_size), "seed": whole("seed", self.seed, 0)}
+        for field in ("beta", "target_rate", "annealing"):
+            checked[field] = number(field, getattr(self, field))
+        for field in ("target_weight", "learning_rate", "epochs"):
+            checked[field] = number(field, getattr(self, field), above=True)
+        for field, value in checked.items():
+            object.__setattr__(self, field, value)
         if self.annealing > 1:
             raise BadInput(f"annealing={self.annealing!r} is a part of the training and must be at most 1")
 

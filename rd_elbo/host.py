@@ -11,14 +11,17 @@ import jax
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
-def configure(devices: int | None = None, cache_dir: pathlib.Path | None = None) -> None:
+def configure(devices: int | None = None, cache_dir: pathlib.Path | None = None, *, x64: bool = False) -> None:
     """Prepares this process for populations on CPU; harmless elsewhere.
 
     Args:
       devices: CPU devices to split the machine into; by default one per core this process may use. Members are spread over
         devices, which keeps all cores busy where one small model could not.
       cache_dir: Where XLA keeps compiled programs between runs; None means it does not.
+      x64: Whether to allow 64-bit types, for populations in float64.
     """
+    if x64:
+        jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", devices or cores())
     keep_freed_memory()
     if cache_dir is not None:

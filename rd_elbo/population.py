@@ -31,6 +31,12 @@ _INIT, _ORDER, _NOISE, _EVALUATION = range(4)
 # Calls of an evaluation are long enough to be worth their start and short enough to show progress.
 _BATCHES_PER_CALL = 20
 
+
+def _key(seed: Array, stream: int) -> Array:
+    # One named generator: others draw differently under vmap, or are no functions of the seed alone.
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
+
+
 # Learning-rate multipliers as functions of the part of the training done.
 SCHEDULES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
@@ -94,13 +100,13 @@ class Evaluation(NamedTuple):
       rate: (members, examples) nats.
       distortion: (members, examples) nats.
       code_mean: (members, batches, latent), mean of the code over each batch.
-      code_square: (members, batches, latent), mean of its square.
+      code_variance: (members, batches, latent), variance of the code within each batch.
     """
 
     rate: Any
     distortion: Any
     code_mean: Any
-    code_square: Any
+    code_variance: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +150,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 @functools.cache
 def _init(model: Trainable, dtype: str, shape: tuple[int, ...]) -> Callable[..., Params]:
     def one(seed: Array) -> Params:
-        key = jax.random.fold_in(jax.random.key(seed), _INIT)
-        params = model.init(key, jnp.zeros((1, *shape), dtype))
+        params = model.init(_key(seed, _INIT), jnp.zeros((1, *shape), dtype))
         return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
     # Runs once, so time spent optimising it is lost: this compiles five times faster.
@@ -203,11 +208,10 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
     def member(
         state: State, hypers: Hypers, images: Array, first_step: Array, steps: Array, total_steps: Array
     ) -> tuple[State, Metrics]:
-        key = jax.random.key(hypers.seed)
         steps_per_epoch = len(images) // program.batch_size
         epoch, offset = first_step // steps_per_epoch, first_step % steps_per_epoch
-        order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch), len(images))
-        noise = jax.random.fold_in(key, _NOISE)
+        order = jax.random.permutation(jax.random.fold_in(_key(hypers.seed, _ORDER), epoch), len(images))
+        noise = _key(hypers.seed, _NOISE)
 
         def loss(params: Params, x: Array, key: Array, progress: Array) -> tuple[Array, tuple[Array, Array]]:
             terms = program.model.terms(params, x, key)
@@ -226,7 +230,7 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
             direction, optimizer = _ADAM.update(gradient, state.optimizer)
             scale = hypers.learning_rate * schedule(progress)
             params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
-            # Adam moves by about the learning rate at most, so parameters stay finite while gradients are.
+            # Adam moves by about the learning rate at most, and that is bounded: parameters stay finite while gradients are.
             finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
             params, optimizer = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old), (params, optimizer), (state.params, state.optimizer)
@@ -274,21 +278,28 @@ def train(
 
     Returns:
       The new state, and metrics of shape (members, segment_steps), NaN past `steps`.
+
+    Raises:
+      ValueError: If there are more steps than a segment takes or than the epoch has left.
     """
+    left = len(images) // program.batch_size - first_step % (len(images) // program.batch_size)
+    if not 0 <= steps <= min(program.segment_steps, left):
+        raise ValueError(f"steps={steps} must be at most {program.segment_steps}, a segment, and {left}, the rest of the epoch")
     return _train(program, mesh)(state, hypers, images, np.int32(first_step), np.int32(steps), np.float32(total_steps))
 
 
 @functools.cache
 def _evaluate(program: Program, mesh: Mesh) -> Callable[..., Evaluation]:
     def member(params: Params, seed: Array, batches: Array, counted: Array, split: Array, first: Array) -> Evaluation:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _EVALUATION), split)
+        key = jax.random.fold_in(_key(seed, _EVALUATION), split)
 
         def batch(index_x_mask: tuple[Array, Array, Array]) -> Evaluation:
             index, x, mask = index_x_mask
             terms = program.model.terms(params, x.astype(program.dtype), jax.random.fold_in(key, first + index))
             share = (mask / jnp.maximum(mask.sum(), 1)).astype(program.dtype)[:, None]
-            code_mean, code_square = (share * terms.code).sum(0), (share * terms.code**2).sum(0)
-            return Evaluation(terms.rate, terms.distortion, code_mean, code_square)
+            code_mean = (share * terms.code).sum(0)
+            code_variance = (share * (terms.code - code_mean) ** 2).sum(0)
+            return Evaluation(terms.rate, terms.distortion, code_mean, code_variance)
 
         result = lax.map(batch, (jnp.arange(len(batches)), batches, counted))
         return result._replace(rate=result.rate.reshape(-1), distortion=result.distortion.reshape(-1))
@@ -343,8 +354,8 @@ def evaluate(
         shaped = (whole.reshape(per_call, batch_size, *images.shape[1:]), counted.reshape(per_call, batch_size))
         result = evaluate_some(params, seeds, *replicate(shaped, mesh), np.int32(split), np.int32(first))
         used = -(-len(part) // batch_size)
-        rate, distortion, code_mean, code_square = map(np.asarray, result)
-        parts.append((rate[:, : len(part)], distortion[:, : len(part)], code_mean[:, :used], code_square[:, :used]))
+        rate, distortion, code_mean, code_variance = map(np.asarray, result)
+        parts.append((rate[:, : len(part)], distortion[:, : len(part)], code_mean[:, :used], code_variance[:, :used]))
         if listener:
             listener(len(part))
     return Evaluation(*(np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)))

@@ -8,7 +8,8 @@
     provenance.json   versions, device, revision, data checksum, times
     figures/          drawn from the tables
 
-While a run is under way its tables are called *.partial.csv; they take their names when it is complete.
+While a run is under way, what is done of points and metrics is in points.partial.csv and metrics.partial.csv; points.csv and
+metrics.csv appear, or are replaced, when it is complete.
 """
 
 import csv
@@ -123,20 +124,23 @@ def _parse(name: str, value: str) -> Any:
 def open_run(workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
     """Makes sure that `workdir` may hold the run of `config`, and records the configuration there.
 
-    The same configuration may be run again: its tables are replaced when the new ones are complete.
+    The same configuration may be run again: its tables are replaced when the new ones are complete. With `overwrite`, the files of
+    a different run are removed first, so that no two runs ever share a folder.
 
     Raises:
       BadInput: If the folder holds another run or something else, or cannot be written to.
     """
     given = json.loads(json.dumps(config))
     recorded = workdir / "config.json"
+    before: Any = None
     if workdir.exists() and not workdir.is_dir():
         raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
     if recorded.exists():
         try:
             before = json.loads(recorded.read_text())
         except (OSError, ValueError) as error:
-            raise BadInput(f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error})") from error
+            if not overwrite:
+                raise BadInput(f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error})") from error
         if before != given and not overwrite:
             raise BadInput(
                 f"workdir={str(workdir)!r} already holds a different run ({_difference(before, given)}); "
@@ -145,9 +149,23 @@ def open_run(workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool =
     elif workdir.is_dir() and any(workdir.iterdir()) and not overwrite:
         raise BadInput(f"workdir={str(workdir)!r} holds files but no run; choose another folder, or give --overwrite")
     try:
+        if recorded.exists() and before != given:
+            _remove_run(workdir)
         write_json(recorded, given)
     except OSError as error:
         raise BadInput(f"workdir={str(workdir)!r} cannot be written to ({error.strerror})") from error
+
+
+def _remove_run(workdir: pathlib.Path) -> None:
+    """Removes what a run has written, and nothing else."""
+    for folder in ("params", "figures"):
+        for path in (workdir / folder).glob("*"):
+            if path.suffix in (".msgpack", ".png", ".pdf"):
+                path.unlink()
+    for name in ("points", "metrics", "members"):
+        for path in workdir.glob(f"{name}*.csv"):
+            path.unlink()
+    (workdir / "provenance.json").unlink(missing_ok=True)
 
 
 def _difference(before: Any, now: Any, where: str = "") -> str:
@@ -233,6 +251,8 @@ def _revision() -> str | None:
     """The git revision of the source, with "+" if it was changed since; None outside a checkout."""
     folder = pathlib.Path(__file__).parent
     try:
+        # An installed copy may lie in a checkout of something else.
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True, check=True)
         revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
         changes = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, check=True

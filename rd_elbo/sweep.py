@@ -84,7 +84,7 @@ def members_of(config: Config) -> list[grid.Member]:
     Raises:
       BadInput: If a block, an axis or a value is not allowed, or nothing is left to train.
     """
-    blocks, only = config["blocks"], tuple(config.get("only") or ())
+    blocks, only = config.get("blocks") or {}, tuple(config.get("only") or ())
     for name in only:
         if name not in blocks:
             raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
@@ -187,6 +187,7 @@ def run(plan: Plan, workdir: str | pathlib.Path, listener: Listener | None = Non
         for i, member in enumerate(chunk.members):
             records.save_params(workdir, member, trained.member_params(i, plan.dataset.image_shape))
         records.write_table(workdir / "points.partial.csv", POINT_COLUMNS, points)
+        records.write_table(workdir / "metrics.partial.csv", records.METRIC_COLUMNS, metrics)
         meter.members_done += len(chunk.members)
     order = {member.name: i for i, member in enumerate(plan.members)}
     points.sort(key=lambda point: (plan.splits.index(point["split"]), order[point["member"]]))
@@ -195,7 +196,8 @@ def run(plan: Plan, workdir: str | pathlib.Path, listener: Listener | None = Non
     records.write_json(workdir / "provenance.json", records.provenance(about_data, sys.argv, seconds))
     records.write_table(workdir / "metrics.csv", records.METRIC_COLUMNS, metrics)
     records.write_table(workdir / "points.csv", POINT_COLUMNS, points)
-    (workdir / "points.partial.csv").unlink(missing_ok=True)
+    for name in ("points.partial.csv", "metrics.partial.csv"):
+        (workdir / name).unlink(missing_ok=True)
     return points
 
 

@@ -1,6 +1,7 @@
 """The training loop: groups of members, in chunks, in segments of steps, with progress."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from rd_elbo import population
 from rd_elbo.data.dataset import Dataset
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.grid import Group, Member
 from rd_elbo.models.base import Params, Trainable
 
@@ -36,13 +37,10 @@ class Execution:
 
     def __post_init__(self) -> None:
         for field in ("devices", "chunk"):
-            value = getattr(self, field)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise BadInput(f"{field}={value!r} must be a whole number of at least 1, or None")
-        if not self.max_waste >= 1:
-            raise BadInput(f"max_waste={self.max_waste!r} must be at least 1")
-        if self.dtype not in ("float32", "float64"):
-            raise BadInput(f"dtype={self.dtype!r} must be 'float32' or 'float64'")
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, whole(field, getattr(self, field)))
+        object.__setattr__(self, "max_waste", number("max_waste", self.max_waste, 1.0))
+        choice("dtype", self.dtype, ("float32", "float64"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Progress:
       steps: Steps each of them has made.
       total_steps: Steps each of them will make.
       finite: How many of them have not diverged.
-      rate: Mean rate over the members and the last segment, in nats; NaN before the first step.
+      rate: Mean rate over the last segment and the members that have not diverged, in nats.
       distortion: Likewise, distortion.
     """
 
@@ -140,10 +138,12 @@ def train(group: Group, dataset: Dataset, execution: Execution | None = None, li
       The trained members. A member that diverged is in its last finite state, with `finite` False.
 
     Raises:
-      BadInput: If the batch is larger than the training split.
+      BadInput: If the batch is larger than the training split, or float64 is wanted and JAX's x64 mode is off.
     """
     began = time.perf_counter()
     execution = execution or Execution()
+    if execution.dtype == "float64" and jax.dtypes.canonicalize_dtype("float64") != np.float64:
+        raise BadInput("dtype='float64' needs JAX's x64 mode: set JAX_ENABLE_X64=1, or choose 'float32'")
     images, members, lead = dataset.splits["train"], group.members, group.members[0]
     per_epoch, total = steps_per_epoch(lead, len(images)), total_steps(lead, len(images))
     mesh = population.make_mesh(execution.devices, len(members))
@@ -176,9 +176,9 @@ def train(group: Group, dataset: Dataset, execution: Execution | None = None, li
         else:
             compile_seconds = time.perf_counter() - began
         if listener:
-            finite = int(np.asarray(state.finite)[: len(members)].sum())
-            rate, distortion = float(np.mean(history[-1].rate)), float(np.mean(history[-1].distortion))
-            listener(Progress(group, len(members), first, total, finite, rate, distortion))
+            finite = np.asarray(state.finite)[: len(members)]
+            rate, distortion = (float(column[finite].mean()) if finite.any() else math.nan for column in history[-1][:2])
+            listener(Progress(group, len(members), first, total, int(finite.sum()), rate, distortion))
 
     params, made, finite = jax.tree.map(lambda a: np.asarray(a)[: len(members)], (state.params, state.steps, state.finite))
     metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)

@@ -32,13 +32,15 @@ def main(argv: list[str]) -> None:
     for flag in (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)
     try:
         config = _CONFIG.value.to_dict()
     except OSError as error:  # ml_collections loads the file when it is first used
         raise BadInput(f"--config cannot be loaded: {' '.join(str(error).split())}") from error
-    devices = (config.get("population") or {}).get("devices")
-    host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla")
+    population = config.get("population") or {}
+    devices = population.get("devices")
+    x64 = population.get("dtype") == "float64"
+    host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla", x64=x64)
 
     console = Console()
     plan = sweep.make_plan(config)
@@ -50,12 +52,13 @@ def main(argv: list[str]) -> None:
     )
     with terminal.progress(console) as listener:
         points = sweep.run(plan, workdir, listener, _OVERWRITE.value)
-    figures = plotting.draw_all(workdir)
     console.print(terminal.points_table(points, plan.splits[0]))
-    pictures = ", ".join(str(path) for path in figures if path.suffix == ".png")
-    console.print(
-        f"{sweep.summary(points)}; points in {workdir / 'points.csv'}, figures in {pictures}", soft_wrap=True, highlight=False
-    )
+    where = f"{sweep.summary(points)}; points in {workdir / 'points.csv'}"
+    if all(point["status"] != "ok" for point in points):
+        console.print(f"{where}, and nothing to draw", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    pictures = ", ".join(str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png")
+    console.print(f"{where}, figures in {pictures}", soft_wrap=True, highlight=False)
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -118,8 +118,13 @@ def test_a_changed_byte_is_refused(text_files, tmp_path):
 
 def test_a_missing_dataset_is_one_sentence_within_five_seconds(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow_datasets")
-    # A name that resolves nowhere and, by the deaf socket, a network that never answers.
-    monkeypatch.setattr(larochelle.socket, "create_connection", lambda *_, **__: time.sleep(60))
+
+    # A network that never answers.
+    def silence(*_, **__):
+        time.sleep(7)
+        raise TimeoutError
+
+    monkeypatch.setattr(larochelle.socket, "create_connection", silence)
     began = time.monotonic()
     with pytest.raises(BadInput) as refusal:
         data.load("binarized_mnist", data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache")
@@ -196,3 +201,12 @@ def test_head_takes_a_mixed_part():
     ramp[50:] = 1
     part = Dataset("ramp", {"train": ramp, "test": ramp}, "test").head(20)
     assert len(part.splits["train"]) == 20 and 0.2 < part.splits["train"].mean() < 0.8
+
+
+@needs_real
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(text_files, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="could not be written"):
+        dataset = data.load("binarized_mnist", manual_dir=text_files, cache_dir=tmp_path / "cache")
+    assert len(dataset.splits["train"]) == 50_000
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]

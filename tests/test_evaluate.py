@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rd_elbo import evaluate, population, train
-from rd_elbo.data.dataset import Dataset
+from rd_elbo.data.dataset import SPLITS, Dataset
 from rd_elbo.evaluate import POINT_COLUMNS
 from rd_elbo.grid import Group, Member, product
 
@@ -56,6 +56,14 @@ def test_values_and_standard_errors(trained, dataset, monkeypatch, batch):
         e = model.encode(params, jnp.asarray(test, jnp.float32))
         rate = np.asarray(e.kl_divergence(model.prior(params, jnp.zeros((1, *SHAPE)))), np.float64)
         np.testing.assert_allclose([point["rate"], point["rate_se"]], [rate.mean(), rate.std(ddof=1) / np.sqrt(23)], rtol=1e-4)
+        terms = population.evaluate(
+            trained.program, population.make_mesh(1), *one(trained, i), test, SPLITS.index("test"), min(batch, 23)
+        )
+        distortion = terms.distortion[0].astype(np.float64)
+        total = distortion + terms.rate[0]
+        expected = [values.std(ddof=1) / np.sqrt(23) for values in (distortion, total)]
+        np.testing.assert_allclose([point["distortion_se"], point["elbo_se"]], expected, rtol=1e-4)
+        np.testing.assert_allclose(point["distortion"], distortion.mean(), rtol=1e-5)
         # The distortion has a draw of z in it: compare with its spread over many draws.
         draws = [
             -model.decode(params, e.sample(seed=jax.random.key(k))).log_prob(jnp.asarray(test, jnp.float32)).mean()
@@ -67,6 +75,11 @@ def test_values_and_standard_errors(trained, dataset, monkeypatch, batch):
         assert point["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def one(trained, index):
+    """The parameters and the seed of one member, as a population of one."""
+    return jax.tree.map(lambda a: a[index : index + 1], trained.params), jnp.asarray([trained.members[index].seed], jnp.uint32)
+
+
 def test_active_units_are_counted_over_all_batches(monkeypatch):
     """Codes that differ between batches alone, within batches alone, and not at all; the last batch is not full."""
     monkeypatch.setattr(evaluate, "BATCH", 4)
@@ -75,7 +88,7 @@ def test_active_units_are_counted_over_all_batches(monkeypatch):
     codes[:, 1] = np.tile([0.0, 0.3], 5)
     codes[:, 2] = 5.0
     batches = [codes[:4], codes[4:8], codes[8:]]
-    moments = [np.stack([f(b) for b in batches])[None] for f in (lambda b: b.mean(0), lambda b: (b**2).mean(0))]
+    moments = [np.stack([f(b) for b in batches])[None] for f in (lambda b: b.mean(0), lambda b: b.var(0))]
     result = population.Evaluation(np.zeros((1, 10)), np.zeros((1, 10)), *moments)
     assert evaluate.active_units(result, 10).tolist() == [2]
     monkeypatch.setattr(evaluate, "ACTIVE_VARIANCE", codes.var(axis=0)[0] - 1e-9)
@@ -100,7 +113,16 @@ def test_monte_carlo_where_there_is_no_closed_form(dataset):
 
 
 def test_a_diverged_member_is_reported(dataset):
-    member = dataclasses.replace(BASE, learning_rate=1e30, beta=1.5)
+    member = dataclasses.replace(BASE, learning_rate=1e30, beta=1e30)
     points = evaluate.evaluate(train.train(Group((BASE, member)), dataset), dataset, ("test",))
     assert [p["status"] for p in points] == ["ok", "diverged"]
     assert points[1]["steps"] < points[0]["steps"]
+
+
+def test_a_last_step_that_explodes_is_reported(dataset):
+    """After one step nothing has been evaluated at the new parameters yet; the evaluation itself must notice."""
+    member = dataclasses.replace(BASE, learning_rate=1e30, epochs=1 / 5)
+    trained = train.train(Group((member,)), dataset)
+    assert trained.steps[0] == 1 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained.params))
+    (point,) = evaluate.evaluate(trained, dataset, ("test",))
+    assert point["status"] == "diverged"

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from rd_elbo.errors import BadInput
@@ -15,6 +16,12 @@ def test_product_and_zip():
     assert [(m.beta, m.seed) for m in zipped(Member(), beta=(0.5, 1.0), seed=(0, 1))] == [(0.5, 0), (1.0, 1)]
     assert product(Member()) == [Member()]
     assert len(product(product(Member(), seed=(0, 1)), beta=(1.0, 2.0))) == 4
+
+
+def test_numpys_numbers_and_negative_zero():
+    member = Member(seed=np.int64(3), beta=np.float32(0.5), annealing=-0.0)
+    assert member == Member(seed=3, beta=0.5) and member.name == Member(seed=3, beta=0.5).name
+    assert type(member.seed) is int and type(member.beta) is float
 
 
 def test_duplicates_are_dropped():
@@ -54,6 +61,7 @@ del OTHER_VALUES["encoder"]
         ("target_weight", 0.0),
         ("annealing", 1.5),
         ("learning_rate", 0),
+        ("learning_rate", 1e39),
         ("epochs", 0.0),
         ("batch_size", 0),
         ("batch_size", 2.0),

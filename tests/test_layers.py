@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
+from rd_elbo.models import layers
 from rd_elbo.models.layers import GatedDense, conv, gate
 
 GEOMETRIES = {
@@ -58,6 +59,24 @@ def test_vmap_over_members_equals_a_loop(x64, name, axes):
     alone = [gradients(plain, padding, strides)(pick(x, axes[0], i), pick(w, axes[1], i)) for i in range(3)]
     alone = jax.tree.map(lambda *parts: jnp.stack(parts), *alone)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (0, None)])
+def test_the_form_for_other_platforms_computes_the_same(x64, monkeypatch, axes):
+    """On GPU and TPU the grouped convolution is used; its code path, run here."""
+    monkeypatch.setattr(layers.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    x, w, padding, strides = draw(dict(GEOMETRIES["stride 2, even"], size=(8, 10)), members=3)
+    w = w if axes[1] == 0 else w[0]
+    together = jax.vmap(gradients(conv, padding, strides), axes)(x, w)
+    alone = [gradients(plain, padding, strides)(x[i], w[i] if axes[1] == 0 else w) for i in range(3)]
+    alone = jax.tree.map(lambda *parts: jnp.stack(parts), *alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone)
+    assert (
+        "feature_group_count = 3"
+        in jax.jit(jax.vmap(gradients(conv, padding, strides)))
+        .lower(*draw(dict(GEOMETRIES["stride 2, even"], size=(8, 12)), members=3)[:2])
+        .as_text()
+    )
 
 
 def test_vmap_twice_and_inside_scan(x64):

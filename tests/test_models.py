@@ -47,6 +47,31 @@ def test_closed_form_rate_is_the_integral_of_its_definition():
     np.testing.assert_allclose(information.closed_form_rate(e, m), exact, rtol=1e-5)
 
 
+def test_closed_form_rate_of_a_nearly_collapsed_encoder():
+    """Rates far below float32's rounding of their parts: never negative, and right where the float32 inputs are."""
+    deviation = np.float32([0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])[:, None] * np.float32([[1, -1, 1, 1]])
+    scale = np.float32(1) + deviation
+    e = distrax.MultivariateNormalDiag(jnp.asarray(deviation), jnp.asarray(scale))
+    m = distrax.MultivariateNormalDiag(jnp.zeros(4), jnp.ones(4))
+    rate = np.asarray(information.closed_form_rate(e, m))
+    mu, s = deviation.astype(float), scale.astype(float)
+    exact = 0.5 * (mu**2 + s**2 - 1 - 2 * np.log(s)).sum(axis=1)
+    assert (rate >= 0).all() and rate[0] == 0
+    np.testing.assert_allclose(rate, exact, rtol=0.05, atol=1e-13)
+    assert np.isfinite(
+        jax.grad(lambda s: information.closed_form_rate(distrax.MultivariateNormalDiag(s - 1, s), m))(jnp.ones(4))
+    ).all()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_parameter_has_a_gradient(name):
+    model, params, x = built(name)
+    loss = lambda p: model.terms(p, x, jax.random.key(3)).rate.mean() + model.terms(p, x, jax.random.key(3)).distortion.mean()  # noqa: E731
+    gradient = jax.grad(loss)(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.abs(leaf).max() > 0, path
+
+
 def test_one_sample_rate_averages_to_the_closed_form():
     e = distrax.MultivariateNormalDiag(jnp.array([0.7, -1.2]), jnp.array([0.4, 1.8]))
     m = distrax.MultivariateNormalDiag(jnp.zeros(2), jnp.ones(2))

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import grid, population, train
+from rd_elbo import evaluate, grid, population, train
 from rd_elbo.data.dataset import Dataset
+from rd_elbo.errors import BadInput
 from rd_elbo.grid import Group, Member, product
 from rd_elbo.models.base import Terms
 
@@ -107,7 +108,7 @@ def test_padded_from_a_smaller_width(x64, dataset, kind):
 def test_a_second_population_compiles_nothing(dataset):
     def run(**axes):
         members = [lasting(m) for m in product(KINDS["pixelcnn"], **axes)]
-        return train.train(Group(tuple(members)), dataset, train.Execution(devices=2))
+        evaluate.evaluate(train.train(Group(tuple(members)), dataset, train.Execution(devices=2)), dataset)
 
     compiled = []
     listen = lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None  # noqa: E731
@@ -125,7 +126,8 @@ def test_a_second_population_compiles_nothing(dataset):
 
 
 def test_a_member_that_diverges_is_frozen_and_harms_no_neighbour(x64, dataset):
-    good, bad = lasting(KINDS["mlp"]), lasting(dataclasses.replace(KINDS["mlp"], learning_rate=1e200, beta=1.5))
+    # Chosen so large that the next loss overflows float64 as well.
+    good, bad = lasting(KINDS["mlp"]), lasting(dataclasses.replace(KINDS["mlp"], learning_rate=1e30, beta=1e30))
     together = train.train(Group((good, bad)), dataset, train.Execution(dtype="float64"))
     assert together.finite.tolist() == [True, False]
     assert together.steps[0] == STEPS and together.steps[1] < STEPS
@@ -133,33 +135,101 @@ def test_a_member_that_diverges_is_frozen_and_harms_no_neighbour(x64, dataset):
     assert_same(of(together, 0), of(trained([good], dataset), 0))
 
 
-def test_an_epoch_sees_every_example_once():
-    """A model whose "rate" is the example itself shows which examples were drawn."""
+@dataclasses.dataclass(frozen=True)
+class Echo:
+    """A model of one weight that tells what it was given: its rate is `seen` of the batch and the key, its distortion is w."""
 
-    @dataclasses.dataclass(frozen=True)
-    class Echo:
-        def init(self, key, x):
-            return {"w": jnp.zeros(())}
+    seen: str = "example"
 
-        def terms(self, params, x, key):
-            return Terms(x[:, 0] + 0 * params["w"], x[:, 0] * params["w"], x)
+    def init(self, key, x):
+        return {"w": jax.random.normal(key) if self.seen == "weight" else jnp.zeros(())}
 
-        def rate_estimator(self, params, x):
-            return "closed_form"
+    def terms(self, params, x, key):
+        rate = {
+            "example": x[:, 0],
+            "key": jnp.full(len(x), jax.random.uniform(key)),
+            "one": jnp.ones(len(x)),
+            "weight": jnp.full(len(x), params["w"]),
+            "poison": jnp.where(x[:, 0] == 7, jnp.nan, 1.0) * params["w"],
+        }[self.seen]
+        return Terms(rate + 0 * params["w"], jnp.full(len(x), params["w"]), x)
 
-    images = 2.0 ** np.arange(12)[:, None]  # sums of distinct powers of two are unique
-    mesh = population.make_mesh(1)
-    program = population.Program(Echo(), batch_size=4, segment_steps=3, dtype="float32")
-    params = population.initialise([Echo()] * 2, [0, 1], Echo(), (1,))
-    state = population.start(params, mesh)
-    hypers = population.Hypers.of([Member(seed=0), Member(seed=1)])
+    def rate_estimator(self, params, x):
+        return "closed_form"
+
+
+def echo(model, members, images, steps, per_call=None, program=(), total=None):
+    """Trains echoes; returns their final state and the rates, distortions and losses of all steps."""
+    mesh, per_call = population.make_mesh(1), per_call or steps
+    program = population.Program(model, segment_steps=per_call, **{"batch_size": 4, **dict(program)})
+    state = population.start(population.initialise([model] * len(members), [m.seed for m in members], model, (1,)), mesh)
     seen = []
-    for epoch in range(2):
-        state, metrics = population.train(program, mesh, state, hypers, images, 3 * epoch, 3, 6)
-        batches = np.asarray(metrics.rate) * 4
-        np.testing.assert_array_equal(batches.sum(axis=1), images.sum())
-        seen.append(batches)
-    assert len({tuple(row) for batches in seen for row in batches}) == 4  # other orders in other epochs and for other seeds
+    for first in range(0, steps, per_call):
+        arguments = (population.Hypers.of(members), images, first, per_call, total or steps)
+        state, metrics = population.train(program, mesh, state, *arguments)
+        seen.append(metrics)
+    return state, jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *seen)
+
+
+def test_an_epoch_sees_every_example_once():
+    images = 2.0 ** np.arange(12)[:, None]  # sums of distinct powers of two are unique
+    _, metrics = echo(Echo(), [Member(seed=0), Member(seed=1)], images, steps=6, per_call=3)
+    batches = (4 * metrics.rate).reshape(2, 2, 3)
+    np.testing.assert_array_equal(batches.sum(axis=-1), images.sum())
+    assert len({tuple(row) for row in batches.reshape(4, 3)}) == 4  # other orders in other epochs and for other seeds
+
+
+def test_noise_is_of_the_own_seed_and_fresh_at_every_step():
+    _, metrics = echo(Echo("key"), [Member(seed=s) for s in (0, 1, 0)], np.zeros((400, 1)), steps=80, per_call=20)
+    np.testing.assert_array_equal(metrics.rate[0], metrics.rate[2])
+    assert len(np.unique(metrics.rate[:2])) == 160
+
+
+def test_noise_of_an_evaluation_is_fresh_in_every_batch_and_split():
+    mesh, program = population.make_mesh(1), population.Program(Echo("key"))
+    params, seeds = {"w": jnp.zeros(2)}, jnp.asarray([0, 1], jnp.uint32)
+    images = np.zeros((93, 1), np.float32)  # 31 batches: more than one call, the last one not full
+    splits = [population.evaluate(program, mesh, params, seeds, images, split, 3).rate for split in (0, 1)]
+    assert splits[0].shape == (2, 93)
+    assert len(np.unique(splits)) == 2 * 2 * 31
+
+
+def test_initial_weights_are_those_of_the_members_own_key():
+    drawn = population.initialise([Echo("weight")] * 3, [4, 5, 4], Echo("weight"), (1,))["w"]
+    keys = [jax.random.fold_in(jax.random.key(seed), population._INIT) for seed in (4, 5, 4)]
+    np.testing.assert_allclose(drawn, [jax.random.normal(key) for key in keys], rtol=1e-6)
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("schedule", population.SCHEDULES)
+def test_learning_rate_over_the_whole_training(schedule):
+    """A constant gradient makes every step of Adam the learning rate itself, so the weight adds up the schedule."""
+    state, _ = echo(Echo("one"), [Member(learning_rate=0.01)], np.zeros((80, 1)), 20, program={"schedule": schedule})
+    expected = 0.01 * sum(float(population.SCHEDULES[schedule](jnp.float32(i / 20))) for i in range(20))
+    np.testing.assert_allclose(-state.params["w"][0], expected, rtol=1e-5)
+
+
+def test_annealing_over_the_whole_training():
+    """With R = 1 and a weight that hardly moves, the loss is the weight of the rate at each step."""
+    member = Member(annealing=0.5, beta=0.8, learning_rate=1e-12)
+    _, metrics = echo(Echo("one"), [member], np.zeros((80, 1)), 20)
+    np.testing.assert_allclose(metrics.loss[0], 0.8 * np.minimum(np.arange(20) / 10, 1), atol=1e-6)
+
+
+def test_a_frozen_member_never_thaws():
+    """One example poisons the loss; the batches after it are healthy again, and must change nothing any more."""
+    members = [Member(seed=s, learning_rate=0.01) for s in range(6)]
+    images = np.arange(80.0)[:, None]
+    state, metrics = echo(Echo("poison"), members, images, 20)
+    poisoned = np.argmax(~np.isfinite(metrics.loss), axis=1)
+    assert (~np.isfinite(metrics.loss)).any(axis=1).all() and (poisoned < 19).any()
+    assert not state.finite.any()
+    np.testing.assert_array_equal(state.steps, poisoned)
+
+
+def test_steps_beyond_the_epoch_or_the_segment_are_refused():
+    with pytest.raises(ValueError, match="the rest of the epoch"):
+        echo(Echo(), [Member()], np.zeros((12, 1)), steps=4)
 
 
 def test_segments_do_not_matter(x64, dataset, monkeypatch):
@@ -220,3 +290,8 @@ def test_groups_of_a_grid():
     factor = 2 * cost[6] / (cost[6] + cost[4])
     assert len(grid.groups(pair, SHAPE, factor + 1e-6)) == 1
     assert len(grid.groups(pair, SHAPE, factor - 1e-6)) == 2
+
+
+def test_float64_is_refused_where_jax_would_quietly_use_float32(dataset):
+    with pytest.raises(BadInput, match="x64"):
+        train.train(Group((BASE,)), dataset, train.Execution(dtype="float64"))

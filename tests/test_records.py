@@ -61,7 +61,14 @@ def test_a_run_directory_takes_one_run(tmp_path):
     with pytest.raises(BadInput, match=r"different run \(grid.beta was \[0.5, 1.0\] and is \[0.5, 2.0\]\)"):
         records.open_run(workdir, other)
     assert (workdir / "config.json").read_bytes() == kept
-    records.open_run(workdir, other, overwrite=True)
+    records.write_table(workdir / "points.csv", ("a",), [{"a": 1}])
+    for name in ("metrics.partial.csv", "params/0.msgpack", "figures/rd_plane.png", "figures/mine.svg", "notes.txt"):
+        records.write_whole(workdir / name, lambda file: file.write(b"x"))
+    records.open_run(workdir, config, overwrite=True)  # the same again: nothing to replace yet
+    assert (workdir / "points.csv").exists()
+    records.open_run(workdir, other, overwrite=True)  # another one: no two runs share a folder
+    left = sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file())
+    assert left == ["config.json", "figures/mine.svg", "notes.txt"]
     assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(other))
 
 

@@ -104,6 +104,8 @@ def test_the_same_configuration_gives_the_same_points(tmp_path):
         ({"train": {"batch_size": 100}}, "batch_size=100 is more than the 64 examples"),
         ({"population": {"chunk": 0}}, "chunk=0 must be a whole number"),
         ({"population": {"max_waste": 0.5}}, "max_waste=0.5"),
+        ({"population": {"max_waste": float("inf")}}, "max_waste=inf must be a finite number"),
+        ({"blocks": None}, "the grid is empty"),
         ({"population": {"strategy": "vmap"}}, "population.strategy does not exist"),
         ({"data": {"name": "cifar"}}, "'cifar' does not exist"),
         ({"data": {"examples": 0}}, "data.examples=0"),
@@ -193,6 +195,15 @@ def test_another_run_is_not_written_over(quick, tmp_path):
     result = script("sweep.py", QUICK, "--config.grid.beta=(0.5,)", f"--workdir={workdir}")
     assert result.returncode == 2 and "already holds a different run" in result.stderr
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_when_all_members_diverge_the_tables_are_there_and_the_exit_code_says_so(tmp_path):
+    only = ("--config.only=('mlp',)", "--config.grid.beta=(1e30,)", "--config.train.learning_rate=1e30")
+    result = script("sweep.py", QUICK, *only, f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 1, result.stderr
+    assert "2 members, 2 of them diverged" in result.stdout.strip().splitlines()[-1]
+    rows = records.read_table(tmp_path / "run" / "points.csv")
+    assert {row["status"] for row in rows} == {"diverged"}
 
 
 def test_override_from_the_command_line_reaches_every_block():

@@ -13,6 +13,8 @@ import socket
 import tempfile
 import threading
 import urllib.parse
+import urllib.request
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,10 +114,18 @@ def _read_cached(path: pathlib.Path, split: str) -> np.ndarray | None:
 
 
 def _write_cached(path: pathlib.Path, images: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(pack(images, preset=0))
-    os.replace(file.name, path)
+    """Keeps what was read for the next time; where that is impossible it says so, and the data are used all the same."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            temporary = pathlib.Path(file.name)
+            file.write(pack(images, preset=0))
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        warnings.warn(f"{path} could not be written ({error.strerror}); the next load decodes the data again", stacklevel=4)
 
 
 def _read_files(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -198,12 +208,15 @@ def prepare(download_config: Any, data_dir: str | os.PathLike[str] | None = None
 
 
 def _reachable(host: str) -> bool:
-    """Whether a connection to `host` opens within `_PROBE_SECONDS`, its name looked up included."""
+    """Whether a connection to `host`, or to the proxy set for it, opens within `_PROBE_SECONDS`, its name looked up included."""
     answers: list[bool] = []
+    proxy = urllib.parse.urlsplit(urllib.request.getproxies().get("http", ""))
+    through_proxy = proxy.hostname and not urllib.request.proxy_bypass(host)
+    address = (proxy.hostname, proxy.port or 80) if through_proxy else (host, 80)
 
     def connect() -> None:
         try:
-            socket.create_connection((host, 80), timeout=_PROBE_SECONDS).close()
+            socket.create_connection(address, timeout=_PROBE_SECONDS).close()
             answers.append(True)
         except OSError:
             answers.append(False)

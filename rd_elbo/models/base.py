@@ -21,7 +21,7 @@ class Terms(NamedTuple):
     Attributes:
       rate: (batch,) nats.
       distortion: (batch,) nats.
-      code: (batch, latent), a point estimate of z, from which active units are counted.
+      code: (batch, latent), the mean of e(z|x), or a draw where there is none in closed form; active units are counted from it.
     """
 
     rate: Float[Array, " batch"]
@@ -97,7 +97,7 @@ class Model:
             z, log_e = e.sample_and_log_prob(seed=key)
             rate = information.rate(log_e, m.log_prob(z))
         distortion = information.distortion(self.decode(params, z).log_prob(x))
-        # Flows have no closed-form mean; their draw is as good a code for counting which units vary.
+        # Where an encoder has no mean in closed form the code is a draw, whose noise counts as variation too.
         code = e.mean() if isinstance(e, distrax.MultivariateNormalDiag) else z
         return Terms(rate, distortion, code)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import choice, whole
 from rd_elbo.models.base import Model
 from rd_elbo.models.decoders import MLPDecoder
 from rd_elbo.models.encoders import DenseEncoder
@@ -48,12 +48,9 @@ class Architecture:
 
     def __post_init__(self) -> None:
         for field, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("marginal", MARGINALS)):
-            if getattr(self, field) not in table:
-                raise BadInput(f"{field}={getattr(self, field)!r} does not exist; there are {', '.join(map(repr, table))}")
+            choice(field, getattr(self, field), table)
         for field in ("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth", "pseudo_inputs"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise BadInput(f"{field}={value!r} must be a whole number of at least 1")
+            object.__setattr__(self, field, whole(field, getattr(self, field)))
 
     @property
     def family(self) -> str:
