@@ -28,7 +28,7 @@ def blank(name: str) -> ConfigDict:
     config.blocks = ConfigDict()
     config.only = ()
     # Axes given here replace those of every block; so do the values of `train`.
-    config.grid = ConfigDict({field: config_dict.placeholder(tuple) for field in grid.FIELDS if field not in _SCALARS})
+    config.grid = ConfigDict({field: config_dict.placeholder(tuple) for field in grid.FIELDS})
     config.train = ConfigDict({field: config_dict.placeholder(kind) for field, kind in _SCALARS.items()})
     config.population = ConfigDict(
         {

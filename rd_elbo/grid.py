@@ -21,6 +21,8 @@ from rd_elbo.population import SCHEDULES
 class Member(Architecture):
     """One model to train: an architecture and everything else that its result depends on.
 
+    Fields that have no effect on this member (`idle`) are put at their defaults, so that members that train alike are equal.
+
     Attributes:
       objective: "beta" or "target_rate".
       beta: Weight of the rate (objective "beta").
@@ -58,6 +60,13 @@ class Member(Architecture):
             object.__setattr__(self, field, value)
         if self.annealing > 1:
             raise BadInput(f"annealing={self.annealing!r} is a part of the training and must be at most 1")
+        for field in self.idle:
+            object.__setattr__(self, field, type(self).__dataclass_fields__[field].default)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The fields that have no effect on this member, because of its objective or its marginal."""
+        return ("beta",) * (self.objective != "beta") + ("target_rate", "target_weight") * (self.objective == "beta") + super().idle
 
     @property
     def name(self) -> str:

@@ -88,14 +88,26 @@ def members_of(config: Config) -> list[grid.Member]:
     for name in only:
         if name not in blocks:
             raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
-    base = grid.product(grid.Member(), **_axes(config.get("base") or {}))
-    overrides = _axes({**(config.get("grid") or {}), **(config.get("train") or {})})
+    base = _axes(config.get("base") or {})
+    given = {section: _axes(config.get(section) or {}) for section in ("grid", "train")}
+    for field in given["grid"]:
+        if field in given["train"]:
+            raise BadInput(f"{field} is given twice, as grid.{field} and as train.{field}; give one of them")
+    overrides = {**given["grid"], **given["train"]}
     members: list[grid.Member] = []
     for name, block in blocks.items():
         if not only or name in only:
-            members += grid.product(base, **{**_axes(block), **overrides})
+            # One product, so that a field that matters only together with another one is seen with it.
+            axes = _axes(block)
+            rest = {field: values for field, values in base.items() if field not in axes}
+            members += grid.product(grid.Member(), **{**rest, **axes, **overrides})
     if not members:
         raise BadInput("the grid is empty: the configuration has no blocks")
+    for field in overrides:
+        if all(field in member.idle for member in members):
+            needed = "objective" if field in ("beta", "target_rate", "target_weight") else "marginal"
+            now = ", ".join(sorted({repr(getattr(member, needed)) for member in members}))
+            raise BadInput(f"{field}={overrides[field]!r} has no effect on any member, since {needed} is {now} everywhere")
     return grid.unique(members)
 
 
@@ -257,4 +269,5 @@ def summary(points: Sequence[Point]) -> str:
     """One sentence on how the members ended."""
     members = {point["member"]: point["status"] for point in points}
     diverged = sum(status != "ok" for status in members.values())
-    return f"{len(members)} members, {f'{diverged} of them diverged' if diverged else 'none diverged'}"
+    ended = f"{diverged} of them diverged" if diverged else "none diverged"
+    return f"{len(members)} member{'' if len(members) == 1 else 's'}, {ended}"

@@ -85,11 +85,11 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for point, following in zip(rows, [*rows[1:], None], strict=True):
-        beta, target = f"{point['beta']:.3g}", f"target {point['target_rate']:.3g}"
+        beta, target = f"{point['beta']:.3g}", f"R = {point['target_rate']:.3g}"
         table.add_row(
             f"{point['decoder']} {point['decoder_width']}x{point['decoder_depth']}",
             point["marginal"],
-            beta if by_beta else f"beta {beta}" if point["objective"] == "beta" else target,
+            beta if by_beta else f"β = {beta}" if point["objective"] == "beta" else target,
             str(point["seed"]),
             f"{point['rate']:.2f}",
             f"{point['rate_se']:.2f}",
@@ -101,6 +101,11 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
             end_section=following is not None and _group(following) != _group(point),
         )
     return table
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _group(point: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -30,8 +30,21 @@ def test_duplicates_are_dropped():
 
 def test_a_name_is_what_a_member_is():
     assert Member(beta=1).name == Member(beta=1.0).name
-    names = {dataclasses.replace(Member(), **{field: value}).name for field, value in OTHER_VALUES.items()}
-    assert len(names | {Member().name}) == len(FIELDS) + 1
+
+    def others(base, fields):
+        return {dataclasses.replace(base, **{field: OTHER_VALUES[field]}).name for field in fields}
+
+    names = others(Member(), set(OTHER_VALUES) - {*Member().idle})
+    aimed = Member(objective="target_rate", marginal="vampprior")
+    names |= others(aimed, ("target_rate", "target_weight", "pseudo_inputs"))
+    assert {"target_rate", "target_weight", "pseudo_inputs"} == {*Member().idle}
+    assert len(names | {Member().name, aimed.name}) == len(FIELDS) + 2
+
+
+def test_members_that_train_alike_are_equal():
+    assert Member(target_rate=3.0, target_weight=7.0, pseudo_inputs=5) == Member()
+    assert Member(objective="target_rate", target_rate=3.0, beta=0.1) == Member(objective="target_rate", target_rate=3.0)
+    assert len(product(Member(objective="target_rate"), beta=(0.1, 1.0), target_rate=(3.0, 4.0))) == 2
 
 
 OTHER_VALUES = {

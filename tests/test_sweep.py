@@ -35,6 +35,11 @@ def test_blocks_overrides_and_duplicates():
     assert [(m.beta, m.seed, m.epochs) for m in only] == [(0.5, 3, 2.5), (0.5, 4, 2.5), (1.0, 3, 2.5), (1.0, 4, 2.5)]
 
 
+def test_a_target_rate_from_the_command_line_needs_no_beta():
+    members = sweep.members_of(config(grid={"objective": ("target_rate",), "target_rate": (3.0, 4.0), "decoder_width": (6,)}))
+    assert [(m.objective, m.target_rate, m.beta, m.seed) for m in members] == [("target_rate", r, 1.0, 0) for r in (3.0, 4.0)]
+
+
 def test_run_directory(tmp_path):
     heard = []
     plan = sweep.make_plan(config(population={"chunk": 3, "max_waste": 2.0}))
@@ -101,6 +106,9 @@ def test_the_same_configuration_gives_the_same_points(tmp_path):
         ({"blocks": {"mlp": {"decoder_width": 0}}}, "decoder_width=0"),
         ({"blocks": {"mlp": {"decoder": "cnn"}}}, "decoder='cnn' does not exist"),
         ({"only": ("vae",)}, "only='vae' names no block"),
+        ({"grid": {"target_rate": (3.0,)}}, "target_rate=(3.0,) has no effect on any member, since objective is 'beta' everywhere"),
+        ({"grid": {"pseudo_inputs": (3, 4)}}, "has no effect on any member, since marginal is 'normal' everywhere"),
+        ({"grid": {"epochs": (1.0,)}, "train": {"epochs": 2.0}}, "epochs is given twice"),
         ({"train": {"batch_size": 100}}, "batch_size=100 is more than the 64 examples"),
         ({"population": {"chunk": 0}}, "chunk=0 must be a whole number"),
         ({"population": {"max_waste": 0.5}}, "max_waste=0.5"),
@@ -166,14 +174,16 @@ QUICK = "--config=configs/quickstart.py:quick"
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((QUICK, "--config.gird.beta=(1.0,)"), "gird"),
+        ((QUICK, "--config.gird.beta=(1.0,)"), "config has no field"),
+        ((QUICK, "--config.grid.betas=(1.0,)"), 'Did you mean "beta"'),
+        (("--config.grid.beta=(1.0,)",), "--config is missing"),
         ((QUICK, "--config.grid.beta=()"), "grid axis beta=() is empty"),
         ((QUICK, "--config.grid.beta=(-1.0,)"), "beta=-1.0 must be at least 0"),
         ((QUICK, "--config.grid.decoder_width=(0,)"), "decoder_width=0 must be a whole number of at least 1"),
         ((QUICK, "--config.train.epochs=many"), "many"),
         ((QUICK, "--config.train.epochs=nan"), "epochs=nan must be a finite number"),
-        (("--config=configs/absent.py",), "absent.py"),
-        (("--config=configs/quickstart.py:slow",), "forms full and quick"),
+        (("--config=configs/absent.py",), "No such file or directory: 'configs/absent.py'"),
+        (("--config=configs/quickstart.py:slow",), "ValueError: configs/quickstart.py has the forms full and quick, not 'slow'"),
         ((QUICK, "--wrokdir=x"), "wrokdir"),
         ((QUICK, "stray"), "'stray' is not understood"),
         ((), "--config is missing"),
@@ -185,7 +195,7 @@ def test_bad_command_lines_exit_with_two(tmp_path, arguments, sentence):
     result = script("sweep.py", *arguments, f"--workdir={workdir}")
     assert result.returncode == 2, result.stderr
     assert sentence in result.stderr
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ") and len(result.stderr) < 250
     assert not workdir.exists()
 
 

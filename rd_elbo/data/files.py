@@ -28,7 +28,11 @@ def read(path: str | os.PathLike[str], seed: int = BINARISATION_SEED) -> dict[st
         # Opened here, because np.load leaves a file open that it cannot make sense of.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except TypeError as error:  # np.load understood another format, and gave an array
+        raise BadInput(
+            f"path={os.fspath(path)!r} is not a readable .npz of images, but a single array; save it with np.savez"
+        ) from error
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise BadInput(f"path={os.fspath(path)!r} is not a readable .npz of images ({error})") from error
     if "images" in arrays:
         images = _binary(arrays["images"], f"array 'images' of {os.fspath(path)!r}", seed)

@@ -53,6 +53,11 @@ class Architecture:
             object.__setattr__(self, field, whole(field, getattr(self, field)))
 
     @property
+    def idle(self) -> tuple[str, ...]:
+        """The fields that have no effect, because no part of this architecture looks at them."""
+        return () if MARGINALS[self.marginal].uses_pseudo_inputs else ("pseudo_inputs",)
+
+    @property
     def family(self) -> str:
         """The paper's three characters, (encoder, decoder, marginal): `-` weak, `+` strong, `v` VampPrior."""
         return ENCODERS[self.encoder].sign + DECODERS[self.decoder].sign + MARGINALS[self.marginal].sign
@@ -72,11 +77,13 @@ class Part:
       build: Makes the flax module.
       pads: Whether a narrower one embedded in zeros trains exactly as it would alone. Holds for linear gating and ReLU; normal-
         ised weights, for one, break it (0/0).
+      uses_pseudo_inputs: Whether the number of pseudo-inputs means anything to it.
     """
 
     sign: str
     build: Callable[[Architecture, ImageShape], nn.Module]
     pads: bool = True
+    uses_pseudo_inputs: bool = False
 
 
 ENCODERS: Mapping[str, Part] = types.MappingProxyType(
@@ -91,7 +98,7 @@ DECODERS: Mapping[str, Part] = types.MappingProxyType(
 MARGINALS: Mapping[str, Part] = types.MappingProxyType(
     {
         "normal": Part("-", lambda a, shape: StandardNormal(a.latent)),
-        "vampprior": Part("v", lambda a, shape: VampPrior(a.pseudo_inputs)),
+        "vampprior": Part("v", lambda a, shape: VampPrior(a.pseudo_inputs), uses_pseudo_inputs=True),
     }
 )
 
