@@ -100,9 +100,7 @@ def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Memb
       BadInput: If an axis is no field of `Member`, is empty, or holds a value that is not allowed.
     """
     values = _checked(axes)
-    return unique(
-        _replace(m, dict(zip(values, combo, strict=True))) for m in _several(base) for combo in itertools.product(*values.values())
-    )
+    return _filled(base, values, itertools.product(*values.values()))
 
 
 def zipped(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
@@ -110,22 +108,18 @@ def zipped(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Membe
     values = _checked(axes)
     if len({len(v) for v in values.values()}) > 1:
         raise BadInput(f"zipped axes must be of equal length, not { ({k: len(v) for k, v in values.items()}) }")
-    return unique(
-        _replace(m, dict(zip(values, combo, strict=True))) for m in _several(base) for combo in zip(*values.values(), strict=True)
-    )
+    return _filled(base, values, zip(*values.values(), strict=True))
+
+
+def _filled(base: Member | Sequence[Member], fields: Iterable[str], combinations: Iterable[tuple[Any, ...]]) -> list[Member]:
+    """Every combination of values put into `fields` of every base."""
+    several, changes = [base] if isinstance(base, Member) else base, [dict(zip(fields, c, strict=True)) for c in combinations]
+    return unique(dataclasses.replace(member, **change) for member in several for change in changes)
 
 
 def unique(members: Iterable[Member]) -> list[Member]:
     """The members in order, each once."""
     return list(dict.fromkeys(members))
-
-
-def _several(base: Member | Sequence[Member]) -> Sequence[Member]:
-    return [base] if isinstance(base, Member) else base
-
-
-def _replace(member: Member, values: dict[str, Any]) -> Member:
-    return dataclasses.replace(member, **values)
 
 
 def _checked(axes: dict[str, Iterable[Any]]) -> dict[str, list[Any]]:

@@ -38,8 +38,7 @@ def keep_freed_memory() -> bool:
     """Has glibc keep what is freed instead of handing it back to the system; returns whether it could.
 
     XLA's convolutions on CPU allocate their scratch space anew at each call. By default every large block comes from the system
-    page by page and goes back at once, and the page faults cost as much as the arithmetic: a PixelCNN step of 16 channels takes
-    141 ms with them and 73 ms without (2 cores, jax 0.10.2).
+    page by page and goes back at once, so every call pays for its page faults again; `tests/test_host.py` counts them.
     """
     if not sys.platform.startswith("linux"):
         return False

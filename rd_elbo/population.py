@@ -153,7 +153,7 @@ def _init(model: Trainable, dtype: str, shape: tuple[int, ...]) -> Callable[...,
         params = model.init(_key(seed, _INIT), jnp.zeros((1, *shape), dtype))
         return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
-    # Runs once, so time spent optimising it is lost: this compiles five times faster.
+    # Runs once, so the compiler's time spent optimising it would be lost.
     return jax.jit(jax.vmap(one), compiler_options={"xla_backend_optimization_level": 0})
 
 
