@@ -34,6 +34,7 @@ def blank(name: str) -> ConfigDict:
         {
             "devices": config_dict.placeholder(int),
             "chunk": config_dict.placeholder(int),
+            "lanes": config_dict.placeholder(int),
             "max_waste": 1.25,
             "dtype": "float32",
         }

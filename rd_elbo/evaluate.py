@@ -11,7 +11,7 @@ import numpy as np
 from rd_elbo import information, population
 from rd_elbo.data.dataset import SPLITS, Dataset
 from rd_elbo.grid import FIELDS
-from rd_elbo.train import Trained, fill, parameter_shapes
+from rd_elbo.train import Fitted, Trained, fill_rows, parameter_shapes
 
 Point = dict[str, Any]
 
@@ -62,26 +62,18 @@ def evaluate(
     Returns:
       One row per member and split with the columns `POINT_COLUMNS`; nats, means over examples.
     """
-    members = trained.members
-    mesh = population.make_mesh(trained.devices, len(members))
-    rows = fill(members, mesh.size)
-    padding = len(rows) - len(members)
-    params = jax.tree.map(lambda a: np.concatenate([a, np.repeat(a[-1:], padding, axis=0)]), trained.params)
-    params = population.place(params, mesh)
-    seeds = population.place(np.asarray([m.seed for m in rows], np.uint32), mesh)
+    members, seeds = trained.members, [member.seed for member in trained.members]
     own = parameter_shapes(trained.program.model, dataset.image_shape)
     estimator = trained.program.model.rate_estimator(own, jax.ShapeDtypeStruct((1, *dataset.image_shape), np.float32))
 
     points: list[Point] = []
     for split in splits:
         images = dataset.splits[split]
-        batch = min(BATCH, len(images))
         tell = (lambda examples: listener(len(members) * examples)) if listener else None
-        result = population.evaluate(trained.program, mesh, params, seeds, images, SPLITS.index(split), batch, tell)
+        result = measure(trained, seeds, images, SPLITS.index(split), tell)
         active = active_units(result, len(images))
         for i, member in enumerate(members):
-            rate, distortion = result.rate[i].astype(np.float64), result.distortion[i].astype(np.float64)
-            mean_rate, mean_distortion = float(rate.mean()), float(distortion.mean())
+            estimates = means(result.rate[i], result.distortion[i])
             shapes = parameter_shapes(member.build(dataset.image_shape), dataset.image_shape)
             points.append(
                 {
@@ -90,22 +82,53 @@ def evaluate(
                     "family": member.family,
                     **dataclasses.asdict(member),
                     "steps": int(trained.steps[i]),
-                    "rate": mean_rate,
-                    "distortion": mean_distortion,
-                    "elbo": information.elbo(mean_rate, mean_distortion),
-                    "rate_se": _standard_error(rate),
-                    "distortion_se": _standard_error(distortion),
-                    "elbo_se": _standard_error(rate + distortion),
+                    **estimates,
                     "rate_estimator": estimator,
                     "active_units": int(active[i]),
                     "examples": len(images),
                     "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
                     "train_seconds": trained.seconds / len(members),
                     # A last step may explode without a further one to notice it.
-                    "status": "ok" if trained.finite[i] and math.isfinite(mean_rate + mean_distortion) else "diverged",
+                    "status": "ok" if trained.finite[i] and math.isfinite(estimates["elbo"]) else "diverged",
                 }
             )
     return points
+
+
+def measure(
+    fitted: Fitted, seeds: Sequence[int], data: np.ndarray, split: int = 0, listener: Callable[[int], None] | None = None
+) -> population.Evaluation:
+    """Rate and distortion of every example under every model of a population, one draw of z each.
+
+    Args:
+      fitted: Models trained together.
+      seeds: Each one's seed.
+      data: (examples, ...), all of which are used.
+      split: A number that names the split: each has noise of its own.
+      listener: Called now and then with the number of examples done since.
+
+    Returns:
+      (members, examples) rates and distortions, and the codes' moments.
+    """
+    mesh = population.make_mesh(fitted.devices, len(seeds))
+    params = population.place(jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), fitted.params), mesh)
+    rows = population.place(fill_rows(np.asarray(seeds, np.uint32), mesh.size), mesh)
+    result = population.evaluate(fitted.program, mesh, params, rows, data, split, min(BATCH, len(data)), listener)
+    return population.Evaluation(*(column[: len(seeds)] for column in result))
+
+
+def means(rate: np.ndarray, distortion: np.ndarray) -> dict[str, float]:
+    """Means over examples in nats, and their standard errors, under the names of the points' columns."""
+    rate, distortion = rate.astype(np.float64), distortion.astype(np.float64)
+    mean_rate, mean_distortion = float(rate.mean()), float(distortion.mean())
+    return {
+        "rate": mean_rate,
+        "distortion": mean_distortion,
+        "elbo": float(information.elbo(mean_rate, mean_distortion)),
+        "rate_se": _standard_error(rate),
+        "distortion_se": _standard_error(distortion),
+        "elbo_se": _standard_error(rate + distortion),
+    }
 
 
 def active_units(result: population.Evaluation, examples: int) -> np.ndarray:

@@ -1,7 +1,16 @@
 """Rate, distortion and ELBO as functions of the four densities (Alemi et al. 2018, section 2).
 
 Everything is in nats, summed over pixels and latent dimensions, one number per example; averages over examples are the caller's.
-The names are the paper's: p*(x) data, e(z|x) encoder, d(x|z) decoder, m(z) marginal.
+The names are the paper's: p*(x) data, e(z|x) encoder, d(x|z) decoder, m(z) marginal; of them follow the two joint distributions
+p_e(x, z) = p*(x) e(z|x), with marginal p_e(z) and posterior p_e(x|z), and p_d(x, z) = m(z) d(x|z). Every functional of the paper
+is the mean of a difference of log-densities under one of the two; the functions here are those differences, and
+`exact.discrete` takes their means exactly where alphabets are finite.
+
+    under p_e:  R = rate,  D = distortion,  I_e = encoder_information,  U = decoder_advantage
+                R - I_e = marginal_gap,  I_e - (H - D) = decoder_gap,  so that H - D <= I_e <= R
+    under p_d:  E = generative_lower <= I_d = generative_information <= G = generative_upper
+    under p*:   S = density_gap, and U - S = H - D
+    under e:    posterior_gap, and log p_d(x) = ELBO(x) + KL(e(z|x) || p_d(z|x))
 """
 
 import distrax
@@ -10,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 Rates = Float[Array, "*batch"] | Float[np.ndarray, "*batch"] | float
+LogDensity = Float[Array, "..."]
 
 
 def rate(log_e: Float[Array, "*batch"], log_m: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
@@ -44,3 +54,57 @@ def closed_form_rate(e: distrax.MultivariateNormalDiag, m: distrax.MultivariateN
     shift = (e.loc - m.loc) / m.scale_diag
     stretch = 2 * jnp.log(e.scale_diag / m.scale_diag)
     return 0.5 * jnp.sum(shift**2 + jnp.maximum(jnp.expm1(stretch) - stretch, 0), axis=-1)
+
+
+def encoder_information(log_e: LogDensity, log_aggregate: LogDensity) -> LogDensity:
+    """log e(z|x) - log p_e(z); its mean under p_e is I_e, the information the code carries (Alemi et al. 2018, section 2)."""
+    return log_e - log_aggregate
+
+
+def marginal_gap(log_aggregate: LogDensity, log_m: LogDensity) -> LogDensity:
+    """log p_e(z) - log m(z); its mean under p_e is R - I_e = KL(p_e(z) || m(z)), what a wrong marginal costs.
+
+    Alemi et al. 2018, appendix on the bounds: zero only for the marginal m = p_e(z).
+    """
+    return log_aggregate - log_m
+
+
+def decoder_gap(log_posterior: LogDensity, log_d: LogDensity) -> LogDensity:
+    """log p_e(x|z) - log d(x|z); its mean under p_e is I_e - (H - D) = E KL(p_e(x|z) || d(x|z)), what a wrong decoder costs.
+
+    Alemi et al. 2018, appendix on the bounds: zero only for the decoder d = p_e(x|z).
+    """
+    return log_posterior - log_d
+
+
+def generative_lower(log_e: LogDensity, log_m: LogDensity) -> LogDensity:
+    """log e(z|x) - log m(z); its mean under p_d is E, a lower bound on I_d (Alemi et al. 2018, appendix on generative bounds).
+
+    The same difference as `rate`, under the other joint distribution.
+    """
+    return log_e - log_m
+
+
+def generative_information(log_d: LogDensity, log_evidence: LogDensity) -> LogDensity:
+    """log d(x|z) - log p_d(x); its mean under p_d is I_d, the information between z and what is generated from it."""
+    return log_d - log_evidence
+
+
+def generative_upper(log_d: LogDensity, log_q: LogDensity) -> LogDensity:
+    """log d(x|z) - log q(x); its mean under p_d is G, an upper bound on I_d for any density q of x, tight at q = p_d."""
+    return log_d - log_q
+
+
+def decoder_advantage(log_d: LogDensity, log_q: LogDensity) -> LogDensity:
+    """log d(x|z) - log q(x); its mean under p_e is U, by how much the code helps to predict x better than q does without it."""
+    return log_d - log_q
+
+
+def density_gap(log_p: LogDensity, log_q: LogDensity) -> LogDensity:
+    """log p*(x) - log q(x); its mean under p* is S = KL(p* || q), and U - S = H - D whatever q is."""
+    return log_p - log_q
+
+
+def posterior_gap(log_e: LogDensity, log_m: LogDensity, log_d: LogDensity, log_evidence: LogDensity) -> LogDensity:
+    """log e(z|x) - log p_d(z|x) by Bayes' rule; its mean under e is KL(e(z|x) || p_d(z|x)) = log p_d(x) - ELBO(x)."""
+    return log_e - (log_m + log_d - log_evidence)

@@ -21,10 +21,10 @@ from rd_elbo.errors import BadInput
 Row = Mapping[str, Any]
 
 # Okabe & Ito's palette, safe for the colour-blind, in an order that keeps neighbours apart in lightness too.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 # As in Alemi et al. 2018, Figure 3: the shape tells the marginal.
 _MARKERS = {"-": "o", "+": "s", "v": "D"}
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "serif",
     "font.size": 9,
     "mathtext.fontset": "cm",
@@ -144,7 +144,7 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
     """
     groups = curves(points, split)
     rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.9))
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.distortion, curve.distortion_spread, colour)
@@ -165,7 +165,7 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
 def elbo_against_rate(points: Sequence[Row], split: str = "test") -> Figure:
     """R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b: models of one ELBO lie on a horizontal line."""
     groups = curves(points, split)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.6))
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.rate + curve.distortion, curve.total_spread, colour)
@@ -175,7 +175,7 @@ def elbo_against_rate(points: Sequence[Row], split: str = "test") -> Figure:
 
 
 def _cycle(groups: Sequence[Curve]) -> list[str]:
-    return [_COLOURS[i % len(_COLOURS)] for i in range(len(groups))]
+    return [COLOURS[i % len(COLOURS)] for i in range(len(groups))]
 
 
 def _draw(axes: Axes, curve: Curve, height: np.ndarray, spread: np.ndarray, colour: str) -> None:
@@ -216,7 +216,19 @@ def _legend(axes: Axes, groups: Sequence[Curve], split: str) -> None:
 FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}
 
 
-def _save(figure: Figure, kind: str, file: Any) -> None:
+def save(figure: Figure, folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """Writes a figure as PNG and PDF into `folder`, closes it and returns the files."""
+    written = []
+    for kind in ("png", "pdf"):
+        path = folder / f"{name}.{kind}"
+        with plt.rc_context(STYLE):
+            records.write_whole(path, functools.partial(_write, figure, kind))
+        written.append(path)
+    plt.close(figure)
+    return written
+
+
+def _write(figure: Figure, kind: str, file: Any) -> None:
     # No creation date: the same table gives the same file.
     metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
     # Embedding matplotlib's own fonts makes fontTools warn of their dates.
@@ -246,14 +258,8 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
     workdir = pathlib.Path(workdir)
     points = records.read_table(workdir / "points.csv")
     present = list(dict.fromkeys(point["split"] for point in points))
-    written = []
+    written: list[pathlib.Path] = []
     for position, split in enumerate(splits or present):
         for name, draw in FIGURES.items():
-            figure = draw(points, split)
-            for kind in ("png", "pdf"):
-                path = workdir / "figures" / f"{name}{'' if position == 0 else f'_{split}'}.{kind}"
-                with plt.rc_context(_STYLE):
-                    records.write_whole(path, functools.partial(_save, figure, kind))
-                written.append(path)
-            plt.close(figure)
+            written += save(draw(points, split), workdir / "figures", f"{name}{'' if position == 0 else f'_{split}'}")
     return written

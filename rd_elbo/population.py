@@ -46,7 +46,6 @@ SCHEDULES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "half_linear": lambda progress: jnp.minimum(1.0, 2 - 2 * progress),
     }
 )
-_ADAM = optax.scale_by_adam()
 
 
 class Hypers(NamedTuple):
@@ -116,18 +115,23 @@ class Program:
     Attributes:
       model: The model, at the widths that all members are padded to.
       objective: A key of `objectives.OBJECTIVES`.
-      batch_size: Examples per step.
+      batch_size: Examples per step. If that is all of them, a batch is the whole data in its own order.
       schedule: A key of `SCHEDULES`.
+      adam_b2: Decay of Adam's second moment, between 0 and 1. A lower one than the usual forgets large gradients sooner.
       dtype: Of parameters and arithmetic.
       segment_steps: The most steps one call of `train` may make.
+      lanes: The most members a device advances side by side; others wait until these have made the steps of the call. None means
+        all at once. Where models are small, as many members as fit into the processor's cache train fastest.
     """
 
     model: Trainable
     objective: str = "beta"
     batch_size: int = 128
     schedule: str = "cosine"
+    adam_b2: float = 0.999
     dtype: str = "float32"
     segment_steps: int = 64
+    lanes: int | None = None
 
 
 def make_mesh(devices: int | None = None, members: int | None = None) -> Mesh:
@@ -191,7 +195,7 @@ def initialise(
 def _start(mesh: Mesh) -> Callable[[Params], State]:
     def start(params: Params) -> State:
         members = len(jax.tree.leaves(params)[0])
-        return State(params, jax.vmap(_ADAM.init)(params), jnp.zeros(members, jnp.int32), jnp.ones(members, bool))
+        return State(params, jax.vmap(optax.scale_by_adam().init)(params), jnp.zeros(members, jnp.int32), jnp.ones(members, bool))
 
     return jax.jit(jax.shard_map(start, mesh=mesh, in_specs=P(MEMBER_AXIS), out_specs=P(MEMBER_AXIS)), donate_argnums=0)
 
@@ -204,14 +208,21 @@ def start(params: Params, mesh: Mesh) -> State:
 @functools.cache
 def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
     objective, schedule = objectives.OBJECTIVES[program.objective], SCHEDULES[program.schedule]
+    adam = optax.scale_by_adam(b2=program.adam_b2)
 
     def member(
         state: State, hypers: Hypers, images: Array, first_step: Array, steps: Array, total_steps: Array
     ) -> tuple[State, Metrics]:
+        whole = program.batch_size == len(images)
         steps_per_epoch = len(images) // program.batch_size
         epoch, offset = first_step // steps_per_epoch, first_step % steps_per_epoch
         order = jax.random.permutation(jax.random.fold_in(_key(hypers.seed, _ORDER), epoch), len(images))
         noise = _key(hypers.seed, _NOISE)
+
+        def batch(i: Array) -> Array:
+            if whole:
+                return images
+            return images[lax.dynamic_slice(order, ((offset + i) * program.batch_size,), (program.batch_size,))]
 
         def loss(params: Params, x: Array, key: Array, progress: Array) -> tuple[Array, tuple[Array, Array]]:
             terms = program.model.terms(params, x, key)
@@ -221,13 +232,12 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
 
         def step(i: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
             state, metrics = carry
-            batch = lax.dynamic_slice(order, ((offset + i) * program.batch_size,), (program.batch_size,))
-            x = images[batch].astype(program.dtype)
+            x = batch(i).astype(program.dtype)
             progress = ((first_step + i) / total_steps).astype(program.dtype)
             (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
                 state.params, x, jax.random.fold_in(noise, first_step + i), progress
             )
-            direction, optimizer = _ADAM.update(gradient, state.optimizer)
+            direction, optimizer = adam.update(gradient, state.optimizer)
             scale = hypers.learning_rate * schedule(progress)
             params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
             # Adam moves by about the learning rate at most, and that is bounded: parameters stay finite while gradients are.
@@ -242,7 +252,16 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
         blank = Metrics(*(jnp.full(program.segment_steps, jnp.nan, program.dtype) for _ in Metrics._fields))
         return lax.fori_loop(0, steps, step, (state, blank))
 
-    population = jax.vmap(member, in_axes=(0, 0, None, None, None, None))
+    def population(
+        state: State, hypers: Hypers, images: Array, first_step: Array, steps: Array, total_steps: Array
+    ) -> tuple[State, Metrics]:
+        def one(state_and_hypers: tuple[State, Hypers]) -> tuple[State, Metrics]:
+            return member(*state_and_hypers, images, first_step, steps, total_steps)
+
+        if program.lanes is None or program.lanes >= len(state.steps):
+            return jax.vmap(one)((state, hypers))
+        return lax.map(one, (state, hypers), batch_size=program.lanes)
+
     members, shared = P(MEMBER_AXIS), P()
     spread = jax.shard_map(
         population,
@@ -252,6 +271,12 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
         check_vma=False,  # the loop over members inside `layers.conv` mixes per-member and shared arrays
     )
     return jax.jit(spread, donate_argnums=0)
+
+
+def longest_segment(batch_size: int, examples: int, step: int) -> int | None:
+    """Steps that one call of `train` may make from `step` on: to the end of the epoch, or any number (None) with whole batches."""
+    per_epoch = examples // batch_size
+    return None if batch_size == examples else per_epoch - step % per_epoch
 
 
 def train(
@@ -273,7 +298,7 @@ def train(
       hypers: (members,) arrays.
       images: (examples, ...) training data, resident on every device of the mesh.
       first_step: Steps made before.
-      steps: Steps to make: at most `program.segment_steps`, and not beyond the end of the epoch `first_step` is in.
+      steps: Steps to make: at most `program.segment_steps`, and no more than `longest_segment`.
       total_steps: Length of the whole training, which the schedules refer to.
 
     Returns:
@@ -282,8 +307,8 @@ def train(
     Raises:
       ValueError: If there are more steps than a segment takes or than the epoch has left.
     """
-    left = len(images) // program.batch_size - first_step % (len(images) // program.batch_size)
-    if not 0 <= steps <= min(program.segment_steps, left):
+    left = longest_segment(program.batch_size, len(images), first_step)
+    if not 0 <= steps <= program.segment_steps or (left is not None and steps > left):
         raise ValueError(f"steps={steps} must be at most {program.segment_steps}, a segment, and {left}, the rest of the epoch")
     return _train(program, mesh)(state, hypers, images, np.int32(first_step), np.int32(steps), np.float32(total_steps))
 

@@ -21,6 +21,7 @@ import pathlib
 import platform
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import IO, Any
@@ -35,6 +36,8 @@ from rd_elbo.models.base import Params
 
 Row = Mapping[str, Any]
 
+# What the experiments write beside points.csv.
+_EXPERIMENT_FILES = ("optimum.csv", "phase_diagram.csv", "curves.csv", "models.npz")
 _PACKAGES = ("rd_elbo", "jax", "jaxlib", "flax", "distrax", "optax", "tfp-nightly", "numpy")
 
 
@@ -79,6 +82,41 @@ def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Row])
         writer.writerows(rows)
 
     write_whole(path, write)
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as .npz."""
+    given: dict[str, Any] = dict(arrays)  # NumPy types its own options into the same namespace
+    write_whole(path, lambda file: np.savez_compressed(file, **given))
+
+
+def read_arrays(path: pathlib.Path | str) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote.
+
+    Raises:
+      BadInput: If there is no such file or it is damaged.
+    """
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except OSError as error:
+        raise BadInput(f"arrays {str(path)!r} cannot be read ({error.strerror or error})") from error
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise BadInput(f"arrays {str(path)!r} are damaged ({error})") from error
+
+
+def read_json(path: pathlib.Path | str) -> Any:
+    """Reads what `write_json` wrote.
+
+    Raises:
+      BadInput: If there is no such file or it is damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except OSError as error:
+        raise BadInput(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise BadInput(f"{str(path)!r} is damaged ({error})") from error
 
 
 class _Lines:
@@ -162,10 +200,9 @@ def _remove_run(workdir: pathlib.Path) -> None:
         for path in (workdir / folder).glob("*"):
             if path.suffix in (".msgpack", ".png", ".pdf"):
                 path.unlink()
-    for name in ("points", "metrics", "members"):
-        for path in workdir.glob(f"{name}*.csv"):
+    for name in ("points*.csv", "metrics*.csv", "members.csv", *_EXPERIMENT_FILES, "summary.json", "provenance.json"):
+        for path in workdir.glob(name):
             path.unlink()
-    (workdir / "provenance.json").unlink(missing_ok=True)
 
 
 def _difference(before: Any, now: Any, where: str = "") -> str:

@@ -1,9 +1,10 @@
-"""The training loop: groups of members, in chunks, in segments of steps, with progress."""
+"""The training loop: a population of any models (`fit`), or a group of a grid's members (`train`), in segments, with progress."""
 
 import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -16,7 +17,8 @@ from rd_elbo.models.base import Params, Trainable
 
 # A segment draws the order of its epoch anew, so it should be long; but progress should be seen, so not too long.
 _SEGMENT_SECONDS = 3.0
-_FIRST_STEPS, _MOST_STEPS = 16, 512
+_FIRST_STEPS = 16
+MOST_STEPS = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,17 +28,19 @@ class Execution:
     Attributes:
       devices: Devices to spread members over; None means all local ones.
       chunk: The most members trained at once; None means all of a group.
+      lanes: The most members a device advances side by side, see `population.Program`; None means all.
       max_waste: See `grid.groups`.
       dtype: Of parameters and arithmetic, "float32" or "float64" (which needs JAX's x64 mode).
     """
 
     devices: int | None = None
     chunk: int | None = None
+    lanes: int | None = None
     max_waste: float = 1.25
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for field in ("devices", "chunk"):
+        for field in ("devices", "chunk", "lanes"):
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, whole(field, getattr(self, field)))
         object.__setattr__(self, "max_waste", number("max_waste", self.max_waste, 1.0))
@@ -48,7 +52,6 @@ class Progress:
     """What the loop tells a listener now and then.
 
     Attributes:
-      group: The group at work.
       members: Members in training.
       steps: Steps each of them has made.
       total_steps: Steps each of them will make.
@@ -57,7 +60,6 @@ class Progress:
       distortion: Likewise, distortion.
     """
 
-    group: Group
     members: int
     steps: int
     total_steps: int
@@ -70,22 +72,20 @@ Listener = Callable[[Progress], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
-    """Members trained together.
+class Fitted:
+    """Models trained together.
 
     Attributes:
-      members: In the order of the leading axis.
       program: What was compiled.
-      params: Parameters at padded widths, members first, NumPy arrays.
+      params: Parameters of `program.model`, members first, NumPy arrays.
       steps: (members,) updates made.
       finite: (members,) whether the member never diverged.
-      metrics: Rate, distortion and loss of each step, (members, steps).
+      metrics: Rate, distortion and loss of the steps kept, (members, steps kept).
       seconds: Wall time of the training, compilation included.
       compile_seconds: Wall time until the first segment of steps had been made.
       devices: Number of devices.
     """
 
-    members: tuple[Member, ...]
     program: population.Program
     params: Params
     steps: np.ndarray
@@ -94,6 +94,17 @@ class Trained:
     seconds: float
     compile_seconds: float
     devices: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained(Fitted):
+    """Members of a grid trained together; `params` are at padded widths.
+
+    Attributes:
+      members: In the order of the leading axis.
+    """
+
+    members: tuple[Member, ...]
 
     def member_params(self, index: int, image_shape: tuple[int, int]) -> Params:
         """The parameters of one member at its own widths."""
@@ -140,57 +151,109 @@ def train(group: Group, dataset: Dataset, execution: Execution | None = None, li
     Raises:
       BadInput: If the batch is larger than the training split, or float64 is wanted and JAX's x64 mode is off.
     """
-    began = time.perf_counter()
     execution = execution or Execution()
-    if execution.dtype == "float64" and jax.dtypes.canonicalize_dtype("float64") != np.float64:
+    images, lead = dataset.splits["train"], group.members[0]
+    program = population.Program(
+        group.padded.build(dataset.image_shape),
+        lead.objective,
+        lead.batch_size,
+        lead.schedule,
+        dtype=execution.dtype,
+        segment_steps=MOST_STEPS,
+        lanes=execution.lanes,
+    )
+    models = [member.build(dataset.image_shape) for member in group.members]
+    hypers = population.Hypers.of(group.members, execution.dtype)
+    total = total_steps(lead, len(images))
+    fitted = fit(program, models, hypers, images, total, devices=execution.devices, listener=listener)
+    return Trained(**vars(fitted), members=group.members)
+
+
+def fit(
+    program: population.Program,
+    models: Sequence[Trainable],
+    hypers: population.Hypers,
+    data: np.ndarray,
+    steps: int,
+    *,
+    devices: int | None = None,
+    every: int = 1,
+    listener: Listener | None = None,
+) -> Fitted:
+    """Trains a population of models of any kind.
+
+    Args:
+      program: What is compiled in: the model that all train as, the objective, the batch size, ...
+      models: Each member's own model, whose parameters are drawn and embedded in zeros up to the size of `program.model`.
+      hypers: (members,) arrays: seeds, weights of the objective, annealing and learning rates; see `population.Hypers.of`.
+      data: (examples, ...) training data.
+      steps: Steps to make; the schedule of the learning rate spans them.
+      devices: Devices to spread members over; None means all local ones.
+      every: Metrics are kept of every so many steps.
+      listener: Called after every segment of steps.
+
+    Returns:
+      The trained models. One that diverged is in its last finite state, with `finite` False.
+
+    Raises:
+      BadInput: If there is nothing to train, the batch is larger than the data, the numbers of models and hyperparameters differ,
+        or float64 is wanted and JAX's x64 mode is off.
+    """
+    began = time.perf_counter()
+    count, steps, every = len(models), whole("steps", steps), whole("every", every)
+    if program.dtype == "float64" and jax.dtypes.canonicalize_dtype("float64") != np.float64:
         raise BadInput("dtype='float64' needs JAX's x64 mode: set JAX_ENABLE_X64=1, or choose 'float32'")
-    images, members, lead = dataset.splits["train"], group.members, group.members[0]
-    per_epoch, total = steps_per_epoch(lead, len(images)), total_steps(lead, len(images))
-    mesh = population.make_mesh(execution.devices, len(members))
-    padded = group.padded.build(dataset.image_shape)
-    program = population.Program(padded, lead.objective, lead.batch_size, lead.schedule, execution.dtype, _MOST_STEPS)
+    if not count or any(len(leaf) != count for leaf in jax.tree.leaves(hypers)):
+        raise BadInput(f"models={count} must be at least 1 and as many as there are of each hyperparameter")
+    if program.batch_size > len(data):
+        raise BadInput(f"batch_size={program.batch_size} is more than the {len(data)} examples of the training data")
+    mesh = population.make_mesh(devices, count)
 
     # A mesh takes a multiple of its size; the last member stands in for those that are missing and is dropped at the end.
-    rows = fill(members, mesh.size)
-    params = population.initialise(
-        [member.build(dataset.image_shape) for member in rows],
-        [m.seed for m in rows],
-        padded,
-        dataset.image_shape,
-        execution.dtype,
-    )
+    models = fill(models, mesh.size)
+    hypers = jax.tree.map(lambda leaf: fill_rows(np.asarray(leaf), mesh.size), hypers)
+    params = population.initialise(models, hypers.seed.tolist(), program.model, data.shape[1:], program.dtype)
     state = population.start(params, mesh)
-    hypers = population.place(population.Hypers.of(rows, execution.dtype), mesh)
-    resident = population.replicate(images, mesh)
+    hypers, resident = population.place(hypers, mesh), population.replicate(data, mesh)
 
     history: list[population.Metrics] = []
-    first, wanted, compile_seconds = 0, _FIRST_STEPS, 0.0
-    while first < total:
+    first, wanted, compile_seconds = 0, min(_FIRST_STEPS, program.segment_steps), 0.0
+    while first < steps:
         segment_began = time.perf_counter()
-        steps = min(wanted, total - first, per_epoch - first % per_epoch)
-        state, seen = population.train(program, mesh, state, hypers, resident, first, steps, total)
-        history.append(jax.tree.map(lambda a, steps=steps: np.asarray(a)[: len(members), :steps], seen))
-        first += steps
+        longest = population.longest_segment(program.batch_size, len(data), first)
+        now = min(wanted, steps - first, steps if longest is None else longest)
+        state, seen = population.train(program, mesh, state, hypers, resident, first, now, steps)
+        seen = jax.tree.map(lambda a, now=now: np.asarray(a)[:count, :now], seen)
+        history.append(jax.tree.map(lambda a, skip=-first % every: a[:, skip::every], seen))
+        first += now
         if compile_seconds:
-            wanted = next_steps(steps, time.perf_counter() - segment_began)
+            wanted = next_steps(now, time.perf_counter() - segment_began, program.segment_steps)
         else:
             compile_seconds = time.perf_counter() - began
         if listener:
-            finite = np.asarray(state.finite)[: len(members)]
-            rate, distortion = (float(column[finite].mean()) if finite.any() else math.nan for column in history[-1][:2])
-            listener(Progress(group, len(members), first, total, int(finite.sum()), rate, distortion))
+            finite = np.asarray(state.finite)[:count]
+            rate, distortion = (float(column[finite].mean()) if finite.any() else math.nan for column in seen[:2])
+            listener(Progress(count, first, steps, int(finite.sum()), rate, distortion))
 
-    params, made, finite = jax.tree.map(lambda a: np.asarray(a)[: len(members)], (state.params, state.steps, state.finite))
+    params, made, finite = jax.tree.map(lambda a: np.asarray(a)[:count], (state.params, state.steps, state.finite))
     metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
     seconds = time.perf_counter() - began
-    return Trained(tuple(members), program, params, made, finite, metrics, seconds, compile_seconds, mesh.size)
+    return Fitted(program, params, made, finite, metrics, seconds, compile_seconds, mesh.size)
 
 
-def next_steps(steps: int, seconds: float) -> int:
+def next_steps(steps: int, seconds: float, most: int = MOST_STEPS) -> int:
     """How many steps the next segment should have after one of `steps` took `seconds`; what they compute does not depend on it."""
-    return max(1, min(_MOST_STEPS, 4 * steps, int(_SEGMENT_SECONDS * steps / max(seconds, 1e-9))))
+    return max(1, min(most, 4 * steps, int(_SEGMENT_SECONDS * steps / max(seconds, 1e-9))))
 
 
-def fill(members: Sequence[Member], multiple: int) -> list[Member]:
+T = TypeVar("T")
+
+
+def fill(members: Sequence[T], multiple: int) -> list[T]:
     """The members, the last one repeated until their number is a multiple."""
     return [*members, *[members[-1]] * (-len(members) % multiple)]
+
+
+def fill_rows(array: np.ndarray, multiple: int) -> np.ndarray:
+    """`fill` for an array with members first."""
+    return np.concatenate([array, np.repeat(array[-1:], -len(array) % multiple, axis=0)])

@@ -1,11 +1,13 @@
-"""What the scripts show in a terminal: a progress bar, tables, and one sentence for bad input."""
+"""What scripts and experiments share in a terminal: flags, a progress bar, tables, and one sentence for bad input."""
 
+import ast
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from absl import flags
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,6 +36,31 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parses as absl does, with one sentence instead of a trace for flags that do not exist or do not fit."""
+    try:
+        if any(a.startswith("--config.") for a in argv) and not any(a.split("=")[0] == "--config" for a in argv):
+            raise BadInput("--config is missing; for example --config=configs/quickstart.py")
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:
+        reason = f"config has no field {gist(error)}"
+    except (TypeError, ValueError, OSError, SyntaxError, ImportError, flags.Error) as error:
+        reason = gist(error)
+    print(f"error: {reason}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def gist(error: Exception) -> str:
+    """What an error of ml_collections or absl says, in one line and without the trace it may quote."""
+    # str(KeyError) is the repr of its message, and ml_collections wraps one into another.
+    text = str(error)
+    while text[:1] in "\"'" and text[:1] == text[-1:] and len(text) > 2 and "\\n" in text:
+        text = ast.literal_eval(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    quotes_a_trace = any("Traceback" in line or "Attempted" in line for line in lines)
+    return lines[-1] if quotes_a_trace else " ".join(lines)
+
+
 def describe(status: Status, brief: bool = False) -> str:
     """One line on where a sweep is; `brief` fits beside a bar into 80 columns."""
     line = f"{status.members_done}/{status.members} members, group {status.chunk + 1}/{status.chunks}: "
@@ -47,25 +74,32 @@ def describe(status: Status, brief: bool = False) -> str:
 @contextlib.contextmanager
 def progress(console: Console) -> Iterator[Listener]:
     """A listener for a sweep: a live bar in a terminal, a line now and then elsewhere."""
+    brief = console.is_terminal and console.width < 100
+    with ticker(console) as tell:
+        yield lambda status: tell(status.done, describe(status, brief))
+
+
+@contextlib.contextmanager
+def ticker(console: Console) -> Iterator[Callable[[float, str], None]]:
+    """Shows what part is done and what is being done: a live bar in a terminal, a line now and then elsewhere."""
     if not console.is_terminal:
         began = last = time.monotonic()
 
-        def tell(status: Status) -> None:
+        def tell(done: float, doing: str) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last >= _QUIET_SECONDS or status.done >= 1:
+            if now - last >= _QUIET_SECONDS or done >= 1:
                 last, spent = now, now - began
-                left = spent * (1 - status.done) / max(status.done, 1e-9)
-                line = f"{100 * status.done:3.0f} %  {describe(status)}; {spent:.0f} s gone, {left:.0f} s left"
+                left = spent * (1 - done) / max(done, 1e-9)
+                line = f"{100 * done:3.0f} %  {doing}; {spent:.0f} s gone, {left:.0f} s left"
                 console.print(line, soft_wrap=True, highlight=False)
 
         yield tell
         return
-    brief = console.width < 100
     columns = (BarColumn(bar_width=12), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"))
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as display:
         task = display.add_task("compiling", total=1.0)
-        yield lambda status: display.update(task, completed=status.done, description=describe(status, brief))
+        yield lambda done, doing: display.update(task, completed=done, description=doing)
 
 
 def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:

@@ -8,7 +8,6 @@ r"""Trains a grid of models and draws where they lie in the rate-distortion plan
 Bad input ends with one sentence and exit code 2, before anything is trained or written.
 """
 
-import ast
 import pathlib
 import sys
 
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> None:
     try:
         config = _CONFIG.value.to_dict()
     except OSError as error:  # ml_collections loads the file when it is first used
-        raise BadInput(f"--config cannot be loaded (paths are relative to the current folder): {gist(error)}") from error
+        raise BadInput(f"--config cannot be loaded (paths are relative to the current folder): {terminal.gist(error)}") from error
     population = config.get("population") or {}
     devices = population.get("devices")
     x64 = population.get("dtype") == "float64"
@@ -62,30 +61,5 @@ def main(argv: list[str]) -> None:
     console.print(f"{where}, figures in {pictures}", soft_wrap=True, highlight=False)
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parses as absl does, with one sentence instead of a trace for flags that do not exist or do not fit."""
-    try:
-        if any(a.startswith("--config.") for a in argv) and not any(a.split("=")[0] == "--config" for a in argv):
-            raise BadInput("--config is missing; for example --config=configs/quickstart.py")
-        return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:
-        reason = f"config has no field {gist(error)}"
-    except (TypeError, ValueError, OSError, SyntaxError, ImportError, flags.Error) as error:
-        reason = gist(error)
-    print(f"error: {reason}", file=sys.stderr)
-    sys.exit(terminal.BAD_INPUT)
-
-
-def gist(error: Exception) -> str:
-    """What an error of ml_collections or absl says, in one line and without the trace it may quote."""
-    # str(KeyError) is the repr of its message, and ml_collections wraps one into another.
-    text = str(error)
-    while text[:1] in "\"'" and text[:1] == text[-1:] and len(text) > 2 and "\\n" in text:
-        text = ast.literal_eval(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    quotes_a_trace = any("Traceback" in line or "Attempted" in line for line in lines)
-    return lines[-1] if quotes_a_trace else " ".join(lines)
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=terminal.parse)

@@ -245,7 +245,7 @@ def test_segments_take_about_the_time_wanted():
     assert train.next_steps(100, 2 * train._SEGMENT_SECONDS) == 50
     assert train.next_steps(1, 1000.0) == 1
     assert train.next_steps(16, 1e-6) == 64
-    assert train.next_steps(400, 0.1) == train._MOST_STEPS
+    assert train.next_steps(400, 0.1) == train.MOST_STEPS
 
 
 def test_learning_rate_schedules():

@@ -53,9 +53,9 @@ class Model:
     The distributions hold arrays, never modules, so they may be used outside the call that made them.
 
     Attributes:
-      encoder: Maps images (batch, height, width) in [0, 1] to a distribution over z.
-      decoder: Maps z (batch, latent) to a distribution over images.
-      marginal: Maps the encoder, as a function of images, to a distribution over z.
+      encoder: Maps examples, such as images (batch, height, width) in [0, 1], to a distribution over z.
+      decoder: Maps z (batch, latent) to a distribution over examples.
+      marginal: Maps the encoder, as a function of examples, to a distribution over z.
     """
 
     encoder: nn.Module
@@ -63,7 +63,7 @@ class Model:
     marginal: nn.Module
 
     def init(self, key: Array, x: Array) -> Params:
-        """Draws parameters {"encoder": ..., "decoder": ..., "marginal": ...} for images like `x`."""
+        """Draws parameters {"encoder": ..., "decoder": ..., "marginal": ...} for examples like `x`."""
         of_encoder, of_decoder, of_marginal, of_z = jax.random.split(key, 4)
         encoder = self.encoder.init(of_encoder, x)
         e = self.encoder.apply(encoder, x)
@@ -84,7 +84,7 @@ class Model:
         """m(z); of `x` only the shape and dtype are used."""
         return self.marginal.apply({"params": params["marginal"]}, functools.partial(self.encode, params), x)
 
-    def terms(self, params: Params, x: Float[Array, "batch height width"], key: Array) -> Terms:
+    def terms(self, params: Params, x: Float[Array, "batch ..."], key: Array) -> Terms:
         """Rate and distortion of each example, with one draw of z (Alemi et al. 2018, section 2).
 
         The rate is the closed form where there is one, see `rate_estimator`.

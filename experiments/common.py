@@ -1,0 +1,70 @@
+"""What the experiments share: their flags, and the frame of a run from bad input to the last line."""
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.console import Console
+
+from rd_elbo import host, records
+from rd_elbo.data.larochelle import cache_folder
+from rd_elbo.errors import BadInput
+from scripts import console as terminal
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to do, if not the experiment's own file in configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a different run in workdir.")
+_REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from the tables in workdir.")
+
+# Does the work and writes tables: given the configuration, the run directory, and who to tell how far it is and what it does.
+Work = Callable[[dict[str, Any], pathlib.Path, Callable[[float, str], None]], dict[str, float]]
+
+
+def main(
+    name: str, check: Callable[[dict[str, Any]], None], work: Work, report: Callable[..., Any], draw: Callable[..., Any]
+) -> None:
+    """Runs an experiment from the command line.
+
+    Args:
+      name: Of the experiment; its configuration is configs/<name>.py.
+      check: Raises `BadInput` if the configuration cannot be done.
+      work: Fills the run directory with tables; returns seconds by what they were spent on.
+      report: Prints, on a console, the numbers of a run directory beside the paper's.
+      draw: Draws the figures of a run directory from its tables and returns their paths.
+    """
+
+    @terminal.guarded
+    def go(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
+        if _WORKDIR.value is None:
+            raise BadInput(f"--workdir is missing; for example --workdir=runs/{name}")
+        logging.set_verbosity(logging.ERROR)
+        workdir, console = pathlib.Path(_WORKDIR.value), Console()
+        if not _REDRAW.value:
+            config = _CONFIG.value.to_dict()
+            check(config)
+            host.configure(config["population"]["devices"], cache_folder() / "xla", x64=config["population"]["dtype"] == "float64")
+            records.open_run(workdir, config, _OVERWRITE.value)
+            began = time.perf_counter()
+            with terminal.ticker(console) as tell:
+                seconds = work(config, workdir, tell)
+                tell(1.0, "done")
+            seconds["total"] = time.perf_counter() - began
+            about = {"name": name, "origin": "exact", "sha256": None}
+            records.write_json(workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
+        report(console, workdir)
+        drawn = ", ".join(str(path) for path in draw(workdir) if path.suffix == ".png")
+        console.print(f"tables in {workdir}, figures in {drawn}", soft_wrap=True, highlight=False)
+
+    def parse(argv: list[str]) -> list[str]:
+        own = [] if any(a.split("=")[0] in ("--config", "-config") for a in argv) else [f"--config={ROOT / 'configs' / name}.py"]
+        return terminal.parse([argv[0], *own, *argv[1:]])
+
+    app.run(go, flags_parser=parse)

@@ -1,0 +1,303 @@
+"""The toy model (Alemi et al. 2018, section 4): optimum, ELBO and target rate side by side, over many initialisations.
+
+    python -m experiments.toy --workdir=runs/toy
+
+Writes points.csv (a row per trained model), optimum.csv (the hand-built model), models.npz (the tables that Figure 2 shows),
+phase_diagram.csv (the curves of Figure 1), summary.json and figures/.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments import common, toy_figures
+from rd_elbo import population, records, train
+from rd_elbo.errors import BadInput, choice, number, whole
+from rd_elbo.exact import alternating, discrete, toy
+from rd_elbo.exact.blahut_arimoto import blahut_arimoto
+
+Config = dict[str, Any]
+Tell = Callable[[float, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One model to train.
+
+    Attributes:
+      study: What it is part of.
+      objective: "beta" or "target_rate"; its numbers follow.
+      initial_scale: See `toy.Toy`.
+    """
+
+    study: str
+    objective: str
+    beta: float
+    target_rate: float
+    target_weight: float
+    initial_scale: float
+    learning_rate: float
+    seed: int
+    annealing: float = 0.0
+
+
+def runs(config: Config) -> list[Run]:
+    """Every model of the experiment; those of one objective are trained as one population."""
+
+    def make(study: str, seeds: int, beta: float | None, target: float, scale: float, weight: float, rate: float) -> Iterator[Run]:
+        objective = "target_rate" if beta is None else "beta"
+        for seed in range(seeds):
+            yield Run(study, objective, 1.0 if beta is None else beta, target, weight, scale, rate, seed)
+
+    n, scale, wide = config["initialisations"], config["initial_scale"], config["wide_scale"]
+    target, weight = config["target_rate"], config["target_weight"]
+    slow, fast, few = config["elbo_learning_rate"], config["learning_rate"], config["curve_initialisations"]
+    rows = [*make("elbo", n, 1.0, 0.0, scale, weight, slow), *make("elbo_wide", config["wide"], 1.0, 0.0, wide, weight, slow)]
+    for beta in config["betas"]:
+        rows += make("beta_curve", few, beta, 0.0, scale, weight, fast)
+    rows += make("target", n, None, target, scale, weight, fast)
+    rows += make("target_wide", config["wide"], None, target, wide, weight, fast)
+    rows += make("target_printed", config["printed_weight"], None, target, scale, 1.0, fast)
+    for rate in config["target_rates"]:
+        rows += make("target_curve", few, None, rate, scale, weight, fast)
+    return rows
+
+
+def check(config: Config) -> None:
+    """Raises `BadInput` for a configuration that cannot be done."""
+    codes = whole("codes", config["codes"], 2)
+    for field in ("initialisations", "printed_weight", "wide", "curve_initialisations", "steps"):
+        whole(field, config[field])
+    for field in ("initial_scale", "wide_scale"):
+        number(field, config[field])
+    for field in ("target_weight", "elbo_learning_rate", "learning_rate", "adam_b2"):
+        number(field, config[field], above=True)
+    if config["adam_b2"] >= 1:
+        raise BadInput(f"adam_b2={config['adam_b2']!r} must be below 1")
+    choice("schedule", config["schedule"], population.SCHEDULES)
+    choice("population.dtype", config["population"]["dtype"], ("float64",))
+    for field in ("devices", "lanes"):
+        if config["population"][field] is not None:
+            whole(f"population.{field}", config["population"][field])
+    for field in ("betas", "target_rates"):
+        if isinstance(config[field], str) or not config[field]:
+            raise BadInput(f"{field}={config[field]!r} must hold at least one number")
+    for beta in config["betas"]:
+        number("betas", beta)
+    for rate in (config["target_rate"], *config["target_rates"]):
+        toy.check_target(rate, codes)
+
+
+def work(config: Config, workdir: pathlib.Path, tell: Tell) -> dict[str, float]:
+    """Trains everything and writes the tables."""
+    everything = runs(config)
+    by_objective = {name: [run for run in everything if run.objective == name] for name in ("beta", "target_rate")}
+    seconds = {"training": 0.0, "compiling": 0.0}
+    points: list[dict[str, Any]] = []
+    models: dict[str, discrete.Tables] = {"optimum": toy.optimum()}
+    done = 0
+    for name, population_runs in by_objective.items():
+
+        def listen(p: train.Progress, done: int = done, name: str = name) -> None:
+            share = (done + p.members * p.steps / p.total_steps) / len(everything)
+            tell(0.97 * share, f"{p.members} models by {name.replace('_', ' ')}: step {p.steps}/{p.total_steps}")
+
+        fitted = train_population(population_runs, config, listen)
+        seconds["training"] += fitted.seconds
+        seconds["compiling"] += fitted.compile_seconds
+        model = toy.Toy(config["codes"])
+        tables = jax.vmap(lambda params, model=model: model.tables(params, toy.source()))(fitted.params)
+        points += rows_of(population_runs, fitted, tables)
+        first = next(i for i, run in enumerate(population_runs) if run.study in ("elbo", "target"))
+        models[population_runs[first].study] = jax.tree.map(lambda table, i=first: table[i], tables)
+        done += len(population_runs)
+    began = time.perf_counter()
+    tell(0.97, "phase diagram by Blahut-Arimoto")
+    records.write_table(workdir / "phase_diagram.csv", ("curve", "beta", "rate", "distortion", "gap"), phase_diagram())
+    seconds["phase_diagram"] = time.perf_counter() - began
+    hand_built = [{"study": "optimum", **functionals(models["optimum"])}]
+    records.write_table(workdir / "optimum.csv", tuple(hand_built[0]), hand_built)
+    records.write_arrays(
+        workdir / "models.npz", {f"{name}/{key}": np.asarray(v) for name, t in models.items() for key, v in t._asdict().items()}
+    )
+    records.write_json(workdir / "summary.json", summary(points, config))
+    records.write_table(workdir / "points.csv", tuple(points[0]), points)
+    return seconds
+
+
+def train_population(members: list[Run], config: Config, listen: train.Listener | None = None) -> train.Fitted:
+    """Trains models of one objective together, on the single example p*: see `toy.Toy`."""
+    program = population.Program(
+        toy.Toy(config["codes"]),
+        members[0].objective,
+        batch_size=1,
+        schedule=config["schedule"],
+        adam_b2=config["adam_b2"],
+        dtype=config["population"]["dtype"],
+        segment_steps=train.MOST_STEPS,
+        lanes=config["population"]["lanes"],
+    )
+    models = [toy.Toy(config["codes"], run.initial_scale) for run in members]
+    hypers = population.Hypers.of(members, program.dtype)
+    steps, devices = config["steps"], config["population"]["devices"]
+    return train.fit(program, models, hypers, toy.source()[None], steps, devices=devices, every=steps, listener=listen)
+
+
+@jax.jit
+def _functionals(t: discrete.Tables) -> dict[str, jax.Array]:
+    rate, distortion = discrete.rate(t), discrete.distortion(t)
+    codes = toy.codes_and_bit(jnp.log(toy.labelled_source()), t.encoder)
+    return {
+        "rate": rate,
+        "distortion": distortion,
+        "elbo": -(rate + distortion),
+        "excess": rate + distortion - discrete.entropy(t.source),
+        "encoder_information": discrete.encoder_information(t),
+        "marginal_gap": discrete.marginal_gap(t),
+        "decoder_gap": discrete.decoder_gap(t),
+        "generative_lower": discrete.generative_lower(t),
+        "generative_information": discrete.generative_information(t),
+        "generative_upper": discrete.generative_upper(t, t.source),
+        "code_information": codes.information,
+        "larger_cluster": codes.larger_mass,
+    }
+
+
+def functionals(t: discrete.Tables) -> dict[str, float]:
+    """Everything points.csv says of one model; nats, but for `larger_cluster`, a probability."""
+    return {name: float(value) for name, value in _functionals(t).items()}
+
+
+def rows_of(members: list[Run], fitted: train.Fitted, tables: discrete.Tables) -> list[dict[str, Any]]:
+    """Rows of points.csv."""
+    values = {name: np.asarray(column) for name, column in jax.jit(jax.vmap(_functionals))(tables).items()}
+    return [
+        {
+            **dataclasses.asdict(run),
+            "steps": int(fitted.steps[i]),
+            **{name: float(column[i]) for name, column in values.items()},
+            "status": "ok" if fitted.finite[i] else "diverged",
+        }
+        for i, run in enumerate(members)
+    ]
+
+
+def phase_diagram() -> list[dict[str, Any]]:
+    """The curves of the paper's Figure 1, computed for the toy's source and a decoder of thirty bumps.
+
+    The frontier is the least D + beta R of that decoder over all encoders and marginals. A worse decoder, half of it noise, lies
+    above; a worse marginal, uniform and held fixed, lies to the right.
+    """
+    p, betas = toy.source(), np.geomspace(0.03, 30, 61)
+    k = np.arange(toy.SYMBOLS)
+    bumps = np.exp(-0.5 * ((k[None] - k[:, None]) / 1.0) ** 2)
+    decoder = bumps / bumps.sum(1, keepdims=True)
+    rows = []
+    for name, d in (("frontier", decoder), ("worse decoder", 0.5 * decoder + 0.5 / toy.SYMBOLS)):
+        curve = blahut_arimoto(p, -np.log(d.T), betas)
+        rows += [
+            {"curve": name, "beta": float(b), "rate": float(r), "distortion": float(cost), "gap": float(gap)}
+            for b, r, cost, gap in zip(curve.beta, curve.rate, curve.distortion, curve.gap, strict=True)
+        ]
+    uniform = np.full(toy.SYMBOLS, 1 / toy.SYMBOLS)
+    start = discrete.tables(p, np.tile(uniform, (toy.SYMBOLS, 1)), decoder, uniform)
+    for beta in betas:
+        t = start._replace(encoder=alternating.encoder_step(start.marginal, start.decoder, float(beta)))
+        rate, distortion = float(discrete.rate(t)), float(discrete.distortion(t))
+        rows.append({"curve": "worse marginal", "beta": float(beta), "rate": rate, "distortion": distortion, "gap": 0.0})
+    return rows
+
+
+def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
+    """The numbers of the claim; fractions are of all initialisations, and one that diverged counts as failed."""
+
+    def column(study: str, name: str) -> np.ndarray:
+        return np.asarray([row[name] if row["status"] == "ok" else np.nan for row in points if row["study"] == study])
+
+    def part(holds: np.ndarray) -> float:
+        return float(np.mean(holds))
+
+    p = toy.source()
+    wanted = config["target_rate"]
+    result: dict[str, Any] = {
+        "entropy": float(-(p * np.log(p)).sum()),
+        "initialisations": config["initialisations"],
+        "elbo_collapsed_fraction": part(column("elbo", "rate") <= 0.005),
+        "elbo_gap_fraction": part(column("elbo", "excess") <= 0.001),
+        "target_rate_fraction": part(np.abs(column("target", "rate") - wanted) <= 0.001),
+        "target_gap_fraction": part(column("target", "excess") <= 0.005),
+        "elbo_wide_collapsed_fraction": part(column("elbo_wide", "rate") <= 0.005),
+        "elbo_wide_gap_fraction": part(column("elbo_wide", "excess") <= 0.001),
+        "target_wide_rate_fraction": part(np.abs(column("target_wide", "rate") - wanted) <= 0.001),
+        "target_wide_gap_fraction": part(column("target_wide", "excess") <= 0.005),
+        "target_printed_rate_fraction": part(np.abs(column("target_printed", "rate") - wanted) <= 0.001),
+        "diverged": sum(row["status"] != "ok" for row in points),
+    }
+    quantiles = {"min": 0.0, "q01": 0.01, "median": 0.5, "q99": 0.99, "max": 1.0}
+    for study in dict.fromkeys(row["study"] for row in points):
+        if not study.endswith("curve"):
+            names = ("rate", "excess", "code_information", "larger_cluster")
+            result[study] = {name: {q: _quantile(column(study, name), at) for q, at in quantiles.items()} for name in names}
+    return result
+
+
+# What the paper reports, where it gives a number (section 4 and Figure 2).
+_PAPER = {"optimum": {"rate": "0.5"}, "elbo": {"rate": "0.0002"}, "target": {"rate": "0.4999"}}
+
+
+def report(console: Console, workdir: pathlib.Path) -> None:
+    """Prints the numbers of a run directory beside the paper's."""
+    totals, points = records.read_json(workdir / "summary.json"), records.read_table(workdir / "points.csv")
+    firsts = {study: next(row for row in points if row["study"] == study) for study in ("elbo", "target")}
+    shown = {"optimum": records.read_table(workdir / "optimum.csv")[0], **firsts}
+    titles = {"optimum": "hand-built optimum", "elbo": "ELBO, seed 0", "target": "target rate, seed 0"}
+    table = Table(title=f"the toy model, nats; H = {totals['entropy']:.4f}", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("", "R", "paper's R", "D", "R + D - H", "I(z; z*)", "larger cluster"):
+        table.add_column(name, justify="left" if not name else "right")
+    for study, row in shown.items():
+        numbers = (row["distortion"], row["excess"], row["code_information"], row["larger_cluster"])
+        table.add_row(titles[study], f"{row['rate']:.4f}", _PAPER[study]["rate"], *(f"{number:.4f}" for number in numbers))
+    console.print(table)
+    n, config = totals["initialisations"], records.read_json(workdir / "config.json")
+    wide = f"{config['wide']} of them from scale {config['wide_scale']:g}"
+    lines = [
+        ("ELBO, R <= 0.005", "elbo_collapsed_fraction", n),
+        ("ELBO, R + D <= H + 0.001", "elbo_gap_fraction", n),
+        (f"target, |R - {config['target_rate']:g}| <= 0.001", "target_rate_fraction", n),
+        ("target, R + D <= H + 0.005", "target_gap_fraction", n),
+        (f"ELBO, {wide}: R <= 0.005", "elbo_wide_collapsed_fraction", config["wide"]),
+        (f"target, {wide}: R + D <= H + 0.005", "target_wide_gap_fraction", config["wide"]),
+        (
+            f"target, weight 1 as printed: |R - {config['target_rate']:g}| <= 0.001",
+            "target_printed_rate_fraction",
+            config["printed_weight"],
+        ),
+    ]
+    table = Table(title="parts of all initialisations (the paper: dozens, alike)", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    table.add_column("part", justify="right")
+    table.add_column("initialisations", justify="right")
+    for title, name, count in lines:
+        table.add_row(title, f"{100 * totals[name]:.1f} %", str(count))
+    console.print(table)
+    printed = totals["target_printed"]["rate"]
+    if printed["min"] is not None:
+        console.print(f"with weight 1 the rates end anywhere from {printed['min']:.3f} to {printed['max']:.3f}", highlight=False)
+
+
+def _quantile(values: np.ndarray, at: float) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, at)) if len(finite) else None
+
+
+if __name__ == "__main__":
+    common.main("toy", check, work, report, toy_figures.draw_all)

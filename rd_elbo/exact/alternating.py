@@ -1,0 +1,101 @@
+"""Coordinate descent on D + beta R over encoder, decoder and marginal: each step puts one of them at its exact optimum.
+
+At beta = 1 this is expectation maximisation: the encoder's step is the exact posterior (E), the decoder's and the marginal's are
+the weighted maximum-likelihood fits (M), and the objective is the negative ELBO. With the decoder held fixed it is the algorithm of
+Blahut and Arimoto for the distortion -log d(x|z). The objective never rises, whatever beta.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from rd_elbo.errors import BadInput, number, whole
+from rd_elbo.exact import discrete
+from rd_elbo.exact.discrete import OverX, OverZ, Tables, XGivenZ, ZGivenX
+
+# From log p*(x) and log e(z|x) to the log d(x|z) of a family that makes the distortion least.
+DecoderFit = Callable[[Any, Any], Any]
+PARTS = ("encoder", "decoder", "marginal")
+
+
+def encoder_step(marginal: OverZ, decoder: XGivenZ, beta: Float[Array, ""] | float) -> ZGivenX:
+    """The encoder that makes D + beta R least: e(z|x) in proportion to m(z) d(x|z)^(1/beta).
+
+    At beta = 1 it is the posterior p_d(z|x). A symbol that no code can emit has infinite distortion under any encoder; it gets m.
+    """
+    logits = marginal[None] + decoder.T / beta
+    possible = (logits > -jnp.inf).any(axis=1, keepdims=True)
+    return jnp.where(possible, jax.nn.log_softmax(jnp.where(possible, logits, 0.0), axis=1), marginal[None])
+
+
+def bernoulli_products(bits: Float[np.ndarray, "x bits"]) -> DecoderFit:
+    """The fit of decoders that are products of Bernoullis, d(x|z) = prod_i mu_zi^x_i (1 - mu_zi)^(1 - x_i).
+
+    Args:
+      bits: The bits of every symbol, zeros and ones. All 2^n combinations make d a distribution; EM is then that of a mixture of
+        Bernoulli products (latent class analysis).
+    """
+
+    def fit(source: OverX, encoder: ZGivenX) -> XGivenZ:
+        members = jnp.exp(discrete.posterior(source, encoder))
+        on = members @ jnp.asarray(bits, members.dtype)
+        one, zero = (_log(jnp.clip(p, 0.0, 1.0)) for p in (on, 1 - on))
+        return jnp.where(bits[None] == 1, one[:, None], zero[:, None]).sum(-1)
+
+    return fit
+
+
+def _log(p: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
+
+
+def minimise(
+    start: Tables,
+    beta: float,
+    steps: int,
+    parts: tuple[str, ...] = PARTS,
+    decoder_fit: DecoderFit = discrete.posterior,
+) -> tuple[Tables, Float[Array, " steps"]]:
+    """Improves the given parts in turn, encoder first.
+
+    Args:
+      start: Where to begin. A code of zero probability stays unused, and an encoder, decoder and marginal that ignore z are a
+        stationary point, so a start should be random.
+      beta: Weight of the rate, above 0.
+      steps: Rounds over the parts.
+      parts: Which of "encoder", "decoder" and "marginal" to improve; the others stay as they are.
+      decoder_fit: Where the decoder comes from; by default the unrestricted best one, p_e(x|z).
+
+    Returns:
+      The tables and D + beta R after each round, which never rises.
+
+    Raises:
+      BadInput: If `beta` or `steps` is out of range or a part does not exist.
+    """
+    beta, steps = number("beta", beta, above=True), whole("steps", steps)
+    for part in parts:
+        if part not in PARTS:
+            raise BadInput(f"part {part!r} does not exist; there are {', '.join(PARTS)}")
+    return _minimise(start, beta, steps, tuple(parts), decoder_fit)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _minimise(
+    start: Tables, beta: Any, steps: int, parts: tuple[str, ...], decoder_fit: DecoderFit
+) -> tuple[Tables, Float[Array, " steps"]]:
+    def round_(t: Tables, _: None) -> tuple[Tables, Array]:
+        if "encoder" in parts:
+            t = t._replace(encoder=encoder_step(t.marginal, t.decoder, beta))
+        if "decoder" in parts:
+            t = t._replace(decoder=decoder_fit(t.source, t.encoder))
+        if "marginal" in parts:
+            t = t._replace(marginal=discrete.aggregate(t.source, t.encoder))
+        return t, discrete.distortion(t) + beta * discrete.rate(t)
+
+    return lax.scan(round_, start, None, steps)

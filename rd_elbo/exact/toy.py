@@ -1,0 +1,160 @@
+"""The toy model of Alemi et al. 2018 (section 4 and the appendix on it): everything about it is a sum over two tables.
+
+A hidden bit z* is 0 or 1 with probability 0.7 and 0.3; given it, x is a Gaussian that falls into one of 30 bins, so that x carries
+0.5 nats about z*. Encoder, decoder and marginal are categorical,
+
+    e(z_i|x_j) = softmax_i[-(w_i x_j - b_i)^2],    d(x_j|z_i) = softmax_j[-(v_j z_i - c_j)^2],    m(z_i) = softmax_i[l_i].
+
+The paper prints the exponents with the other sign and the parameters indexed by what is conditioned on. Then every d(.|z) is one
+bump, the model cannot ignore z, and the ELBO does not collapse; with parameters that belong to the output it does what the paper
+shows.
+"""
+
+import dataclasses
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from rd_elbo.errors import BadInput, number, whole
+from rd_elbo.exact import discrete
+from rd_elbo.exact.discrete import Tables
+from rd_elbo.models.base import Params, Terms
+from rd_elbo.models.layout import members_last
+
+SYMBOLS = 30
+# Read off the paper's Figure 2: P(z*), and mean and standard deviation of x given z*, in bins.
+CLASSES = (0.7, 0.3)
+MEANS, DEVIATIONS = (9.83, 19.10), (2.273, 3.359)
+
+
+def labelled_source() -> np.ndarray:
+    """(2, 30) probabilities p(z*, x); bin k is [k - 1/2, k + 1/2], and what falls outside of all bins is left out."""
+    edges = np.arange(SYMBOLS + 1) - 0.5
+    rows = []
+    for weight, mean, deviation in zip(CLASSES, MEANS, DEVIATIONS, strict=True):
+        mass = np.diff([NormalDist(mean, deviation).cdf(edge) for edge in edges])
+        rows.append(weight * mass / mass.sum())
+    return np.stack(rows)
+
+
+def source() -> np.ndarray:
+    """(30,) probabilities p*(x)."""
+    return labelled_source().sum(0)
+
+
+def optimum() -> Tables:
+    """The hand-built model with two codes: e(z|x) = p(z*|x), d(x|z) = p(x|z*), m = (0.7, 0.3) (Alemi et al. 2018, Figure 2a).
+
+    It lies on the diagonal D = H - R, at R = I(x; z*).
+    """
+    joint = labelled_source()
+    given_bit = joint / joint.sum(1, keepdims=True)
+    return discrete.tables(joint.sum(0), (joint / joint.sum(0)).T, given_bit, joint.sum(1))
+
+
+def check_target(rate: float, codes: int) -> float:
+    """`rate`, if so many codes can carry it.
+
+    Raises:
+      BadInput: If it is negative or above log(codes).
+    """
+    rate = number("target_rate", rate)
+    if rate > np.log(codes):
+        raise BadInput(
+            f"target_rate={rate!r} must be at most log {codes} = {np.log(codes):.4g} nats, all that {codes} codes can carry"
+        )
+    return rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """The toy model as the trainer wants it (`models.base.Trainable`).
+
+    An example is a distribution over the 30 symbols, and its rate and distortion are their exact means under it. So training on the
+    single example p* is training on infinitely many data; a batch of one-hot rows is a batch of observed symbols.
+
+    Attributes:
+      codes: Size of the code's alphabet.
+      initial_scale: Standard deviation of the initial w, b, v and c; the marginal starts uniform.
+    """
+
+    codes: int = 30
+    initial_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codes", whole("codes", self.codes, 2))
+        object.__setattr__(self, "initial_scale", number("initial_scale", self.initial_scale))
+
+    def init(self, key: Array, x: Float[Array, "batch symbols"]) -> Params:
+        """60 numbers of the encoder, 60 of the decoder and 30 of the marginal, with 30 codes."""
+        w, b, v, c = (
+            self.initial_scale * jax.random.normal(k, (n,), x.dtype)
+            for k, n in zip(jax.random.split(key, 4), (self.codes, self.codes, x.shape[-1], x.shape[-1]), strict=True)
+        )
+        return {"encoder": {"w": w, "b": b}, "decoder": {"v": v, "c": c}, "marginal": {"l": jnp.zeros(self.codes, x.dtype)}}
+
+    def terms(self, params: Params, x: Float[Array, "batch symbols"], key: Array) -> Terms:
+        """Exact rate and distortion of each distribution in `x`; the code is p_e(z) under it."""
+        del key
+        return Terms(*_terms(*_leaves(params), x))
+
+    def rate_estimator(self, params: Params, x: Any) -> str:
+        """The rate is a closed form."""
+        return "closed_form"
+
+    def tables(self, params: Params, p: Float[Array | np.ndarray, " symbols"]) -> Tables:
+        """The model as tables, for a source of probabilities `p`."""
+        e, d, m = _log_tables(*(leaf[..., None] for leaf in _leaves(params)))
+        return Tables(jnp.log(p), e[..., 0].T, d[..., 0], m[..., 0])
+
+
+def _leaves(params: Params) -> tuple[Array, ...]:
+    encoder, decoder = params["encoder"], params["decoder"]
+    return encoder["w"], encoder["b"], decoder["v"], decoder["c"], params["marginal"]["l"]
+
+
+def _positions(count: int) -> np.ndarray:
+    """Where the symbols, or the codes, lie: evenly in (-1, 1)."""
+    return (np.arange(count) - (count - 1) / 2) / (count / 2)
+
+
+def _log_tables(w: Array, b: Array, v: Array, c: Array, logits: Array) -> tuple[Array, Array, Array]:
+    """log e(z|x) and log d(x|z), both as (z, x, members), and log m(z) as (z, members)."""
+    x = jnp.asarray(_positions(len(v)), v.dtype)[None, :, None]
+    z = jnp.asarray(_positions(len(w)), w.dtype)[:, None, None]
+    log_e = jax.nn.log_softmax(-((w[:, None] * x - b[:, None]) ** 2), axis=0)
+    log_d = jax.nn.log_softmax(-((v[None] * z - c[None]) ** 2), axis=1)
+    return log_e, log_d, jax.nn.log_softmax(logits, axis=0)
+
+
+@members_last
+def _terms(w: Array, b: Array, v: Array, c: Array, logits: Array, p: Array) -> tuple[Array, Array, Array]:
+    """Rate and distortion (batch, members) and p_e(z) (batch, z, members) of sources p (batch, x, members)."""
+    log_e, log_d, log_m = _log_tables(w, b, v, c, logits)
+    e = jnp.exp(log_e)
+    rate, distortion = (e * (log_e - log_m[:, None])).sum(0), -(e * log_d).sum(0)
+    return (p * rate).sum(1), (p * distortion).sum(1), (p[:, None] * e).sum(2)
+
+
+class Codes(NamedTuple):
+    """What codes have to do with the hidden bit.
+
+    Attributes:
+      information: I(z; z*), nats.
+      larger_mass: p_e of the larger of the two clusters into which codes fall by the bit they are more probable under.
+    """
+
+    information: Any
+    larger_mass: Any
+
+
+def codes_and_bit(log_labelled: Float[Array, "2 x"], encoder: Float[Array, "x z"]) -> Codes:
+    """Compares a code with the hidden bit; `log_labelled` is log p(z*, x)."""
+    joint = jax.nn.logsumexp(log_labelled[:, :, None] + encoder[None], axis=1)
+    mass = jnp.exp(joint)
+    first = jnp.where(mass[0] >= mass[1], mass.sum(0), 0.0).sum()
+    return Codes(discrete.mutual_information(joint), jnp.maximum(first, 1 - first))
