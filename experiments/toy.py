@@ -7,6 +7,7 @@ phase_diagram.csv (the curves of Figure 1), summary.json and figures/.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +23,11 @@ from rich.table import Table
 from experiments import common, toy_figures
 from rd_elbo import population, records, train
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.exact import alternating, discrete, toy
+from rd_elbo.exact import discrete, toy
 from rd_elbo.exact.blahut_arimoto import blahut_arimoto
+
+# What the worse decoder and the worse marginal of Figure 1 waste.
+_WASTED = 0.4
 
 Config = dict[str, Any]
 Tell = Callable[[float, str], None]
@@ -44,19 +48,21 @@ class Run:
     beta: float
     target_rate: float
     target_weight: float
+    annealing: float
     initial_scale: float
     learning_rate: float
     seed: int
-    annealing: float = 0.0
 
 
 def runs(config: Config) -> list[Run]:
     """Every model of the experiment; those of one objective are trained as one population."""
 
-    def make(study: str, seeds: int, beta: float | None, target: float, scale: float, weight: float, rate: float) -> Iterator[Run]:
+    def make(
+        study: str, seeds: int, beta: float | None, target: float, scale: float, weight: float, rate: float, annealing: float = 0.0
+    ) -> Iterator[Run]:
         objective = "target_rate" if beta is None else "beta"
         for seed in range(seeds):
-            yield Run(study, objective, 1.0 if beta is None else beta, target, weight, scale, rate, seed)
+            yield Run(study, objective, 1.0 if beta is None else beta, target, weight, annealing, scale, rate, seed)
 
     n, scale, wide = config["initialisations"], config["initial_scale"], config["wide_scale"]
     target, weight = config["target_rate"], config["target_weight"]
@@ -67,8 +73,8 @@ def runs(config: Config) -> list[Run]:
     rows += make("target", n, None, target, scale, weight, fast)
     rows += make("target_wide", config["wide"], None, target, wide, weight, fast)
     rows += make("target_printed", config["printed_weight"], None, target, scale, 1.0, fast)
-    for rate in config["target_rates"]:
-        rows += make("target_curve", few, None, rate, scale, weight, fast)
+    for rate, annealing in itertools.product(config["target_rates"], config["curve_annealings"]):
+        rows += make("target_curve", few, None, rate, scale, weight, fast, annealing)
     return rows
 
 
@@ -88,11 +94,14 @@ def check(config: Config) -> None:
     for field in ("devices", "lanes"):
         if config["population"][field] is not None:
             whole(f"population.{field}", config["population"][field])
-    for field in ("betas", "target_rates"):
+    for field in ("betas", "target_rates", "curve_annealings"):
         if isinstance(config[field], str) or not config[field]:
             raise BadInput(f"{field}={config[field]!r} must hold at least one number")
     for beta in config["betas"]:
         number("betas", beta)
+    for annealing in config["curve_annealings"]:
+        if number("curve_annealings", annealing) > 1:
+            raise BadInput(f"curve_annealings={annealing!r} is a part of the training and must be at most 1")
     for rate in (config["target_rate"], *config["target_rates"]):
         toy.check_target(rate, codes)
 
@@ -192,29 +201,22 @@ def rows_of(members: list[Run], fitted: train.Fitted, tables: discrete.Tables) -
 
 
 def phase_diagram() -> list[dict[str, Any]]:
-    """The curves of the paper's Figure 1, computed for the toy's source and a decoder of thirty bumps.
+    """The curves of the paper's Figure 1, computed for the toy's source and a fixed decoder: bumps, and p* itself, to a tenth.
 
-    The frontier is the least D + beta R of that decoder over all encoders and marginals. A worse decoder, half of it noise, lies
-    above; a worse marginal, uniform and held fixed, lies to the right.
+    The frontier is the least D + beta R of that decoder over all encoders and marginals. A worse decoder gives a part of its
+    probability to symbols that never occur, a worse marginal to codes that are never used. The best encoder does not change by that,
+    and every point moves by -log(1 - part), up or to the right.
     """
-    p, betas = toy.source(), np.geomspace(0.03, 30, 61)
     k = np.arange(toy.SYMBOLS)
-    bumps = np.exp(-0.5 * ((k[None] - k[:, None]) / 1.0) ** 2)
-    decoder = bumps / bumps.sum(1, keepdims=True)
-    rows = []
-    for name, d in (("frontier", decoder), ("worse decoder", 0.5 * decoder + 0.5 / toy.SYMBOLS)):
-        curve = blahut_arimoto(p, -np.log(d.T), betas)
-        rows += [
-            {"curve": name, "beta": float(b), "rate": float(r), "distortion": float(cost), "gap": float(gap)}
-            for b, r, cost, gap in zip(curve.beta, curve.rate, curve.distortion, curve.gap, strict=True)
-        ]
-    uniform = np.full(toy.SYMBOLS, 1 / toy.SYMBOLS)
-    start = discrete.tables(p, np.tile(uniform, (toy.SYMBOLS, 1)), decoder, uniform)
-    for beta in betas:
-        t = start._replace(encoder=alternating.encoder_step(start.marginal, start.decoder, float(beta)))
-        rate, distortion = float(discrete.rate(t)), float(discrete.distortion(t))
-        rows.append({"curve": "worse marginal", "beta": float(beta), "rate": rate, "distortion": distortion, "gap": 0.0})
-    return rows
+    bumps = np.exp(-0.5 * (k[None] - k[:, None]) ** 2)
+    decoder = 0.9 * bumps / bumps.sum(1, keepdims=True) + 0.1 * toy.source()
+    c = blahut_arimoto(toy.source(), -np.log(decoder.T), np.geomspace(0.03, 30, 61))
+    shift = float(-np.log(1 - _WASTED))
+    return [
+        {"curve": name, "beta": float(b), "rate": float(r) + right, "distortion": float(d) + up, "gap": float(gap)}
+        for name, right, up in (("frontier", 0.0, 0.0), ("worse decoder", 0.0, shift), ("worse marginal", shift, 0.0))
+        for b, r, d, gap in zip(c.beta, c.rate, c.distortion, c.gap, strict=True)
+    ]
 
 
 def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
@@ -247,7 +249,20 @@ def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         if not study.endswith("curve"):
             names = ("rate", "excess", "code_information", "larger_cluster")
             result[study] = {name: {q: _quantile(column(study, name), at) for q, at in quantiles.items()} for name in names}
+    result["beta_curve"] = []
+    for beta in config["betas"]:
+        rows = [row for row in points if row["study"] == "beta_curve" and row["beta"] == beta and row["status"] == "ok"]
+        rates = np.asarray([row["rate"] for row in rows])
+        result["beta_curve"].append({"beta": beta, **{name: _quantile(rates, at) for name, at in quantiles.items()}})
+    result["target_curve"] = [best_at(points, rate) for rate in config["target_rates"]]
     return result
+
+
+def best_at(points: list[dict[str, Any]], target: float) -> dict[str, Any]:
+    """Of the runs to one target rate: how many there are, how many hit it within 0.001, and the least R + D - H of these."""
+    rows = [row for row in points if row["study"] == "target_curve" and row["target_rate"] == target]
+    excess = [row["excess"] for row in rows if row["status"] == "ok" and abs(row["rate"] - target) <= 0.001]
+    return {"target_rate": target, "runs": len(rows), "hits": len(excess), "least_excess": min(excess, default=None)}
 
 
 # What the paper reports, where it gives a number (section 4 and Figure 2).
@@ -291,7 +306,16 @@ def report(console: Console, workdir: pathlib.Path) -> None:
     console.print(table)
     printed = totals["target_printed"]["rate"]
     if printed["min"] is not None:
-        console.print(f"with weight 1 the rates end anywhere from {printed['min']:.3f} to {printed['max']:.3f}", highlight=False)
+        line = (
+            f"With weight 1 the loss is R + D - {config['target_rate']:g} wherever R is above the target, so a run stops anywhere:"
+        )
+        console.print(f"{line} at R from {printed['min']:.3f} to {printed['max']:.3f}.", highlight=False)
+    ends = [row["max"] for row in totals["beta_curve"] if row["beta"] > 1 and row["max"] is not None]
+    starts = [row["min"] for row in totals["beta_curve"] if row["beta"] < 1 and row["min"] is not None]
+    if ends and starts:
+        console.print(f"By beta: R <= {max(ends):.4f} above 1, R >= {min(starts):.4f} below 1.", highlight=False)
+    hit = [f"{row['target_rate']:g}: {row['least_excess']:.4f}" for row in totals["target_curve"] if row["hits"]]
+    console.print(f"By target rate, best R + D - H: {', '.join(hit) or 'no run hit its target'}.", highlight=False)
 
 
 def _quantile(values: np.ndarray, at: float) -> float | None:

@@ -1,5 +1,6 @@
 """Figures of the toy experiment, drawn from the tables of its run directory."""
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -60,9 +61,9 @@ def figure1(phases: Sequence[Row], shown: dict[str, Row], entropy: float) -> Fig
         axes.fill([0, 0, entropy, right, right], [top, entropy, 0, 0, top], color="0.93", zorder=0)
         _boundary(axes, entropy, top, right)
         styles = {
-            "frontier": (_BLUE, "-", "a decoder of thirty bumps"),
-            "worse decoder": (_ORANGE, "--", "worse decoder: half noise"),
-            "worse marginal": (_GREEN, "-.", "worse marginal: held uniform"),
+            "frontier": (_BLUE, "-", "frontier of a given decoder"),
+            "worse decoder": (_ORANGE, "--", "worse decoder"),
+            "worse marginal": (_GREEN, "-.", "worse marginal"),
         }
         for name, (colour, dash, label) in styles.items():
             rows = [row for row in phases if row["curve"] == name]
@@ -127,8 +128,8 @@ def figure2(models: dict[str, discrete.Tables], shown: dict[str, Row]) -> Figure
             _image(figure, column[4], np.exp(discrete.reconstruction(t)), "$x'$", "$x$")
         for axes, label in zip(grid[:, 0], ("$p^*, g, d$", "$m(z), e(z)$", "$e(z|x)$", "$d(x|z)$", "$p(x'|x)$"), strict=True):
             axes.set_ylabel(f"{label}\n{axes.get_ylabel()}" if axes.get_ylabel() else label)
-        for row_axes in grid[:2]:
-            row_axes[0].legend(fontsize=6.5, loc="upper right", handlelength=1.2)
+        grid[0, 0].legend(fontsize=6.5, loc="upper right", handlelength=1.2)
+        grid[1, 1].legend(fontsize=6.5, loc="upper right", handlelength=1.2)
     return figure
 
 
@@ -149,7 +150,10 @@ def curve(points: Sequence[Row], entropy: float) -> Figure:
         target, rate_t, distortion_t = _of(points, "target_curve", "target_rate", "rate", "distortion")
         _boundary(plane, entropy, 1.12 * entropy, 1.12 * entropy, r"$D = \max(0, H - R)$")
         plane.plot(rate, distortion, "o", ms=4, mfc="none", mec=_BLUE, mew=0.8, label=r"by $\beta$", zorder=3, clip_on=False)
-        plane.plot(rate_t, distortion_t, "D", ms=3, color=_ORANGE, label="by target rate", zorder=4, clip_on=False)
+        plane.plot(rate_t, distortion_t, "D", ms=3, mfc="none", mec=_ORANGE, mew=0.6, alpha=0.5, label="by target rate", zorder=3)
+        best = [row for row in map(functools.partial(_best, points), np.unique(target)) if row]
+        corner = [row["rate"] for row in best], [row["distortion"] for row in best]
+        plane.plot(*corner, "D", ms=4, color=_ORANGE, label="the best at each target", zorder=4, clip_on=False)
         plane.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)", xlim=(0, 1.12 * entropy), ylim=(0, 1.12 * entropy))
         plane.legend(fontsize=7.5)
         dial.axvline(1, color="0.8", lw=0.8)
@@ -161,10 +165,17 @@ def curve(points: Sequence[Row], entropy: float) -> Figure:
         dial.xaxis.set_minor_formatter(plt.NullFormatter())
         dial.set_title(r"$\beta$: all or nothing", fontsize=9)
         aim.plot([0, entropy], [0, entropy], color="0.8", lw=0.8)
-        aim.plot(target, rate_t, "D", ms=3, color=_ORANGE)
+        aim.plot(target, rate_t, "D", ms=3, mfc="none", mec=_ORANGE, mew=0.6, alpha=0.5)
+        aim.plot([row["target_rate"] for row in best], corner[0], "D", ms=4, color=_ORANGE)
         aim.set(xlabel=r"target rate $\sigma$ (nats)", ylabel="rate $R$ it ends at (nats)", ylim=(-0.05, 1.08 * entropy))
         aim.set_title("target rate: any point", fontsize=9)
     return figure
+
+
+def _best(points: Sequence[Row], target: float) -> Row | None:
+    """Of the runs that hit a target rate, the one of least D."""
+    rows = [r for r in points if r["study"] == "target_curve" and r["target_rate"] == target and abs(r["rate"] - target) <= 0.001]
+    return min(rows, key=lambda row: row["excess"], default=None)
 
 
 def initialisations(points: Sequence[Row], config: dict[str, Any]) -> Figure:

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float
 from rd_elbo.errors import BadInput, number, whole
 from rd_elbo.exact import alternating, discrete
 
-
 # Each divides the distance from the optimum by about ten; far more than that are needed only where rounding ends it anyway.
 _NEWTON_STEPS = 40
 
