@@ -26,12 +26,14 @@ def get_config(form: str = "full") -> ConfigDict:
     config.printed_weight = 8 if quick else 256
     config.wide = 8 if quick else 256
     config.wide_scale = 1.0
-    # The curve: so many initialisations at each beta, and at each target rate and annealing. Without annealing a run comes from
-    # R = 0 up to its target, which fails for high ones; with it the run first learns to auto-encode and comes down from there.
-    config.curve_initialisations = 2 if quick else 12
-    config.curve_annealings = (0.0, 0.5)
+    # The curve: so many initialisations at each beta and at each target rate.
+    config.curve_initialisations = 2 if quick else 16
     config.betas = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0)
-    config.target_rates = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75)
+    # A run comes from R = 0 up to its target, and fails to reach the diagonal at high ones. There the weight is annealed: the run
+    # learns to auto-encode first and comes down from there.
+    config.target_rates = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    config.high_target_rates = (1.75, 2.0, 2.25, 2.5, 2.75)
+    config.annealing = 0.5
     config.steps = 20 if quick else 3000
     # Adam with a short memory of squared gradients: with the usual 0.999 two target-rate runs in a hundred end in a worse optimum.
     config.adam_b2 = 0.95

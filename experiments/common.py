@@ -23,7 +23,8 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a different run in w
 _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from the tables in workdir.")
 
 # Does the work and writes tables: given the configuration, the run directory, and who to tell how far it is and what it does.
-Work = Callable[[dict[str, Any], pathlib.Path, Callable[[float, str], None]], dict[str, float]]
+Tell = Callable[[float, str], None]
+Work = Callable[[dict[str, Any], pathlib.Path, Tell], dict[str, float]]
 
 
 def main(

@@ -7,10 +7,9 @@ phase_diagram.csv (the curves of Figure 1), summary.json and figures/.
 """
 
 import dataclasses
-import itertools
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -30,7 +29,6 @@ from rd_elbo.exact.blahut_arimoto import blahut_arimoto
 _WASTED = 0.4
 
 Config = dict[str, Any]
-Tell = Callable[[float, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +71,9 @@ def runs(config: Config) -> list[Run]:
     rows += make("target", n, None, target, scale, weight, fast)
     rows += make("target_wide", config["wide"], None, target, wide, weight, fast)
     rows += make("target_printed", config["printed_weight"], None, target, scale, 1.0, fast)
-    for rate, annealing in itertools.product(config["target_rates"], config["curve_annealings"]):
-        rows += make("target_curve", few, None, rate, scale, weight, fast, annealing)
+    for rates, annealing in ((config["target_rates"], 0.0), (config["high_target_rates"], config["annealing"])):
+        for rate in rates:
+            rows += make("target_curve", few, None, rate, scale, weight, fast, annealing)
     return rows
 
 
@@ -94,19 +93,18 @@ def check(config: Config) -> None:
     for field in ("devices", "lanes"):
         if config["population"][field] is not None:
             whole(f"population.{field}", config["population"][field])
-    for field in ("betas", "target_rates", "curve_annealings"):
+    for field in ("betas", "target_rates", "high_target_rates"):
         if isinstance(config[field], str) or not config[field]:
             raise BadInput(f"{field}={config[field]!r} must hold at least one number")
     for beta in config["betas"]:
         number("betas", beta)
-    for annealing in config["curve_annealings"]:
-        if number("curve_annealings", annealing) > 1:
-            raise BadInput(f"curve_annealings={annealing!r} is a part of the training and must be at most 1")
-    for rate in (config["target_rate"], *config["target_rates"]):
+    if number("annealing", config["annealing"]) > 1:
+        raise BadInput(f"annealing={config['annealing']!r} is a part of the training and must be at most 1")
+    for rate in (config["target_rate"], *config["target_rates"], *config["high_target_rates"]):
         toy.check_target(rate, codes)
 
 
-def work(config: Config, workdir: pathlib.Path, tell: Tell) -> dict[str, float]:
+def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, float]:
     """Trains everything and writes the tables."""
     everything = runs(config)
     by_objective = {name: [run for run in everything if run.objective == name] for name in ("beta", "target_rate")}
@@ -204,8 +202,8 @@ def phase_diagram() -> list[dict[str, Any]]:
     """The curves of the paper's Figure 1, computed for the toy's source and a fixed decoder: bumps, and p* itself, to a tenth.
 
     The frontier is the least D + beta R of that decoder over all encoders and marginals. A worse decoder gives a part of its
-    probability to symbols that never occur, a worse marginal to codes that are never used. The best encoder does not change by that,
-    and every point moves by -log(1 - part), up or to the right.
+    probability to symbols that never occur, a worse marginal to codes that are never used. The best encoder does not change by
+    that, and every point moves by -log(1 - part), up or to the right.
     """
     k = np.arange(toy.SYMBOLS)
     bumps = np.exp(-0.5 * (k[None] - k[:, None]) ** 2)
@@ -254,7 +252,7 @@ def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         rows = [row for row in points if row["study"] == "beta_curve" and row["beta"] == beta and row["status"] == "ok"]
         rates = np.asarray([row["rate"] for row in rows])
         result["beta_curve"].append({"beta": beta, **{name: _quantile(rates, at) for name, at in quantiles.items()}})
-    result["target_curve"] = [best_at(points, rate) for rate in config["target_rates"]]
+    result["target_curve"] = [best_at(points, rate) for rate in (*config["target_rates"], *config["high_target_rates"])]
     return result
 
 
@@ -307,7 +305,7 @@ def report(console: Console, workdir: pathlib.Path) -> None:
     printed = totals["target_printed"]["rate"]
     if printed["min"] is not None:
         line = (
-            f"With weight 1 the loss is R + D - {config['target_rate']:g} wherever R is above the target, so a run stops anywhere:"
+            f"With weight 1 the loss is R + D - {config['target_rate']:g} wherever R is above the target; runs stop anywhere there:"
         )
         console.print(f"{line} at R from {printed['min']:.3f} to {printed['max']:.3f}.", highlight=False)
     ends = [row["max"] for row in totals["beta_curve"] if row["beta"] > 1 and row["max"] is not None]

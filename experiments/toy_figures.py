@@ -17,7 +17,7 @@ from rd_elbo.exact import discrete, toy
 Row = dict[str, Any]
 _BLUE, _ORANGE, _GREEN, _PINK = plotting.COLOURS[:4]
 _MODELS = {"optimum": "(a) hand-built optimum", "elbo": "(b) ELBO", "target": "(c) target rate"}
-_MARKERS = {"optimum": ("*", 11, "0.2"), "elbo": ("o", 6, _BLUE), "target": ("D", 5.5, _ORANGE)}
+_MARKERS = {"optimum": ("*", 15, "0.2"), "elbo": ("o", 6, _BLUE), "target": ("D", 4, _ORANGE)}
 
 
 def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
@@ -81,7 +81,7 @@ def figure1(phases: Sequence[Row], shown: dict[str, Row], entropy: float) -> Fig
                 row["distortion"],
                 marker,
                 ms=size,
-                mfc="white",
+                mfc="none" if study == "optimum" else "white",
                 mec=colour,
                 mew=1.4,
                 label=names[study],
@@ -163,12 +163,12 @@ def curve(points: Sequence[Row], entropy: float) -> Figure:
         dial.set(xlabel=r"$\beta$", ylabel="rate $R$ it ends at (nats)", xscale="log", ylim=(-0.05, 1.08 * entropy))
         dial.set_xticks([0.5, 1, 2], ["0.5", "1", "2"])
         dial.xaxis.set_minor_formatter(plt.NullFormatter())
-        dial.set_title(r"$\beta$: all or nothing", fontsize=9)
+        dial.set_title(r"by $\beta$: nothing above 1, anything below", fontsize=9)
         aim.plot([0, entropy], [0, entropy], color="0.8", lw=0.8)
         aim.plot(target, rate_t, "D", ms=3, mfc="none", mec=_ORANGE, mew=0.6, alpha=0.5)
         aim.plot([row["target_rate"] for row in best], corner[0], "D", ms=4, color=_ORANGE)
         aim.set(xlabel=r"target rate $\sigma$ (nats)", ylabel="rate $R$ it ends at (nats)", ylim=(-0.05, 1.08 * entropy))
-        aim.set_title("target rate: any point", fontsize=9)
+        aim.set_title("by target rate: any point", fontsize=9)
     return figure
 
 

@@ -1,0 +1,244 @@
+"""A linear-Gaussian source: learned frontier on top of the exact curve, and probabilistic PCA at beta = 1.
+
+    python -m experiments.gaussian --workdir=runs/gaussian
+
+Writes points.csv (a row per trained model), curves.csv (exact curves), summary.json and figures/.
+
+Models are trained on minibatches with one draw of z per example, like any other. What they became is then measured twice on the
+training data: in closed form, which has no sampling error and is compared with the curve, and by sampling like any other model, which
+has one and is compared with the closed form.
+"""
+
+import pathlib
+import types
+from typing import Any
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments import common
+from rd_elbo import evaluate, information, plotting, population, records, train
+from rd_elbo.errors import BadInput, choice, number, whole
+from rd_elbo.exact import gaussian
+from rd_elbo.models.linear import linear_vae
+
+Config = dict[str, Any]
+# What the points are to be within of the exact curve, in nats.
+_CLAIM = 0.02
+
+
+def check(config: Config) -> None:
+    """Raises `BadInput` for a configuration that cannot be done."""
+    variances = config["variances"]
+    for field in ("variances", "betas", "latents"):
+        if isinstance(config[field], str) or not config[field]:
+            raise BadInput(f"{field}={config[field]!r} must hold at least one number")
+    for field in ("variances", "betas"):
+        for value in config[field]:
+            number(field, value, above=True)
+    for field in ("noise", "learning_rate"):
+        number(field, config[field], above=True)
+    for field in ("examples", "seeds", "steps", "batch_size"):
+        whole(field, config[field])
+    whole("data_seed", config["data_seed"], 0)
+    for latent in config["latents"]:
+        whole("latents", latent)
+    if config["examples"] <= len(variances):
+        raise BadInput(f"examples={config['examples']} must be more than the {len(variances)} dimensions")
+    if config["batch_size"] > config["examples"]:
+        raise BadInput(f"batch_size={config['batch_size']} is more than the {config['examples']} examples")
+    choice("schedule", config["schedule"], population.SCHEDULES)
+    choice("population.dtype", config["population"]["dtype"], ("float32", "float64"))
+    for field in ("devices", "lanes"):
+        if config["population"][field] is not None:
+            whole(f"population.{field}", config["population"][field])
+
+
+def data(config: Config) -> np.ndarray:
+    """(examples, n) draws of the source."""
+    rng = np.random.default_rng(config["data_seed"])
+    n = len(config["variances"])
+    directions, _ = np.linalg.qr(rng.standard_normal((n, n)))
+    scaled = rng.standard_normal((config["examples"], n)) * np.sqrt(config["variances"])
+    return (rng.standard_normal(n) + scaled @ directions.T).astype(config["population"]["dtype"])
+
+
+def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, float]:
+    """Trains everything and writes the tables."""
+    x = data(config)
+    mean, matrix = x.mean(0, dtype=np.float64), np.cov(x.T.astype(np.float64), bias=True)
+    variances = np.linalg.eigvalsh(matrix)
+    n, noise = len(variances), config["noise"]
+    # Probabilistic PCA, with as many latents as the smallest model, learns its noise at beta = 1.
+    few = min(min(config["latents"]), n - 1)
+    programs: list[tuple[str, int, float | None, tuple[float, ...]]] = [
+        *(("frontier", latent, noise, tuple(config["betas"])) for latent in dict.fromkeys(config["latents"])),
+        *([("ppca", few, None, (1.0,))] if few else []),
+    ]
+    seconds = {"training": 0.0, "compiling": 0.0}
+    points: list[dict[str, Any]] = []
+    for index, (study, latent, fixed, betas) in enumerate(programs):
+
+        def listen(p: train.Progress, index: int = index, study: str = study, latent: int = latent) -> None:
+            doing = f"{p.members} linear VAEs with {latent} latents ({study}): step {p.steps}/{p.total_steps}"
+            tell((index + p.steps / p.total_steps) / len(programs), doing)
+
+        members = [
+            types.SimpleNamespace(
+                beta=beta, target_rate=0.0, target_weight=0.0, annealing=0.0, learning_rate=config["learning_rate"], seed=s
+            )
+            for beta in betas
+            for s in range(config["seeds"])
+        ]
+        fitted = fit(members, linear_vae(n, latent, fixed), x, config, listen)
+        seconds["training"] += fitted.seconds
+        seconds["compiling"] += fitted.compile_seconds
+        sampled = evaluate.measure(fitted, [m.seed for m in members], x)
+        for i, member in enumerate(members):
+            exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf, i=i: leaf[i], fitted.params), mean, matrix, fixed)
+            by_sampling = evaluate.means(sampled.rate[i], sampled.distortion[i])
+            points.append(
+                {
+                    "study": study,
+                    "latent": latent,
+                    "noise": "learned" if fixed is None else fixed,
+                    "beta": member.beta,
+                    "seed": member.seed,
+                    "steps": int(fitted.steps[i]),
+                    "rate": exact.rate,
+                    "distortion": exact.distortion,
+                    "elbo": float(information.elbo(exact.rate, exact.distortion)),
+                    "gap": _gap(study, exact, variances, noise, latent, mean, matrix),
+                    "sampled_rate": by_sampling["rate"],
+                    "sampled_distortion": by_sampling["distortion"],
+                    "sampled_distortion_se": by_sampling["distortion_se"],
+                    "status": "ok" if fitted.finite[i] else "diverged",
+                }
+            )
+    records.write_table(workdir / "curves.csv", ("curve", "rate", "distortion"), curves(config, variances, points))
+    records.write_json(workdir / "summary.json", summary(points, config))
+    records.write_table(workdir / "points.csv", tuple(points[0]), points)
+    return seconds
+
+
+def fit(members: list[Any], model: Any, x: np.ndarray, config: Config, listener: train.Listener) -> train.Fitted:
+    """Trains linear VAEs that differ in beta and seed, by the trainer of the image models."""
+    execution = config["population"]
+    program = population.Program(
+        model,
+        batch_size=config["batch_size"],
+        schedule=config["schedule"],
+        dtype=execution["dtype"],
+        segment_steps=train.MOST_STEPS,
+        lanes=execution["lanes"],
+    )
+    hypers = population.Hypers.of(members, program.dtype)
+    models = [model] * len(members)
+    return train.fit(
+        program, models, hypers, x, config["steps"], devices=execution["devices"], every=config["steps"], listener=listener
+    )
+
+
+def _gap(
+    study: str, exact: gaussian.Exact, variances: np.ndarray, noise: float, latent: int, mean: np.ndarray, matrix: np.ndarray
+) -> float:
+    """How far above the least possible a model is: in D at its R, or, for probabilistic PCA, in -ELBO."""
+    if study == "ppca":
+        return exact.rate + exact.distortion + gaussian.PPCA.fit(mean, matrix, latent).log_likelihood(mean, matrix)
+    return exact.distortion - float(gaussian.boundary(variances, max(exact.rate, 0.0), noise, latent)[0])
+
+
+def curves(config: Config, variances: np.ndarray, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Exact curves: of any encoder, and of linear ones with each number of latents."""
+    highest = max((row["rate"] for row in points if row["status"] == "ok" and row["study"] == "frontier"), default=1.0)
+    rate = np.linspace(0, 1.05 * highest, 400)
+    kinds = {"exact": None, **{f"{latent} latents": latent for latent in config["latents"] if latent < len(variances)}}
+    return [
+        {"curve": name, "rate": float(r), "distortion": float(d)}
+        for name, latent in kinds.items()
+        for r, d in zip(rate, gaussian.boundary(variances, rate, config["noise"], latent), strict=True)
+    ]
+
+
+def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
+    """The numbers of the claim, in nats; a model that diverged makes its maximum None."""
+
+    def most(rows: list[dict[str, Any]], value: Any) -> float | None:
+        return max(map(value, rows)) if rows and all(row["status"] == "ok" for row in rows) else None
+
+    n = len(config["variances"])
+    frontier = [row for row in points if row["study"] == "frontier"]
+    return {
+        "max_gap_to_exact_curve": most([row for row in frontier if row["latent"] >= n], lambda row: abs(row["gap"])),
+        "max_gap_with_few_latents": most([row for row in frontier if row["latent"] < n], lambda row: abs(row["gap"])),
+        "max_gap_to_ppca_likelihood": most([row for row in points if row["study"] == "ppca"], lambda row: abs(row["gap"])),
+        "max_sampling_error_in_standard_errors": most(
+            points, lambda row: abs(row["sampled_distortion"] - row["distortion"]) / row["sampled_distortion_se"]
+        ),
+        "max_standard_error": most(points, lambda row: row["sampled_distortion_se"]),
+        "diverged": sum(row["status"] != "ok" for row in points),
+        "models": len(points),
+    }
+
+
+def report(console: Console, workdir: pathlib.Path) -> None:
+    """Prints the numbers of a run directory."""
+    points, totals = records.read_table(workdir / "points.csv"), records.read_json(workdir / "summary.json")
+    title = "linear VAEs, nats, worst seed; gap: D above the exact curve at the same R (pPCA: -ELBO above -log likelihood)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("", "latents", "beta", "R", "D", "gap"):
+        table.add_column(name, justify="left" if not name else "right")
+    worst: dict[Any, dict[str, Any]] = {}
+    for row in points:
+        key = row["study"], row["latent"], row["beta"]
+        if key not in worst or abs(row["gap"]) > abs(worst[key]["gap"]):
+            worst[key] = row
+    for (study, latent, beta), row in worst.items():
+        table.add_row(study, str(latent), f"{beta:g}", f"{row['rate']:.4f}", f"{row['distortion']:.4f}", f"{row['gap']:.5f}")
+    console.print(table)
+    lines = {
+        "max_gap_to_exact_curve": f"largest gap to the exact curve (claim: {_CLAIM})",
+        "max_gap_with_few_latents": "largest gap to the exact curve of as few latents",
+        "max_gap_to_ppca_likelihood": "largest gap of -ELBO to probabilistic PCA's -log likelihood",
+        "max_sampling_error_in_standard_errors": "sampled D differs from its closed form by at most, in standard errors",
+    }
+    for name, line in lines.items():
+        if totals[name] is not None:
+            console.print(f"{line}: {totals[name]:.5f}", highlight=False)
+
+
+def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Draws the learned points on the exact curves; returns the files written."""
+    points, exact = records.read_table(workdir / "points.csv"), records.read_table(workdir / "curves.csv")
+    points = [row for row in points if row["study"] == "frontier" and row["status"] == "ok"]
+    with plt.rc_context(plotting.STYLE):
+        figure, (plane, gaps) = plt.subplots(1, 2, figsize=(9.0, 3.9), width_ratios=(1.4, 1))
+        for colour, dash, name in zip(
+            ("0.2", "0.5", "0.7"), ("-", "--", "-."), dict.fromkeys(row["curve"] for row in exact), strict=False
+        ):
+            rows = [row for row in exact if row["curve"] == name]
+            label = "exact, any encoder" if name == "exact" else f"exact, {name}"
+            plane.plot([row["rate"] for row in rows], [row["distortion"] for row in rows], dash, color=colour, lw=1.3, label=label)
+        for colour, marker, latent in zip(plotting.COLOURS, "oDs^v", dict.fromkeys(row["latent"] for row in points), strict=False):
+            rows = [row for row in points if row["latent"] == latent]
+            rate = [row["rate"] for row in rows]
+            style = {"color": colour, "mfc": "none", "ms": 5, "ls": "none", "marker": marker}
+            plane.plot(rate, [row["distortion"] for row in rows], label=f"linear VAE, {latent} latents", **style)
+            gaps.plot(rate, [max(abs(row["gap"]), 1e-7) for row in rows], **style)
+            for beta in sorted({row["beta"] for row in rows}) if latent == points[0]["latent"] else ():
+                row = next(row for row in rows if row["beta"] == beta)
+                plane.annotate(f"{beta:g}", (row["rate"], row["distortion"]), (3, 4), textcoords="offset points", fontsize=6.5)
+        gaps.axhline(_CLAIM, color="0.3", lw=0.8, ls="--", label=f"{_CLAIM:g} nats")
+        gaps.set(xlabel="rate $R$ (nats)", ylabel="$D$ above its exact curve (nats)", yscale="log")
+        gaps.legend(fontsize=7.5)
+        plane.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
+        plane.legend(fontsize=7.5, title=r"numbers: $\beta$", title_fontsize=7.5)
+    return plotting.save(figure, workdir / "figures", "gaussian")
+
+
+if __name__ == "__main__":
+    common.main("gaussian", check, work, report, draw_all)
