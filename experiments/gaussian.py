@@ -4,13 +4,13 @@
 
 Writes points.csv (a row per trained model), curves.csv (exact curves), summary.json and figures/.
 
-Models are trained on minibatches with one draw of z per example, like any other. What they became is then measured twice on the
-training data: in closed form, which has no sampling error and is compared with the curve, and by sampling like any other model, which
+Models are trained on minibatches with one draw of z per example, like any other. What they became is measured twice on the training
+data: in closed form, which has no sampling error and is compared with the curve; and by sampling, like any other model, which
 has one and is compared with the closed form.
 """
 
+import itertools
 import pathlib
-import types
 from typing import Any
 
 import jax
@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common
-from rd_elbo import evaluate, information, plotting, population, records, train
+from rd_elbo import evaluate, information, objectives, plotting, population, records, train
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import gaussian
+from rd_elbo.models.base import Model
 from rd_elbo.models.linear import linear_vae
 
 Config = dict[str, Any]
@@ -87,18 +88,12 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
             doing = f"{p.members} linear VAEs with {latent} latents ({study}): step {p.steps}/{p.total_steps}"
             tell((index + p.steps / p.total_steps) / len(programs), doing)
 
-        members = [
-            types.SimpleNamespace(
-                beta=beta, target_rate=0.0, target_weight=0.0, annealing=0.0, learning_rate=config["learning_rate"], seed=s
-            )
-            for beta in betas
-            for s in range(config["seeds"])
-        ]
+        members = list(itertools.product(betas, range(config["seeds"])))
         fitted = fit(members, linear_vae(n, latent, fixed), x, config, listen)
         seconds["training"] += fitted.seconds
         seconds["compiling"] += fitted.compile_seconds
-        sampled = evaluate.measure(fitted, [m.seed for m in members], x)
-        for i, member in enumerate(members):
+        sampled = evaluate.measure(fitted, [seed for _, seed in members], x)
+        for i, (beta, seed) in enumerate(members):
             exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf, i=i: leaf[i], fitted.params), mean, matrix, fixed)
             by_sampling = evaluate.means(sampled.rate[i], sampled.distortion[i])
             points.append(
@@ -106,8 +101,8 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
                     "study": study,
                     "latent": latent,
                     "noise": "learned" if fixed is None else fixed,
-                    "beta": member.beta,
-                    "seed": member.seed,
+                    "beta": beta,
+                    "seed": seed,
                     "steps": int(fitted.steps[i]),
                     "rate": exact.rate,
                     "distortion": exact.distortion,
@@ -125,9 +120,17 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     return seconds
 
 
-def fit(members: list[Any], model: Any, x: np.ndarray, config: Config, listener: train.Listener) -> train.Fitted:
-    """Trains linear VAEs that differ in beta and seed, by the trainer of the image models."""
-    execution = config["population"]
+def fit(members: list[tuple[float, int]], model: Model, x: np.ndarray, config: Config, listener: train.Listener) -> train.Fitted:
+    """Trains linear VAEs, each of a beta and a seed, by the trainer of the image models."""
+    execution, steps = config["population"], config["steps"]
+    beta, seed = map(np.asarray, zip(*members, strict=True))
+    nothing = np.zeros(len(members), execution["dtype"])
+    hypers = population.Hypers(
+        seed=seed.astype(np.uint32),
+        weights=objectives.Weights(beta=beta.astype(execution["dtype"]), target_rate=nothing, target_weight=nothing),
+        annealing=nothing,
+        learning_rate=nothing + np.asarray(config["learning_rate"], execution["dtype"]),
+    )
     program = population.Program(
         model,
         batch_size=config["batch_size"],
@@ -136,11 +139,8 @@ def fit(members: list[Any], model: Any, x: np.ndarray, config: Config, listener:
         segment_steps=train.MOST_STEPS,
         lanes=execution["lanes"],
     )
-    hypers = population.Hypers.of(members, program.dtype)
     models = [model] * len(members)
-    return train.fit(
-        program, models, hypers, x, config["steps"], devices=execution["devices"], every=config["steps"], listener=listener
-    )
+    return train.fit(program, models, hypers, x, steps, devices=execution["devices"], every=steps, listener=listener)
 
 
 def _gap(
@@ -188,7 +188,7 @@ def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
 def report(console: Console, workdir: pathlib.Path) -> None:
     """Prints the numbers of a run directory."""
     points, totals = records.read_table(workdir / "points.csv"), records.read_json(workdir / "summary.json")
-    title = "linear VAEs, nats, worst seed; gap: D above the exact curve at the same R (pPCA: -ELBO above -log likelihood)"
+    title = "linear VAEs, nats, worst seed; gap: D above the exact\ncurve at this R; for ppca, -ELBO above its -log likelihood"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("", "latents", "beta", "R", "D", "gap"):
         table.add_column(name, justify="left" if not name else "right")
@@ -217,9 +217,8 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
     points = [row for row in points if row["study"] == "frontier" and row["status"] == "ok"]
     with plt.rc_context(plotting.STYLE):
         figure, (plane, gaps) = plt.subplots(1, 2, figsize=(9.0, 3.9), width_ratios=(1.4, 1))
-        for colour, dash, name in zip(
-            ("0.2", "0.5", "0.7"), ("-", "--", "-."), dict.fromkeys(row["curve"] for row in exact), strict=False
-        ):
+        names = dict.fromkeys(row["curve"] for row in exact)
+        for colour, dash, name in zip(("0.2", "0.5", "0.7"), ("-", "--", "-."), names, strict=False):
             rows = [row for row in exact if row["curve"] == name]
             label = "exact, any encoder" if name == "exact" else f"exact, {name}"
             plane.plot([row["rate"] for row in rows], [row["distortion"] for row in rows], dash, color=colour, lw=1.3, label=label)
