@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from rd_elbo.errors import BadInput, number, whole
 from rd_elbo.exact import discrete
@@ -34,7 +34,7 @@ def encoder_step(marginal: OverZ, decoder: XGivenZ, beta: Float[Array, ""] | flo
     return jnp.where(possible, jax.nn.log_softmax(jnp.where(possible, logits, 0.0), axis=1), marginal[None])
 
 
-def bernoulli_products(bits: Float[np.ndarray, "x bits"]) -> DecoderFit:
+def bernoulli_products(bits: Num[np.ndarray, "x bits"]) -> DecoderFit:
     """The fit of decoders that are products of Bernoullis, d(x|z) = prod_i mu_zi^x_i (1 - mu_zi)^(1 - x_i).
 
     Args:

@@ -120,7 +120,7 @@ def posterior(source: OverX, encoder: ZGivenX) -> Float[Array, "z x"]:
 
 def rate(t: Tables) -> Scalar:
     """R = E log e(z|x)/m(z) (Alemi et al. 2018, section 2)."""
-    return expect(encoding(t.source, t.encoder), information.rate(t.encoder, t.marginal[None]))
+    return expect(encoding(t.source, t.encoder), information.rate(t.encoder, jnp.broadcast_to(t.marginal, t.encoder.shape)))
 
 
 def distortion(t: Tables) -> Scalar:
@@ -193,11 +193,13 @@ def generative_upper(t: Tables, log_q: OverX) -> Scalar:
 
 def elbo_of(t: Tables) -> Float[Array, " x"]:
     """ELBO(x) of every symbol; its mean under p* is the ELBO."""
-    return -_under_encoder(t, information.rate(t.encoder, t.marginal[None]) + information.distortion(t.decoder.T))
+    return -_under_encoder(
+        t, information.rate(t.encoder, jnp.broadcast_to(t.marginal, t.encoder.shape)) + information.distortion(t.decoder.T)
+    )
 
 
 def posterior_gap(t: Tables) -> Float[Array, " x"]:
-    """KL(e(z|x) || p_d(z|x)) of every symbol, which is log p_d(x) - ELBO(x)."""
+    """KL(e(z|x) || p_d(z|x)) of every symbol, which is log p_d(x) - ELBO(x); NaN for a symbol the model cannot generate."""
     return _under_encoder(t, information.posterior_gap(t.encoder, t.marginal[None], t.decoder.T, evidence(t)[:, None]))
 
 
