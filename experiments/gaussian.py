@@ -230,7 +230,8 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
             gaps.plot(rate, [max(abs(row["gap"]), 1e-7) for row in rows], **style)
             for beta in sorted({row["beta"] for row in rows}) if latent == points[0]["latent"] else ():
                 row = next(row for row in rows if row["beta"] == beta)
-                plane.annotate(f"{beta:g}", (row["rate"], row["distortion"]), (-3, -8), textcoords="offset points", ha="right", fontsize=6.5)
+                at, beside = (row["rate"], row["distortion"]), {"textcoords": "offset points", "ha": "right", "fontsize": 6.5}
+                plane.annotate(f"{beta:g}", at, (-3, -8), **beside)
         gaps.axhline(_CLAIM, color="0.3", lw=0.8, ls="--", label=f"{_CLAIM:g} nats")
         gaps.set(xlabel="rate $R$ (nats)", ylabel="$D$ above its exact curve (nats)", yscale="log")
         gaps.legend(fontsize=7.5)

@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
+from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.base import Params, Trainable
 
 MEMBER_AXIS = "member"
@@ -132,6 +133,16 @@ class Program:
     dtype: str = "float32"
     segment_steps: int = 64
     lanes: int | None = None
+
+    def __post_init__(self) -> None:
+        choice("objective", self.objective, objectives.OBJECTIVES)
+        choice("schedule", self.schedule, SCHEDULES)
+        choice("dtype", self.dtype, ("float32", "float64"))
+        for field in ("batch_size", "segment_steps", "lanes"):
+            if field != "lanes" or self.lanes is not None:
+                object.__setattr__(self, field, whole(field, getattr(self, field)))
+        if number("adam_b2", self.adam_b2, above=True) >= 1:
+            raise BadInput(f"adam_b2={self.adam_b2!r} must be above 0 and below 1")
 
 
 def make_mesh(devices: int | None = None, members: int | None = None) -> Mesh:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from rd_elbo import evaluate, grid, population, train
@@ -295,3 +297,97 @@ def test_groups_of_a_grid():
 def test_float64_is_refused_where_jax_would_quietly_use_float32(dataset):
     with pytest.raises(BadInput, match="x64"):
         train.train(Group((BASE,)), dataset, train.Execution(dtype="float64"))
+
+
+def test_lanes_change_nothing(x64, dataset):
+    members = product(BASE, beta=(0.3, 1.0, 2.0), seed=(0, 5, 7))
+    # 9 members on 2 devices: one more is made up, and the last lanes are not full.
+    assert_same(trained(members, dataset, lanes=2).params, trained(members, dataset).params)
+
+
+def test_a_batch_of_everything_is_the_data_in_its_own_order_for_any_number_of_steps():
+    images = 2.0 ** np.arange(4)[:, None]
+    _, metrics = echo(Echo(), [Member(seed=0)], images, steps=9, per_call=9)
+    np.testing.assert_array_equal(metrics.rate, images.mean())
+
+    class InOrder(Echo):
+        def terms(self, params, x, key):
+            return Terms(x[:, 0] * jnp.arange(len(x)), jnp.full(len(x), params["w"]), x)
+
+    _, metrics = echo(InOrder(), [Member(seed=0)], images, steps=9, per_call=3)
+    np.testing.assert_array_equal(metrics.rate, (images[:, 0] * np.arange(4)).mean())
+    assert population.longest_segment(4, 4, 7) is None and population.longest_segment(4, 9, 3) == 1
+
+
+@pytest.mark.parametrize("b2", [0.9, 0.999])
+def test_adam_is_optax_adam_of_that_decay(x64, b2):
+    """The gradient of D = w^2 / 2, step by step, by optax itself."""
+
+    class Bowl(Echo):
+        def terms(self, params, x, key):
+            return Terms(jnp.zeros(len(x)), jnp.full(len(x), 0.5 * params["w"] ** 2), x)
+
+    member = Member(learning_rate=0.1)
+    program = population.Program(Bowl(), batch_size=4, schedule="constant", adam_b2=b2, dtype="float64")
+    fitted = train.fit(program, [Bowl()], population.Hypers.of([member], "float64"), np.zeros((4, 1)), 25)
+    optimiser = optax.adam(0.1, b2=b2)
+    w = jnp.asarray(population.initialise([Bowl()], [0], Bowl(), (1,), "float64")["w"][0])
+    state = optimiser.init(w)
+    for _ in range(25):
+        update, state = optimiser.update(w, state)
+        w = w + update
+    np.testing.assert_allclose(fitted.params["w"], [w], rtol=1e-12)
+
+
+@pytest.mark.parametrize("every", [1, 3, 7, 100])
+def test_fit_keeps_the_metrics_of_every_so_many_steps(every):
+    images, members = np.arange(40.0)[:, None], [Member(seed=0), Member(seed=1), Member(seed=2)]
+    program = population.Program(Echo("key"), batch_size=4, segment_steps=8)
+    whole, thinned = (train.fit(program, [Echo("key")] * 3, population.Hypers.of(members), images, 23, every=n) for n in (1, every))
+    assert whole.metrics.rate.shape == (3, 23)
+    np.testing.assert_array_equal(thinned.metrics.rate, whole.metrics.rate[:, ::every])
+    assert (thinned.steps == 23).all() and thinned.params["w"].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"models": []}, "models=0 must be at least 1"),
+        ({"models": [Echo()]}, "models=1 must be at least 1 and as many as"),
+        ({"steps": 0}, "steps=0 must be"),
+        ({"every": 0}, "every=0 must be"),
+        ({"data": np.zeros((3, 1))}, "batch_size=4 is more than the 3 examples"),
+        ({"program": dict(batch_size=4, dtype="float64")}, "x64 mode"),
+        ({"program": dict(objective="elbo", batch_size=4)}, "objective='elbo' does not exist"),
+        ({"program": dict(schedule="warm", batch_size=4)}, "schedule='warm' does not exist"),
+        ({"program": dict(batch_size=0)}, "batch_size=0 must be"),
+        ({"program": dict(batch_size=4, lanes=0)}, "lanes=0 must be"),
+        ({"program": dict(batch_size=4, adam_b2=1.0)}, "adam_b2=1.0 must be"),
+    ],
+)
+def test_what_fit_refuses(change, sentence):
+    given = {
+        "models": [Echo()] * 2,
+        "hypers": population.Hypers.of([Member(seed=0), Member(seed=1)]),
+        "data": np.zeros((8, 1)),
+        "steps": 3,
+    }
+
+    def go(program=types.MappingProxyType({}), **rest):
+        train.fit(population.Program(Echo(), **{"batch_size": 4, **program}), **{**given, **rest})
+
+    with pytest.raises(BadInput, match=sentence):
+        go(**change)
+    go()
+
+
+def test_any_model_is_measured():
+    program, members = population.Program(Echo("weight"), batch_size=4), [Member(seed=s) for s in (0, 1, 2)]
+    data = np.arange(12.0)[:, None]
+    fitted = train.fit(program, [Echo("weight")] * 3, population.Hypers.of(members), data, 2)
+    result = evaluate.measure(fitted, [0, 1, 2], data)
+    assert result.rate.shape == (3, 12)
+    np.testing.assert_allclose(result.distortion, np.repeat(fitted.params["w"][:, None], 12, axis=1))
+    means = evaluate.means(np.asarray([1.0, 2.0, 3.0]), np.asarray([4.0, 4.0, 1.0]))
+    np.testing.assert_allclose([means["rate"], means["distortion"], means["elbo"]], [2, 3, -5])
+    np.testing.assert_allclose([means["rate_se"], means["elbo_se"]], [1 / np.sqrt(3), np.std([5, 6, 4], ddof=1) / np.sqrt(3)])

@@ -114,7 +114,8 @@ class Toy:
 
 def _leaves(params: Params) -> tuple[Array, ...]:
     encoder, decoder = params["encoder"], params["decoder"]
-    return encoder["w"], encoder["b"], decoder["v"], decoder["c"], params["marginal"]["l"]
+    leaves = encoder["w"], encoder["b"], decoder["v"], decoder["c"], params["marginal"]["l"]
+    return tuple(map(jnp.asarray, leaves))
 
 
 def _positions(count: int) -> np.ndarray:

@@ -1,0 +1,174 @@
+"""The experiments at their quick size, the numbers they sum up, and what they refuse."""
+
+import copy
+import math
+import pathlib
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from configs import gaussian as gaussian_config
+from configs import toy as toy_config
+from experiments import gaussian, toy, toy_figures
+from rd_elbo import records
+from rd_elbo.errors import BadInput
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def config_of(module, **changes):
+    return module.get_config("quick").to_dict() | changes
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory):
+    import jax
+
+    workdir = tmp_path_factory.mktemp("toy")
+    config = config_of(toy_config)
+    toy.check(config)
+    seen = []
+    with jax.enable_x64(True):
+        records.open_run(workdir, config)
+        toy.work(config, workdir, lambda done, doing: seen.append(done))
+    assert seen == sorted(seen) and seen[0] > 0 and seen[-1] <= 1
+    return workdir
+
+
+def test_toy_tables(toy_run):
+    points, totals = records.read_table(toy_run / "points.csv"), records.read_json(toy_run / "summary.json")
+    config = config_of(toy_config)
+    assert len(points) == 2 * 16 + 2 * 8 + 8 + 2 * 14 + 2 * 12 == len(toy.runs(config))
+    for row in points:
+        assert row["elbo"] == -(row["rate"] + row["distortion"]) and row["steps"] == 20 and row["status"] == "ok"
+        assert math.isclose(row["excess"], row["marginal_gap"] + row["decoder_gap"], abs_tol=1e-12)
+        assert totals["entropy"] - row["distortion"] <= row["encoder_information"] + 1e-12 <= row["rate"] + 2e-12
+        assert row["generative_lower"] <= row["generative_information"] + 1e-12 <= row["generative_upper"] + 2e-12
+        assert row["code_information"] <= row["encoder_information"] + 1e-12
+    assert abs(totals["entropy"] - 2.8620) < 5e-5 and totals["initialisations"] == 16
+    for name in ("elbo_collapsed_fraction", "elbo_gap_fraction", "target_rate_fraction", "target_gap_fraction"):
+        assert 0 <= totals[name] <= 1
+    (optimum,) = records.read_table(toy_run / "optimum.csv")
+    assert abs(optimum["rate"] - 0.5) < 5e-5 and abs(optimum["excess"]) < 1e-12
+
+
+def test_toy_phase_diagram(toy_run):
+    rows = records.read_table(toy_run / "phase_diagram.csv")
+    entropy = records.read_json(toy_run / "summary.json")["entropy"]
+    curves = {name: [row for row in rows if row["curve"] == name] for name in ("frontier", "worse decoder", "worse marginal")}
+    assert all(row["rate"] + row["distortion"] > entropy and row["gap"] < 1e-8 for row in rows)
+    for best, up, right in zip(*curves.values(), strict=True):
+        assert math.isclose(up["distortion"] - best["distortion"], -math.log(0.6)) and up["rate"] == best["rate"]
+        assert math.isclose(right["rate"] - best["rate"], -math.log(0.6)) and right["distortion"] == best["distortion"]
+
+
+def test_toy_figures(toy_run):
+    paths = toy_figures.draw_all(toy_run)
+    names = {"figure1", "figure2", "curve", "initialisations"}
+    assert {path.stem for path in paths} == names and {path.suffix for path in paths} == {".png", ".pdf"}
+    for path in paths:
+        if path.suffix == ".png":
+            assert matplotlib.image.imread(path)[..., :3].std() > 0.05
+    (toy_run / "models.npz").write_bytes(b"nothing")
+    with pytest.raises(BadInput, match="are damaged"):
+        toy_figures.draw_all(toy_run)
+
+
+def test_fractions_count_what_they_say():
+    config = config_of(toy_config, initialisations=4)
+
+    def row(study, rate, excess, status="ok", **more):
+        values = {"beta": 1.0, "target_rate": 0.5, "code_information": 0.3, "larger_cluster": 0.7}
+        return {"study": study, "rate": rate, "excess": excess, "status": status, **values, **more}
+
+    points = [
+        *(row("elbo", rate, excess) for rate, excess in ((0.004, 0.0), (0.006, 0.0005), (0.0, 0.002))),
+        row("elbo", 0.0, 0.0, "diverged"),
+        *(row("target", rate, excess) for rate, excess in ((0.5, 0.004), (0.4991, 0.006), (0.5011, 0.0))),
+        *(row(study, 0.0, 0.0) for study in ("elbo_wide", "target_wide", "target_printed")),
+        *(row("target_curve", rate, excess, target_rate=0.25) for rate, excess in ((0.2501, 0.3), (0.2499, 0.1), (0.3, 0.0))),
+        *(row("beta_curve", rate, 0.0, beta=0.9) for rate in (1.0, 2.0, 1.5)),
+    ]
+    totals = toy.summary(points, config)
+    assert totals["elbo_collapsed_fraction"] == 0.5 and totals["elbo_gap_fraction"] == 0.5
+    assert np.isclose(totals["target_rate_fraction"], 2 / 3) and np.isclose(totals["target_gap_fraction"], 2 / 3)
+    assert totals["diverged"] == 1
+    (quarter,) = (row for row in totals["target_curve"] if row["target_rate"] == 0.25)
+    assert quarter == {"target_rate": 0.25, "runs": 3, "hits": 2, "least_excess": 0.1}
+    (at,) = (row for row in totals["beta_curve"] if row["beta"] == 0.9)
+    assert (at["min"], at["median"], at["max"]) == (1.0, 1.5, 2.0)
+
+
+def test_gaussian(tmp_path):
+    config = config_of(gaussian_config, steps=400, betas=(0.5, 2.0), seeds=1)
+    gaussian.check(config)
+    records.open_run(tmp_path, config)
+    gaussian.work(config, tmp_path, lambda done, doing: None)
+    points, totals = records.read_table(tmp_path / "points.csv"), records.read_json(tmp_path / "summary.json")
+    assert [(row["study"], row["latent"]) for row in points] == [("frontier", 8)] * 2 + [("frontier", 3)] * 2 + [("ppca", 3)]
+    for row in points:
+        # The curve of the very data they were trained on: nothing is below it, and four hundred steps come near.
+        assert -1e-5 < row["gap"] < 2.0
+        assert abs(row["sampled_distortion"] - row["distortion"]) < 5 * row["sampled_distortion_se"]
+        assert math.isclose(row["sampled_rate"], row["rate"], rel_tol=1e-4)
+    assert totals["max_gap_to_exact_curve"] == max(row["gap"] for row in points[:2])
+    assert totals["max_gap_with_few_latents"] == max(row["gap"] for row in points[2:4])
+    assert [path.name for path in gaussian.draw_all(tmp_path)] == ["gaussian.png", "gaussian.pdf"]
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "sentence"),
+    [
+        (toy, {"target_rate": 3.5}, "target_rate=3.5 must be at most log 30 = 3.401 nats"),
+        (toy, {"target_rates": (0.5, 3.5)}, "target_rate=3.5 must be at most"),
+        (toy, {"high_target_rates": (-1.0,)}, "target_rate=-1.0 must be at least 0"),
+        (toy, {"codes": 1}, "codes=1 must be"),
+        (toy, {"codes": 2}, "target_rate=0.75 must be at most log 2"),
+        (toy, {"initialisations": 0}, "initialisations=0 must be"),
+        (toy, {"initial_scale": -0.1}, "initial_scale=-0.1 must be"),
+        (toy, {"target_weight": 0.0}, "target_weight=0.0 must be above 0"),
+        (toy, {"adam_b2": 1.0}, "adam_b2=1.0 must be below 1"),
+        (toy, {"schedule": "warm"}, "schedule='warm' does not exist"),
+        (toy, {"annealing": 1.5}, "annealing=1.5 is a part"),
+        (toy, {"betas": ()}, r"betas=\(\) must hold"),
+        (toy, {"betas": ("a",)}, "betas='a' must be a finite number"),
+        (toy, {"betas": "0.5"}, "betas='0.5' must hold"),
+        (toy, {"population": {"devices": 0}}, "population.devices=0 must be"),
+        (toy, {"population": {"dtype": "float32"}}, "population.dtype='float32' does not exist"),
+        (gaussian, {"variances": (1.0, 0.0)}, "variances=0.0 must be above 0"),
+        (gaussian, {"variances": ()}, r"variances=\(\) must hold"),
+        (gaussian, {"betas": (0.0,)}, "betas=0.0 must be above 0"),
+        (gaussian, {"latents": (0,)}, "latents=0 must be"),
+        (gaussian, {"noise": 0.0}, "noise=0.0 must be above 0"),
+        (gaussian, {"examples": 8}, "examples=8 must be more than the 8 dimensions"),
+        (gaussian, {"batch_size": 513}, "batch_size=513 is more than the 512 examples"),
+        (gaussian, {"population": {"lanes": 0}}, "population.lanes=0 must be"),
+    ],
+)
+def test_bad_configurations(module, changes, sentence):
+    config = copy.deepcopy(config_of({toy: toy_config, gaussian: gaussian_config}[module]))
+    changes = {name: config[name] | value if name == "population" else value for name, value in changes.items()}
+    with pytest.raises(BadInput, match=sentence):
+        module.check(config | changes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ((), "--workdir is missing; for example --workdir=runs/toy"),
+        (("--workdir={}", "--config.target_rate=4.0"), "target_rate=4.0 must be at most log 30"),
+        (("--workdir={}", "--config.stepz=4"), "config has no field"),
+        (("--workdir={}", "--config=configs/toy.py:slow"), "has the forms full and quick, not 'slow'"),
+        (("--workdir={}", "--redraw"), "cannot be read"),
+        (("--workdir={}", "more"), "'more' is not understood"),
+    ],
+)
+def test_bad_command_lines_end_in_one_sentence_and_leave_nothing(tmp_path, flags, sentence):
+    workdir = tmp_path / "run"
+    command = [sys.executable, "-m", "experiments.toy", *(flag.format(workdir) for flag in flags)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and not workdir.exists()
+    assert sentence in result.stderr and len(result.stderr.strip().splitlines()) == 1
