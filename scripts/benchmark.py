@@ -1,21 +1,25 @@
 """Measures side by side, in one run, and reports ratios of medians.
 
     python scripts/benchmark.py population
+    python scripts/benchmark.py toy
 
 `population` trains members of the quickstart three ways, taking turns: our population; the same members with flax's own `nn.Conv`
-under plain `jax.vmap` on one device; and one member after another. Before measuring it checks that the first two compute the same.
+under plain `jax.vmap` on one device; and one member after another. `toy` does so with members of the toy model, in float64: ours
+computes with members on the trailing axis, a few at a time on every device; the plain model is written as one would for one member.
+Before measuring it checks that all ways compute the same.
 """
 
 import argparse
 import dataclasses
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from rd_elbo import host
 
-host.configure()
+host.configure(x64="toy" in sys.argv)
 
 import distrax  # noqa: E402
 import flax.linen as nn  # noqa: E402
@@ -27,7 +31,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from rd_elbo import data, grid, population  # noqa: E402
-from rd_elbo.models.base import Model  # noqa: E402
+from rd_elbo.exact import toy  # noqa: E402
+from rd_elbo.models.base import Model, Terms  # noqa: E402
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask  # noqa: E402
 
 MEMBERS = {
@@ -117,19 +122,6 @@ def benchmark_population(kinds: list[str], members: int, steps: int, rounds: int
         lead = group[0]
         program = population.Program(model, batch_size=lead.batch_size, segment_steps=steps)
 
-        def way(program: Any, params: Any, hypers: Any, mesh: Any) -> Callable[[], Any]:
-            """A function that trains on and on, and waits for the result."""
-            held = {"state": population.start(params, mesh), "at": 0}
-            placed, resident = population.place(hypers, mesh), population.replicate(images, mesh)
-
-            def train_on() -> Any:
-                first = held["at"] % (len(images) // program.batch_size - steps)
-                state, metrics = population.train(program, mesh, held["state"], placed, resident, first, steps, 10**6)
-                held.update(state=state, at=held["at"] + steps)
-                return np.asarray(metrics.loss)
-
-            return train_on
-
         one, every = population.make_mesh(1), population.make_mesh(None, members)
         plain_program, plain_start = program, params
         if kind == "pixelcnn":
@@ -139,46 +131,120 @@ def benchmark_population(kinds: list[str], members: int, steps: int, rounds: int
                 model.encoder, PlainPixelCNN(decoder.width, decoder.depth, decoder.image_shape, decoder.planes), model.marginal
             )
             plain_program, plain_start = dataclasses.replace(program, model=plain), plain_params(params, decoder.depth)
-        pick = lambda tree, i: jax.tree.map(lambda a, i=i: a[i : i + 1], tree)  # noqa: E731
-        singles = [way(program, pick(params, i), pick(hypers, i), one) for i in range(members)]
+        singles = [trainer(program, pick(params, i), pick(hypers, i), one, images) for i in range(members)]
         ways = {
-            "ours": way(program, params, hypers, every),
-            "plain vmap": way(plain_program, plain_start, hypers, one),
+            "ours": trainer(program, params, hypers, every, images),
+            "plain vmap": trainer(plain_program, plain_start, hypers, one, images),
             "one after another": lambda singles=singles: np.concatenate([single() for single in singles]),
         }
-        first = {name: go() for name, go in ways.items()}  # compiles, and shows that they agree
-        for name in ("plain vmap", "one after another"):
-            difference = np.abs(first[name][:, :5] / first["ours"][:, :5] - 1).max()
-            if not difference < 1e-3:
-                raise SystemExit(f"{kind}: {name} does not compute what ours computes: {difference:.1e} apart after five steps")
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(rounds):
-            for name, go in ways.items():
-                began = time.perf_counter()
-                go()
-                times[name].append(1e3 * (time.perf_counter() - began) / steps / members)
-        median = {name: statistics.median(values) for name, values in times.items()}
-        for name, values in times.items():
-            row = {"members": kind, "way": name, "ms": median[name], "low": min(values), "high": max(values)}
-            results.append({**row, "ratio": median[name] / median["ours"]})
+        results += race(kind, ways, members * steps, rounds)
     return results
+
+
+def trainer(program: population.Program, params: Any, hypers: Any, mesh: Any, data_: np.ndarray) -> Callable[[], np.ndarray]:
+    """A function that trains on and on, a segment a call, waits for the result and returns the losses."""
+    held = {"state": population.start(params, mesh), "at": 0}
+    placed, resident = population.place(hypers, mesh), population.replicate(data_, mesh)
+    steps = program.segment_steps
+
+    def train_on() -> np.ndarray:
+        longest = population.longest_segment(program.batch_size, len(data_), 0)
+        first = held["at"] if longest is None else held["at"] % (longest - steps)
+        state, metrics = population.train(program, mesh, held["state"], placed, resident, first, steps, 10**6)
+        held.update(state=state, at=held["at"] + steps)
+        return np.asarray(metrics.loss)
+
+    return train_on
+
+
+def pick(tree: Any, index: int) -> Any:
+    """One member of a population, as a population."""
+    return jax.tree.map(lambda leaf: leaf[index : index + 1], tree)
+
+
+def race(kind: str, ways: dict[str, Callable[[], np.ndarray]], member_steps: int, rounds: int) -> list[dict[str, Any]]:
+    """Milliseconds per member-step of each way, all taking turns, and the ratios of the medians to ours."""
+    first = {name: go() for name, go in ways.items()}  # compiles, and shows that they agree
+    for name, losses in first.items():
+        compared = first["ours"][: len(losses), :5]
+        difference = np.abs(losses[:, :5] / compared - 1).max()
+        if not difference < 1e-3:
+            raise SystemExit(f"{kind}: {name} does not compute what ours computes: {difference:.1e} apart after five steps")
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, go in ways.items():
+            began = time.perf_counter()
+            made = go().shape[0] / first["ours"].shape[0]
+            times[name].append(1e3 * (time.perf_counter() - began) / (member_steps * made))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    return [
+        {"members": kind, "way": name, "ms": median[name], "low": min(v), "high": max(v), "ratio": median[name] / median["ours"]}
+        for name, v in times.items()
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainToy(toy.Toy):
+    """The toy model as one would write it for one member."""
+
+    def terms(self, params: Any, x: jax.Array, key: jax.Array) -> Terms:
+        """Exact rate and distortion."""
+        e, d, at = params["encoder"], params["decoder"], [(np.arange(n) - (n - 1) / 2) / (n / 2) for n in (toy.SYMBOLS, self.codes)]
+        log_e = jax.nn.log_softmax(-((at[0][:, None] * e["w"] - e["b"]) ** 2), axis=1)
+        log_d = jax.nn.log_softmax(-((at[1][:, None] * d["v"] - d["c"]) ** 2), axis=1)
+        log_m = jax.nn.log_softmax(params["marginal"]["l"])
+        joint = x[0][:, None] * jnp.exp(log_e)
+        rate, distortion = (joint * (log_e - log_m)).sum(), -(joint * log_d.T).sum()
+        return Terms(rate[None], distortion[None], joint.sum(0)[None])
+
+
+def benchmark_toy(members: int, steps: int, rounds: int) -> list[dict[str, Any]]:
+    """Milliseconds per member-step of each way, and the ratios to ours."""
+    group = [grid.Member(seed=seed, learning_rate=1e-2) for seed in range(members)]
+    source, model, plain = toy.source()[None], toy.Toy(), PlainToy()
+    hypers = population.Hypers.of(group, "float64")
+
+    def way(model: Any, chosen: list[grid.Member], mesh: Any, lanes: int | None) -> Callable[[], np.ndarray]:
+        params = population.initialise([model] * len(chosen), [m.seed for m in chosen], model, (toy.SYMBOLS,), "float64")
+        program = population.Program(model, batch_size=1, dtype="float64", segment_steps=steps, lanes=lanes)
+        return trainer(program, params, jax.tree.map(lambda leaf: leaf[: len(chosen)], hypers), mesh, source)
+
+    one, every = population.make_mesh(1), population.make_mesh(None, members)
+    ways = {
+        "ours": way(model, group, every, 16),
+        "ours, one device": way(model, group, one, 16),
+        "ours, all members at once": way(model, group, every, None),
+        "plain vmap": way(plain, group, one, None),
+        "plain vmap, every device": way(plain, group, every, None),
+        "plain vmap, our lanes": way(plain, group, every, 16),
+        "one member": way(plain, group[:1], one, None),
+    }
+    return race("toy", ways, members * steps, rounds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["population"])
-    parser.add_argument("--kinds", nargs="+", choices=list(MEMBERS), default=list(MEMBERS))
-    parser.add_argument("--members", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=32, help="training steps a turn")
+    parser.add_argument("what", choices=["population", "toy"])
+    parser.add_argument("--kinds", nargs="+", choices=list(MEMBERS), default=list(MEMBERS), help="of population")
+    parser.add_argument("--members", type=int, help="by default 8 of a population, 1024 toys")
+    parser.add_argument("--steps", type=int, help="training steps a turn; by default 32, or 128 of the toys")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     args = parser.parse_args()
-    rows = benchmark_population(args.kinds, args.members, args.steps, args.rounds)
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left", title=f"{args.members} members, milliseconds per member-step")
-    for name in ("members", "way", "median", "range", "times ours"):
-        table.add_column(name, justify="left" if name in ("members", "way") else "right", no_wrap=True)
+    if args.what == "population":
+        args.members, args.steps = args.members or 8, args.steps or 32
+        rows = benchmark_population(args.kinds, args.members, args.steps, args.rounds)
+    else:
+        args.members, args.steps = args.members or 1024, args.steps or 128
+        rows = benchmark_toy(args.members, args.steps, args.rounds)
+    unit, per_ms = ("milliseconds", 1) if args.what == "population" else ("microseconds", 1e3)
+    table = Table(
+        box=box.SIMPLE_HEAD, title_justify="left", title=f"{args.members} members, {unit} per member-step", padding=(0, 1, 0, 0)
+    )
+    for name in ("kind", "way", "median", "range", "per second", "× ours"):
+        table.add_column(name, justify="left" if name in ("kind", "way") else "right", no_wrap=True)
     for row in rows:
-        spread = f"{row['low']:.2f} - {row['high']:.2f}"
-        table.add_row(row["members"], row["way"], f"{row['ms']:.2f}", spread, f"{row['ratio']:.2f}")
+        median, low, high = (f"{per_ms * row[name]:.2f}" for name in ("ms", "low", "high"))
+        table.add_row(row["members"], row["way"], median, f"{low} - {high}", f"{1e3 / row['ms']:,.0f}", f"{row['ratio']:.2f}")
     Console().print(table)
     devices = jax.local_devices()
     print(f"{len(devices)} {devices[0].device_kind} devices, jax {jax.__version__}")
