@@ -26,6 +26,8 @@ def get_config(form: str = "full") -> ConfigDict:
     # As many latent dimensions as the source has, and too few.
     config.latents = (8, 3)
     config.seeds = 2
+    # Draws of z for every example, of the measurement by sampling.
+    config.draws = 4 if quick else 32
     config.steps = 50 if quick else 8000
     config.batch_size = 256
     # Large: the latents have to turn to the source's axes, which is slow where distortion outweighs rate.

@@ -1,4 +1,4 @@
-"""The toy model of Alemi et al. 2018: the ELBO drops the code, a target rate keeps it, from every initialisation alike.
+"""The toy model of Alemi et al. 2018: the ELBO drops the code, a target rate keeps it, from any small initialisation.
 
     python -m experiments.toy --workdir=runs/toy
     python -m experiments.toy --workdir=runs/toy_quick --config=configs/toy.py:quick     # seconds, too short to show anything

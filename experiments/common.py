@@ -50,7 +50,10 @@ def main(
         workdir, console = pathlib.Path(_WORKDIR.value), Console()
         if not _REDRAW.value:
             config = _CONFIG.value.to_dict()
-            check(config)
+            try:
+                check(config)
+            except KeyError as error:
+                raise BadInput(f"--config is not one of the experiment {name!r}: it has no field {error}") from error
             host.configure(config["population"]["devices"], cache_folder() / "xla", x64=config["population"]["dtype"] == "float64")
             records.open_run(workdir, config, _OVERWRITE.value)
             began = time.perf_counter()

@@ -4,6 +4,8 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+
 # Far beyond any use, and far enough from the largest float32 that no product of such numbers in a step overflows.
 _LARGEST = 1e30
 
@@ -27,6 +29,20 @@ def number(field: str, value: Any, lowest: float = 0.0, *, above: bool = False) 
     if real < lowest or (above and real == lowest) or real > _LARGEST:
         raise BadInput(f"{field}={value!r} must be {'above' if above else 'at least'} {lowest:g} and at most {_LARGEST:g}")
     return real
+
+
+def reals(field: str, value: Any, dimensions: int) -> np.ndarray:
+    """`value` as an array of finite floats with so many axes, of at least one element."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise BadInput(f"{field} must be an array of numbers ({error})") from error
+    if array.dtype.kind not in "iuf" or array.ndim != dimensions or array.size == 0:
+        raise BadInput(f"{field} must be an array of real numbers with {dimensions} axes, not {array.dtype} of shape {array.shape}")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise BadInput(f"{field} holds {array[~np.isfinite(array)][0]}; it must be finite")
+    return array
 
 
 def choice(field: str, value: Any, allowed: Any) -> None:

@@ -186,6 +186,9 @@ def initialise(
 
     Returns:
       Stacked parameters as NumPy arrays, members first.
+
+    Raises:
+      BadInput: If a model does not fit into `padded`.
     """
     like = jax.eval_shape(_init(padded, dtype, shape), jax.ShapeDtypeStruct((1,), jnp.uint32))
     stacked = jax.tree.map(lambda leaf: np.zeros((len(models), *leaf.shape[1:]), leaf.dtype), like)
@@ -194,6 +197,10 @@ def initialise(
         drawn = _init(model, dtype, shape)(np.asarray([seeds[i] for i in rows], np.uint32))
 
         def embed(whole: np.ndarray, part: Array, rows: list[int] = rows) -> None:
+            if part.ndim != whole.ndim or any(n > most for n, most in zip(part.shape[1:], whole.shape[1:], strict=True)):
+                raise BadInput(
+                    f"a model's parameter of shape {part.shape[1:]} does not fit into {whole.shape[1:]}, that of the program"
+                )
             # A narrower layer is a leading corner of a wider one: see `models.layers.GatedDense`.
             corner: Any = (np.asarray(rows), *map(slice, part.shape[1:]))
             whole[corner] = np.asarray(part)
@@ -251,8 +258,7 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
             direction, optimizer = adam.update(gradient, state.optimizer)
             scale = hypers.learning_rate * schedule(progress)
             params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
-            # Adam moves by about the learning rate at most, and that is bounded: parameters stay finite while gradients are.
-            finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
+            finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient)) & _all_finite(params)
             params, optimizer = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old), (params, optimizer), (state.params, state.optimizer)
             )
@@ -282,6 +288,10 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
         check_vma=False,  # the loop over members inside `layers.conv` mixes per-member and shared arrays
     )
     return jax.jit(spread, donate_argnums=0)
+
+
+def _all_finite(tree: PyTree) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def longest_segment(batch_size: int, examples: int, step: int) -> int | None:

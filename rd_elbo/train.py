@@ -186,10 +186,10 @@ def fit(
       program: What is compiled in: the model that all train as, the objective, the batch size, ...
       models: Each member's own model, whose parameters are drawn and embedded in zeros up to the size of `program.model`.
       hypers: (members,) arrays: seeds, weights of the objective, annealing and learning rates; see `population.Hypers.of`.
-      data: (examples, ...) training data.
+      data: (examples, ...) training data, in the form that the models take.
       steps: Steps to make; the schedule of the learning rate spans them.
       devices: Devices to spread members over; None means all local ones.
-      every: Metrics are kept of every so many steps.
+      every: Metrics are kept of every so many steps, among them the last.
       listener: Called after every segment of steps.
 
     Returns:
@@ -203,15 +203,17 @@ def fit(
     count, steps, every = len(models), whole("steps", steps), whole("every", every)
     if program.dtype == "float64" and jax.dtypes.canonicalize_dtype("float64") != np.float64:
         raise BadInput("dtype='float64' needs JAX's x64 mode: set JAX_ENABLE_X64=1, or choose 'float32'")
-    if not count or any(len(leaf) != count for leaf in jax.tree.leaves(hypers)):
+    if not count or any(np.shape(leaf) != (count,) for leaf in jax.tree.leaves(hypers)):
         raise BadInput(f"models={count} must be at least 1 and as many as there are of each hyperparameter")
+    data = np.asarray(data)
+    hypers = jax.tree.map(lambda leaf: np.asarray(leaf, program.dtype), hypers)._replace(seed=np.asarray(hypers.seed, np.uint32))
     if program.batch_size > len(data):
         raise BadInput(f"batch_size={program.batch_size} is more than the {len(data)} examples of the training data")
     mesh = population.make_mesh(devices, count)
 
     # A mesh takes a multiple of its size; the last member stands in for those that are missing and is dropped at the end.
     models = fill(models, mesh.size)
-    hypers = jax.tree.map(lambda leaf: fill_rows(np.asarray(leaf), mesh.size), hypers)
+    hypers = jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), hypers)
     params = population.initialise(models, hypers.seed.tolist(), program.model, data.shape[1:], program.dtype)
     state = population.start(params, mesh)
     hypers, resident = population.place(hypers, mesh), population.replicate(data, mesh)
@@ -224,7 +226,7 @@ def fit(
         now = min(wanted, steps - first, steps if longest is None else longest)
         state, seen = population.train(program, mesh, state, hypers, resident, first, now, steps)
         seen = jax.tree.map(lambda a, now=now: np.asarray(a)[:count, :now], seen)
-        history.append(jax.tree.map(lambda a, skip=-first % every: a[:, skip::every], seen))
+        history.append(jax.tree.map(lambda a, skip=(steps - 1 - first) % every: a[:, skip::every], seen))
         first += now
         if compile_seconds:
             wanted = next_steps(now, time.perf_counter() - segment_began, program.segment_steps)

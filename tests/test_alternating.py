@@ -63,6 +63,34 @@ def test_at_beta_one_it_is_em_of_a_mixture(x64):
     np.testing.assert_allclose(discrete.elbo(tight), discrete.expect(t.source, discrete.evidence(t)), rtol=1e-12)
 
 
+@pytest.mark.parametrize("beta", [0.1, 1.0, 2.0])
+def test_the_objective_never_rises_with_bernoulli_products_whose_bits_become_certain(x64, beta):
+    for seed in range(8):
+        p, _, start = bernoulli_mixture(seed, codes=4)
+        p = np.random.default_rng(seed).dirichlet(np.full(16, 0.1))
+        start = start._replace(source=jnp.log(p))
+        _, history = alternating.minimise(start, beta, 300, decoder_fit=alternating.bernoulli_products(BITS))
+        assert np.isfinite(history).all() and (np.diff(history) <= 1e-12).all()
+
+
+def test_the_encoders_step_keeps_its_digits_at_small_beta():
+    rng = np.random.default_rng(0)
+    m, log_d, beta = rng.dirichlet(np.ones(5)), np.log(rng.dirichlet(np.ones(6), 5)) - 50, 1e-3
+    with jax.enable_x64(True):
+        exact = alternating.encoder_step(jnp.log(m), jnp.asarray(log_d), beta)
+    single = alternating.encoder_step(jnp.log(jnp.asarray(m, jnp.float32)), jnp.asarray(log_d, jnp.float32), beta)
+    # The inputs' own rounding, a part in 2^24 of 50 divided by beta, is all that is left.
+    np.testing.assert_allclose(np.exp(single), np.exp(exact), atol=0.02)
+    shifted = alternating.encoder_step(jnp.log(jnp.asarray(m, jnp.float32)), jnp.asarray(log_d + 50, jnp.float32), beta)
+    np.testing.assert_allclose(np.exp(shifted), np.exp(exact), atol=1e-3)
+
+
+@pytest.mark.parametrize("bits", [[[0, 2]], [0, 1], [[0.5, 1.0]]])
+def test_bits_are_zeros_and_ones(bits):
+    with pytest.raises(BadInput, match="bits must be a table"):
+        alternating.bernoulli_products(bits)
+
+
 def test_the_fit_of_bernoulli_products_is_the_best_of_them(x64):
     _, _, t = bernoulli_mixture(1)
     fitted = t._replace(decoder=alternating.bernoulli_products(BITS)(t.source, t.encoder))

@@ -155,6 +155,29 @@ def test_one_code_and_equal_codes():
     np.testing.assert_allclose([twice.rate, twice.distortion], [single.rate, single.distortion], atol=1e-8)
 
 
+def test_copies_of_codes_are_finished_too():
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        p, costs, betas = rng.dirichlet(np.ones(4)), rng.random((4, 3)), np.geomspace(0.01, 1e4, 7)
+        single, twice = blahut_arimoto(p, costs, betas), blahut_arimoto(p, np.c_[costs, costs], betas)
+        assert (twice.gap <= 1e-9 * np.maximum(1, betas)).all()
+        np.testing.assert_allclose(twice.distortion + betas * twice.rate, single.distortion + betas * single.rate, rtol=1e-8)
+
+
+def test_what_a_symbol_costs_anyway_changes_nothing_but_the_distortion():
+    source, costs = bumps()
+    plain, shifted = blahut_arimoto(source, costs, [0.3, 3.0]), blahut_arimoto(source, costs + 1e6, [0.3, 3.0])
+    np.testing.assert_allclose(shifted.rate, plain.rate, atol=1e-8)
+    np.testing.assert_allclose(shifted.distortion - 1e6, plain.distortion, atol=1e-8)
+
+
+def test_the_gap_contains_rounding():
+    # At such a beta nothing can be told apart in float64, and the gap must say so.
+    p = np.asarray([0.2, 0.3, 0.5])
+    curve = blahut_arimoto(p, 1 - np.eye(3), 1e16)
+    assert curve.distortion[0] + 1e16 * curve.rate[0] - curve.gap[0] <= 0.5
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -164,10 +187,16 @@ def test_one_code_and_equal_codes():
         ({"distortion": [[0.0, np.inf], [1.0, 0.0]]}, "distortion holds inf"),
         ({"distortion": [[0.0, np.nan], [1.0, 0.0]]}, "distortion holds nan"),
         ({"distortion": [[0.0, 1.0]]}, "shapes source"),
-        ({"distortion": np.zeros((2, 0))}, "shapes source"),
-        ({"beta": 0.0}, "beta=0.0 must be"),
-        ({"beta": [0.1, -1.0]}, "beta="),
-        ({"beta": [np.inf]}, "beta="),
+        ({"distortion": np.zeros((2, 0))}, "distortion must be an array"),
+        ({"distortion": [[0.0, 1.0], [1.0]]}, "distortion must be an array"),
+        ({"distortion": "hamming"}, "distortion must be an array"),
+        ({"distortion": [[0.0, 1j], [1.0, 0.0]]}, "distortion must be an array of real"),
+        ({"beta": 0.0}, "beta holds 0.0"),
+        ({"beta": [0.1, -1.0]}, "beta holds -1.0"),
+        ({"beta": [np.inf]}, "beta holds inf"),
+        ({"beta": 1e-320}, "beta holds 1e-320"),
+        ({"beta": "one"}, "beta must be"),
+        ({"beta": [[1.0]]}, "beta must be"),
         ({"tolerance": -1.0}, "tolerance=-1.0"),
         ({"max_iterations": 0}, "max_iterations=0"),
     ],

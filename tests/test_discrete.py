@@ -186,6 +186,14 @@ def test_infinite_where_the_paper_is(x64):
     assert np.isfinite(discrete.distortion(never)) and np.isfinite(discrete.rate(never))
 
 
+def test_a_weight_that_underflows_outdoes_an_infinite_value(x64):
+    assert discrete.expect(jnp.asarray([-1000.0, 0.0]), jnp.asarray([jnp.inf, 1.0])) == 1.0
+    almost = jnp.asarray([[0.0, -1000.0], [-1000.0, 0.0]])
+    t = Tables(jnp.log(jnp.asarray([0.5, 0.5])), almost, jnp.log(jnp.eye(2)), jnp.log(jnp.asarray([0.5, 0.5])))
+    assert discrete.distortion(t) == 0 and discrete.decoder_gap(t) == 0
+    np.testing.assert_allclose(discrete.rate(t), np.log(2))
+
+
 def test_mutual_information_of_known_joints(x64):
     independent = np.outer([0.2, 0.8], [0.5, 0.3, 0.2])
     np.testing.assert_allclose(discrete.mutual_information(jnp.log(independent)), 0, atol=1e-15)

@@ -143,6 +143,13 @@ def test_ppca_is_the_maximum_likelihood_fit_and_its_likelihood_scipys():
         assert other.log_likelihood(mean, matrix) < model.log_likelihood(mean, matrix)
 
 
+def test_ppca_of_equal_variances_has_no_direction():
+    for n in range(3, 9):
+        model = gaussian.PPCA.fit(np.zeros(n), (0.1 + 0.37 * n) * np.eye(n), 1)
+        np.testing.assert_allclose(model.weights, 0, atol=1e-7)
+        np.testing.assert_allclose(model.noise**2, 0.1 + 0.37 * n)
+
+
 def test_log_likelihood_is_elbo_plus_kl_to_the_posterior():
     """For every x on its own, with an encoder that is not the posterior; KL between Gaussians written out."""
     x = np.random.default_rng(4).standard_normal((20, 4))
@@ -190,18 +197,29 @@ def test_the_trainer_of_image_models_finds_the_curve(beta):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: gaussian.water_filling([1.0, 0.0], 1.0), "variances="),
-        (lambda: gaussian.water_filling([1.0, -2.0], 1.0), "variances="),
-        (lambda: gaussian.water_filling([], 1.0), "variances="),
-        (lambda: gaussian.water_filling([1.0], 0.0), "level=0.0 must be"),
+        (lambda: gaussian.water_filling([1.0, 0.0], 1.0), "variances holds 0.0"),
+        (lambda: gaussian.water_filling([1.0, -2.0], 1.0), "variances holds -2.0"),
+        (lambda: gaussian.water_filling([], 1.0), "variances must be"),
+        (lambda: gaussian.water_filling("ab", 1.0), "variances must be"),
+        (lambda: gaussian.water_filling([1.0], 0.0), "level holds 0.0"),
+        (lambda: gaussian.water_filling([1.0], [[1.0]]), "level must be"),
+        (lambda: gaussian.at_rate([1.0, 2.0], [[1.0, 2.0]]), "rate must be"),
+        (lambda: gaussian.at_rate([1.0], 400.0), "rate=400.0 must be at least 0 and at most 300"),
+        (lambda: gaussian.PPCA.fit([0.0, np.nan], np.eye(2), 1), "mean holds nan"),
+        (lambda: gaussian.PPCA.fit(np.zeros(3), np.eye(2), 1), "mean must have 2 elements"),
+        (
+            lambda: gaussian.PPCA.fit(np.zeros(2), np.eye(2), 1).log_likelihood(np.zeros(2), np.eye(3)),
+            "covariance must be of shape",
+        ),
+        (lambda: gaussian.moments_to_terms(linear_params(), np.zeros(4), np.eye(4), 0.0), "noise=0.0 must be above 0"),
         (lambda: gaussian.at_rate([1.0], -0.1), "rate=-0.1 must be"),
-        (lambda: gaussian.at_rate([1.0], np.nan), "rate=nan must be"),
+        (lambda: gaussian.at_rate([1.0], np.nan), "rate holds nan"),
         (lambda: gaussian.boundary([1.0], 1.0, 0.0), "noise=0.0 must be above 0"),
         (lambda: gaussian.boundary([1.0], 1.0, 1.0, 0), "latent=0 must be"),
         (lambda: gaussian.PPCA.fit(np.zeros(2), np.eye(2), 2), "latent=2 must be below 2"),
         (lambda: gaussian.PPCA.fit(np.zeros(2), [[1.0, 2.0], [2.0, 1.0]], 1), "covariance must be positive definite"),
         (lambda: gaussian.PPCA.fit(np.zeros(2), [[1.0, 0.5], [0.0, 1.0]], 1), "covariance must be symmetric"),
-        (lambda: gaussian.PPCA.fit(np.zeros(2), [1.0, 2.0], 1), "covariance must be a square matrix"),
+        (lambda: gaussian.PPCA.fit(np.zeros(2), [1.0, 2.0], 1), "covariance must be an array of real numbers with 2 axes"),
         (lambda: linear_vae(2, 0), "latent=0 must be"),
         (lambda: linear_vae(2, 1, -1.0), "noise=-1.0 must be"),
     ],

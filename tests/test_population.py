@@ -160,6 +160,13 @@ class Echo:
         return "closed_form"
 
 
+class Wide(Echo):
+    """One that does not fit."""
+
+    def init(self, key, x):
+        return {"w": jnp.zeros(2)}
+
+
 def echo(model, members, images, steps, per_call=None, program=(), total=None):
     """Trains echoes; returns their final state and the rates, distortions and losses of all steps."""
     mesh, per_call = population.make_mesh(1), per_call or steps
@@ -345,7 +352,7 @@ def test_fit_keeps_the_metrics_of_every_so_many_steps(every):
     program = population.Program(Echo("key"), batch_size=4, segment_steps=8)
     whole, thinned = (train.fit(program, [Echo("key")] * 3, population.Hypers.of(members), images, 23, every=n) for n in (1, every))
     assert whole.metrics.rate.shape == (3, 23)
-    np.testing.assert_array_equal(thinned.metrics.rate, whole.metrics.rate[:, ::every])
+    np.testing.assert_array_equal(thinned.metrics.rate[:, ::-1], whole.metrics.rate[:, ::-1][:, ::every])
     assert (thinned.steps == 23).all() and thinned.params["w"].shape == (3,)
 
 
@@ -354,6 +361,8 @@ def test_fit_keeps_the_metrics_of_every_so_many_steps(every):
     [
         ({"models": []}, "models=0 must be at least 1"),
         ({"models": [Echo()]}, "models=1 must be at least 1 and as many as"),
+        ({"hypers": population.Hypers.of([Member()])._replace(seed=np.uint32(0))}, "models=2 must be at least 1 and as many as"),
+        ({"models": [Wide(), Echo()]}, "does not fit into"),
         ({"steps": 0}, "steps=0 must be"),
         ({"every": 0}, "every=0 must be"),
         ({"data": np.zeros((3, 1))}, "batch_size=4 is more than the 3 examples"),

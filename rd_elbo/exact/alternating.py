@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Num
+from jax.nn import logsumexp
+from jaxtyping import Array, Float
 
 from rd_elbo.errors import BadInput, number, whole
 from rd_elbo.exact import discrete
@@ -29,30 +30,35 @@ def encoder_step(marginal: OverZ, decoder: XGivenZ, beta: Float[Array, ""] | flo
 
     At beta = 1 it is the posterior p_d(z|x). A symbol that no code can emit has infinite distortion under any encoder; it gets m.
     """
-    logits = marginal[None] + decoder.T / beta
+    # Before the division, which would cost digits where beta is small.
+    best = decoder.max(axis=0)[:, None]
+    logits = marginal[None] + (decoder.T - jnp.where(best > -jnp.inf, best, 0.0)) / beta
     possible = (logits > -jnp.inf).any(axis=1, keepdims=True)
     return jnp.where(possible, jax.nn.log_softmax(jnp.where(possible, logits, 0.0), axis=1), marginal[None])
 
 
-def bernoulli_products(bits: Num[np.ndarray, "x bits"]) -> DecoderFit:
+def bernoulli_products(bits: Any) -> DecoderFit:
     """The fit of decoders that are products of Bernoullis, d(x|z) = prod_i mu_zi^x_i (1 - mu_zi)^(1 - x_i).
 
     Args:
-      bits: The bits of every symbol, zeros and ones. All 2^n combinations make d a distribution; EM is then that of a mixture of
-        Bernoulli products (latent class analysis).
+      bits: (x, bits) of zeros and ones, those of every symbol. If they are all 2^n combinations d is a distribution, and EM is that
+        of a mixture of Bernoulli products (latent class analysis).
+
+    Raises:
+      BadInput: If there is anything but zeros and ones.
     """
+    array = np.asarray(bits)
+    if array.ndim != 2 or not np.isin(array, (0, 1)).all():
+        raise BadInput(f"bits must be a table (symbols, bits) of zeros and ones, not {bits!r}")
 
     def fit(source: OverX, encoder: ZGivenX) -> XGivenZ:
-        members = jnp.exp(discrete.posterior(source, encoder))
-        on = members @ jnp.asarray(bits, members.dtype)
-        one, zero = (_log(jnp.clip(p, 0.0, 1.0)) for p in (on, 1 - on))
-        return jnp.where(bits[None] == 1, one[:, None], zero[:, None]).sum(-1)
+        # Sums in log space for ones and zeros alike: 1 - mu would round to zero where ones are merely likely.
+        members = discrete.posterior(source, encoder)[:, :, None]
+        one, zero = (logsumexp(jnp.where(array[None] == bit, members, -jnp.inf), axis=1) for bit in (1, 0))
+        both = jnp.logaddexp(one, zero)
+        return jnp.where(array[None] == 1, (one - both)[:, None], (zero - both)[:, None]).sum(-1)
 
     return fit
-
-
-def _log(p: Float[Array, "..."]) -> Float[Array, "..."]:
-    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), -jnp.inf)
 
 
 def minimise(

@@ -17,11 +17,13 @@ from jax import lax
 from jax.nn import logsumexp
 from jaxtyping import Array, Float
 
-from rd_elbo.errors import BadInput, number, whole
+from rd_elbo.errors import BadInput, number, reals, whole
 from rd_elbo.exact import alternating, discrete
 
 # Each divides the distance from the optimum by about ten; far more than that are needed only where rounding ends it anyway.
 _NEWTON_STEPS = 40
+# Of beta log c and of D, relative to beta and the largest distortion.
+_ROUNDING = 8 * np.finfo(np.float64).eps
 
 
 class Curve(NamedTuple):
@@ -33,7 +35,7 @@ class Curve(NamedTuple):
       distortion: (slopes,) in the units of the distortion matrix.
       encoder: (slopes, x, z) log e(z|x).
       marginal: (slopes, z) log m(z), the best one for the encoder.
-      gap: (slopes,) D + beta R is at most this far above its least value, and R at most gap / beta above R(D).
+      gap: (slopes,) D + beta R is at most this far above its least value, rounding included, and R at most gap / beta above R(D).
       iterations: (slopes,) rounds of Blahut and Arimoto.
     """
 
@@ -54,28 +56,36 @@ def blahut_arimoto(source: Any, distortion: Any, beta: Any, *, tolerance: float 
       distortion: (x, z) finite and not negative: what it costs to have z stand for x. For a decoder d(x|z) it is -log d(x|z), and
         the curve is the lowest that decoder can reach with any encoder and marginal.
       beta: (slopes,) above 0. Small ones give high rates.
-      tolerance: Each slope stops once its `gap` and gap / beta are at most this.
+      tolerance: Each slope stops once its `gap` and gap / beta are at most this, but for rounding.
       max_iterations: Or after so many rounds, from where Newton's method takes over. `gap` tells how good the point is.
 
     Returns:
       The curve, in the order of `beta`. Computed in float64 whatever JAX's settings.
 
     Raises:
-      BadInput: If the source is no distribution, a distortion is negative or not finite, or beta is not above 0.
+      BadInput: If the source is no distribution, a distortion is negative or not finite, or beta is not above 0 or too small for
+        float64.
     """
     p = discrete.distribution("source", source)
-    costs = np.asarray(distortion, np.float64)
-    slopes = np.atleast_1d(np.asarray(beta, np.float64))
-    if p.ndim != 1 or costs.ndim != 2 or len(costs) != len(p) or costs.shape[1] == 0:
+    costs = reals("distortion", distortion, 2)
+    slopes = reals("beta", np.atleast_1d(beta) if np.ndim(beta) == 0 else beta, 1)
+    if p.ndim != 1 or len(costs) != len(p):
         raise BadInput(f"shapes source {p.shape} and distortion {costs.shape} must be (x,) and (x, z)")
-    if not np.isfinite(costs).all() or (costs < 0).any():
-        raise BadInput(f"distortion holds {costs[~(np.isfinite(costs) & (costs >= 0))][0]}; it must be finite and not negative")
-    if slopes.ndim != 1 or not np.isfinite(slopes).all() or (slopes <= 0).any():
-        raise BadInput(f"beta={beta!r} must be finite numbers above 0")
+    if (costs < 0).any():
+        raise BadInput(f"distortion holds {costs[costs < 0][0]}; it must not be negative")
+    with np.errstate(all="ignore"):
+        overflows = not np.isfinite(costs.max() / slopes).all()
+    if (slopes <= 0).any() or overflows:
+        raise BadInput(f"beta holds {slopes.min()}; it must be above 0, and the distortion divided by it must not overflow")
     tolerance, max_iterations = number("tolerance", tolerance), whole("max_iterations", max_iterations)
+    # What every code costs a symbol changes no encoder, only digits.
+    least = costs.min(axis=1)
+    spread = costs - least[:, None]
     with jax.enable_x64(True), np.errstate(divide="ignore"):
-        result = _solve(np.log(p), costs, slopes, tolerance, max_iterations)
-        return Curve(slopes, *(np.asarray(array) for array in result))
+        result = _solve(np.log(p), spread, slopes, tolerance, max_iterations)
+        rate, distortion, encoder, marginal, gap, iterations = (np.asarray(array) for array in result)
+    rounding = _ROUNDING * (slopes + spread.max() + least.max())
+    return Curve(slopes, rate, distortion + p @ least, encoder, marginal, gap + rounding, iterations)
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -112,10 +122,12 @@ def _solve(log_p: Any, costs: Any, beta: Any, tolerance: Any, max_iterations: in
 def _interior_point(p: Float[Array, " x"], costs: Float[Array, "x z"]) -> Float[Array, " z"]:
     """The marginal m that makes -sum_x p(x) log sum_z m(z) exp(-costs(x, z)) least, by a primal-dual interior-point method.
 
+    Every symbol's least cost is 0, so that nothing underflows that matters.
+
     With c(z) = sum_x p(x) exp(-costs(x, z)) / sum_z' m(z') exp(-costs(x, z')), the best m has c <= 1 and m (1 - c) = 0; that m sums
     to one follows. Newton's method is applied to m s = mu, s = 1 - c, for a falling mu.
     """
-    kernel = jnp.exp(-(costs - costs.min(axis=1, keepdims=True)))
+    kernel = jnp.exp(-costs)
     codes = costs.shape[1]
 
     def longest(value: Array, step: Array) -> Array:
@@ -129,7 +141,10 @@ def _interior_point(p: Float[Array, " x"], costs: Float[Array, "x z"]) -> Float[
         dm = jnp.linalg.solve(hessian + jnp.diag(s / m), mu / m + kernel.T @ weight - 1)
         ds = (mu - s * dm) / m - s
         step = jnp.minimum(longest(m, dm), longest(s, ds))
-        return m + step * dm, s + step * ds
+        new = m + step * dm, s + step * ds
+        # Codes that are copies of each other make the Hessian singular in the end; by then m is as good as it gets.
+        good = jnp.isfinite(new[0]).all() & jnp.isfinite(new[1]).all()
+        return jax.tree.map(lambda after, before: jnp.where(good, after, before), new, state)
 
     m, _ = lax.fori_loop(0, _NEWTON_STEPS, newton, (jnp.full(codes, 1 / codes), jnp.ones(codes)))
     return m / m.sum()

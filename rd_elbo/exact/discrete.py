@@ -83,8 +83,9 @@ def distribution(name: str, probabilities: Any) -> np.ndarray:
 
 
 def expect(log_weight: Float[Array, "..."], value: Float[Array, "..."]) -> Scalar:
-    """The sum of exp(log_weight) * value in which a weight of zero outdoes any value, infinite or NaN."""
-    return jnp.sum(jnp.where(log_weight == -jnp.inf, 0.0, jnp.exp(log_weight) * value))
+    """The sum of exp(log_weight) * value in which a weight of zero, be it by underflow, outdoes any value, infinite or NaN."""
+    weight = jnp.exp(log_weight)
+    return jnp.sum(weight * jnp.where(weight == 0, 0.0, value))
 
 
 def entropy(log_p: Float[Array, "..."]) -> Scalar:

@@ -4,10 +4,12 @@ The source is x ~ N(mean, covariance) in n dimensions, or the data with those mo
 
     e(z|x) = N(V (x - a), diag(s^2)),    m(z) = N(0, I),    d(x|z) = N(W z + b, noise^2 I),
 
-whose distortion is a squared error in disguise, D = E|x - W z - b|^2 / (2 noise^2) + n/2 log(2 pi noise^2). So the lowest curve any
-encoder and marginal can reach is the source's rate-distortion function of squared error, which reverse water-filling gives, and
-the linear VAE contains its optimum. At the slope -dD/dR = beta the water level is beta noise^2. At beta = 1 the model is
-probabilistic PCA and its negative ELBO that model's -log likelihood (Tipping & Bishop 1999; Lucas et al. 2019).
+whose distortion is a squared error in disguise, D = E|x - W z - b|^2 / (2 noise^2) + n/2 log(2 pi noise^2). So for a Gaussian
+source the lowest curve that any encoder and marginal can reach is its rate-distortion function of squared error, which reverse
+water-filling gives, and the linear VAE contains the optimum. Rate and distortion of a linear VAE depend on the data by their mean
+and covariance alone, so among linear VAEs that curve is the lowest for any data of this covariance. At the slope -dD/dR = beta the
+water level is beta noise^2. At beta = 1 the model is probabilistic PCA and its negative ELBO that model's -log likelihood
+(Tipping & Bishop 1999; Lucas et al. 2019).
 """
 
 import dataclasses
@@ -17,9 +19,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from rd_elbo.errors import BadInput, number, whole
+from rd_elbo.errors import BadInput, number, reals, whole
 from rd_elbo.models.base import Params
 
+# In nats and components: errors of e^-600 of a variance are as good as none.
+_HIGHEST_RATE = 300.0
 Curve = Float[np.ndarray, " points"]
 _LOG_2PI = float(np.log(2 * np.pi))
 
@@ -30,8 +34,8 @@ def covariance(name: str, matrix: Any) -> np.ndarray:
     Raises:
       BadInput: If it is not square, symmetric and positive definite.
     """
-    array = np.asarray(matrix, np.float64)
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.size == 0 or not np.isfinite(array).all():
+    array = reals(name, matrix, 2)
+    if array.shape[0] != array.shape[1]:
         raise BadInput(f"{name} must be a square matrix of finite numbers, not of shape {array.shape}")
     if not np.allclose(array, array.T, rtol=1e-6, atol=1e-9 * np.abs(array).max()):
         raise BadInput(f"{name} must be symmetric")
@@ -42,10 +46,15 @@ def covariance(name: str, matrix: Any) -> np.ndarray:
 
 
 def _variances(variances: Any) -> np.ndarray:
-    array = np.asarray(variances, np.float64)
-    if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all() or (array <= 0).any():
-        raise BadInput(f"variances={variances!r} must be a list of finite numbers above 0")
+    array = reals("variances", variances, 1)
+    if (array <= 0).any():
+        raise BadInput(f"variances holds {array.min()}; variances must be above 0")
     return np.sort(array)[::-1]
+
+
+def _several(field: str, value: Any) -> np.ndarray:
+    """One number or a list of them, as a list."""
+    return reals(field, [value] if np.ndim(value) == 0 else value, 1)
 
 
 class Point(NamedTuple):
@@ -74,9 +83,9 @@ def water_filling(variances: Any, level: Any) -> Point:
     Raises:
       BadInput: If a variance or a level is not above 0.
     """
-    lam, theta = _variances(variances), np.atleast_1d(np.asarray(level, np.float64))
-    if not np.isfinite(theta).all() or (theta <= 0).any():
-        raise BadInput(f"level={level!r} must be finite numbers above 0")
+    lam, theta = _variances(variances), _several("level", level)
+    if (theta <= 0).any():
+        raise BadInput(f"level holds {theta.min()}; it must be above 0")
     rate = 0.5 * np.maximum(np.log(lam / theta[:, None]), 0).sum(-1)
     return Point(rate, np.minimum(lam, theta[:, None]).sum(-1), theta)
 
@@ -91,9 +100,9 @@ def at_rate(variances: Any, rate: Any) -> Point:
     Raises:
       BadInput: If a variance is not above 0 or a rate is negative.
     """
-    lam, wanted = _variances(variances), np.atleast_1d(np.asarray(rate, np.float64))
-    if not np.isfinite(wanted).all() or (wanted < 0).any():
-        raise BadInput(f"rate={rate!r} must be finite numbers of at least 0")
+    lam, wanted = _variances(variances), _several("rate", rate)
+    if (wanted < 0).any() or (wanted > _HIGHEST_RATE * len(lam)).any():
+        raise BadInput(f"rate={rate!r} must be at least 0 and at most {_HIGHEST_RATE:g} for each of the {len(lam)} components")
     # With the k largest components described, R = (sum_i<=k log variance_i - k log level) / 2; k grows as long as the next
     # component is above the level.
     k = np.arange(1, len(lam) + 1)
@@ -128,6 +137,13 @@ def boundary(variances: Any, rate: Any, noise: float, latent: int | None = None)
     return distortion(at_rate(lam[:kept], rate).error + lam[kept:].sum(), len(lam), noise)
 
 
+def _mean(mean: Any, dimensions: int) -> np.ndarray:
+    array = reals("mean", mean, 1)
+    if len(array) != dimensions:
+        raise BadInput(f"mean must have {dimensions} elements, as many as there are dimensions, not {len(array)}")
+    return array
+
+
 class PPCA(NamedTuple):
     """Probabilistic PCA, x ~ N(mean, weights weights^T + noise^2 I).
 
@@ -146,14 +162,16 @@ class PPCA(NamedTuple):
         """The maximum-likelihood fit to data of these moments (Tipping & Bishop 1999, eqs. 7 and 8).
 
         Raises:
-          BadInput: If `matrix` is no covariance or `latent` is not below its size.
+          BadInput: If `matrix` is no covariance, `mean` does not fit it or `latent` is not below its size.
         """
         matrix = covariance("covariance", matrix)
         if whole("latent", latent) >= len(matrix):
             raise BadInput(f"latent={latent} must be below {len(matrix)}, the dimensions of the data")
         lam, directions = (a[..., ::-1] for a in np.linalg.eigh(matrix))
         noise2 = lam[latent:].mean()
-        return cls(np.asarray(mean), directions[:, :latent] * np.sqrt(lam[:latent] - noise2), float(np.sqrt(noise2)))
+        return cls(
+            _mean(mean, len(matrix)), directions[:, :latent] * np.sqrt(np.maximum(lam[:latent] - noise2, 0)), float(np.sqrt(noise2))
+        )
 
     @property
     def covariance(self) -> np.ndarray:
@@ -161,9 +179,16 @@ class PPCA(NamedTuple):
         return self.weights @ self.weights.T + self.noise**2 * np.eye(len(self.weights))
 
     def log_likelihood(self, mean: Any, matrix: Any) -> float:
-        """Mean log-likelihood of data with these moments, in nats (Tipping & Bishop 1999, eq. 4)."""
-        model, shift = self.covariance, np.asarray(mean) - self.mean
-        error = np.trace(np.linalg.solve(model, np.asarray(matrix) + np.outer(shift, shift)))
+        """Mean log-likelihood of data with these moments, in nats (Tipping & Bishop 1999, eq. 4).
+
+        Raises:
+          BadInput: If the moments are not of the model's size.
+        """
+        model, moments = self.covariance, reals("covariance", matrix, 2)
+        if moments.shape != model.shape:
+            raise BadInput(f"covariance must be of shape {model.shape}, as the model's, not {moments.shape}")
+        shift = _mean(mean, len(model)) - self.mean
+        error = np.trace(np.linalg.solve(model, moments + np.outer(shift, shift)))
         return float(-0.5 * (len(model) * _LOG_2PI + np.linalg.slogdet(model)[1] + error))
 
     def posterior(self) -> tuple[np.ndarray, np.ndarray]:
@@ -188,16 +213,19 @@ def moments_to_terms(params: Params, mean: Any, matrix: Any, noise: float | None
       mean: (n,) mean of the data.
       matrix: (n, n) covariance of the data, divided by their number.
       noise: As given to `linear_vae`.
+
+    Raises:
+      BadInput: If noise is not above 0.
     """
     p: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(params))
-    gain, a, scale = p["encoder"]["mean"]["kernel"], p["encoder"]["mean"]["bias"], np.exp(p["encoder"]["log_scale"])
+    gain, a, log_scale = p["encoder"]["mean"]["kernel"], p["encoder"]["mean"]["bias"], p["encoder"]["log_scale"]
     weights, b = p["decoder"]["mean"]["kernel"], p["decoder"]["mean"]["bias"]
-    noise = float(np.exp(p["decoder"]["log_noise"])) if noise is None else noise
+    noise = float(np.exp(p["decoder"]["log_noise"])) if noise is None else number("noise", noise, above=True)
     mean, matrix = np.asarray(mean, np.float64), np.asarray(matrix, np.float64)
     code_mean = mean @ gain + a
     code_square = np.trace(gain.T @ matrix @ gain) + code_mean @ code_mean
-    rate = 0.5 * (code_square + (scale**2 - 1 - 2 * np.log(scale)).sum())
+    rate = 0.5 * (code_square + (np.expm1(2 * log_scale) - 2 * log_scale).sum())
     residual = np.eye(len(mean)) - gain @ weights
     shift = mean - code_mean @ weights - b
-    error = np.trace(residual.T @ matrix @ residual) + shift @ shift + ((scale[:, None] * weights) ** 2).sum()
+    error = np.trace(residual.T @ matrix @ residual) + shift @ shift + ((np.exp(log_scale)[:, None] * weights) ** 2).sum()
     return Exact(float(rate), float(distortion(error, len(mean), noise)))

@@ -6,8 +6,8 @@ A hidden bit z* is 0 or 1 with probability 0.7 and 0.3; given it, x is a Gaussia
     e(z_i|x_j) = softmax_i[-(w_i x_j - b_i)^2],    d(x_j|z_i) = softmax_j[-(v_j z_i - c_j)^2],    m(z_i) = softmax_i[l_i].
 
 The paper prints the exponents with the other sign and the parameters indexed by what is conditioned on. Then every d(.|z) is one
-bump, the model cannot ignore z, and the ELBO does not collapse; with parameters that belong to the output it does what the paper
-shows.
+bump, the model cannot both ignore z and fit p*, and the ELBO does not collapse; with parameters that belong to the output it does
+what the paper shows.
 """
 
 import dataclasses
@@ -146,7 +146,8 @@ class Codes(NamedTuple):
 
     Attributes:
       information: I(z; z*), nats.
-      larger_mass: p_e of the larger of the two clusters into which codes fall by the bit they are more probable under.
+      larger_mass: p_e of the larger of the two clusters into which codes fall by the bit that is more probable given them; 1 if
+        the codes say nothing.
     """
 
     information: Any

@@ -25,7 +25,8 @@ def members_last(fun: Callable[..., Arrays]) -> Callable[..., Arrays]:
         element-wise operations and reductions over other axes do.
 
     Returns:
-      The function for arrays without the members' axis. Its gradient vmaps in the same way.
+      The function for arrays without the members' axis. Its gradient vmaps in the same way. It may be differentiated once, in
+      reverse, which is what training does.
     """
 
     @_trailing
