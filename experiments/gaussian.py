@@ -99,7 +99,9 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
         for i, (beta, seed) in enumerate(members):
             exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf, i=i: leaf[i], fitted.params), mean, matrix, fixed)
             finite = bool(fitted.finite[i]) and math.isfinite(exact.rate + exact.distortion)
-            sampled = np.asarray([draw[i] for draw in draws])
+            finite = finite and bool(np.isfinite([draw[i] for draw in draws]).all())
+            # The sampled distortion of each draw; of a model that diverged there is nothing to tell.
+            sampled = np.asarray([draw[i] if finite else math.nan for draw in draws])
             points.append(
                 {
                     "study": study,

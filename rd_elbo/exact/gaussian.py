@@ -208,6 +208,8 @@ class Exact:
 def moments_to_terms(params: Params, mean: Any, matrix: Any, noise: float | None = 1.0) -> Exact:
     """Exact rate and distortion of a `models.linear.linear_vae`: both are quadratic in x, so data matter by their moments alone.
 
+    Parameters so large that their squares overflow give infinity or NaN.
+
     Args:
       params: Of one linear VAE.
       mean: (n,) mean of the data.
@@ -222,10 +224,11 @@ def moments_to_terms(params: Params, mean: Any, matrix: Any, noise: float | None
     weights, b = p["decoder"]["mean"]["kernel"], p["decoder"]["mean"]["bias"]
     noise = float(np.exp(p["decoder"]["log_noise"])) if noise is None else number("noise", noise, above=True)
     mean, matrix = np.asarray(mean, np.float64), np.asarray(matrix, np.float64)
-    code_mean = mean @ gain + a
-    code_square = np.trace(gain.T @ matrix @ gain) + code_mean @ code_mean
-    rate = 0.5 * (code_square + (np.expm1(2 * log_scale) - 2 * log_scale).sum())
-    residual = np.eye(len(mean)) - gain @ weights
-    shift = mean - code_mean @ weights - b
-    error = np.trace(residual.T @ matrix @ residual) + shift @ shift + ((np.exp(log_scale)[:, None] * weights) ** 2).sum()
+    with np.errstate(over="ignore", invalid="ignore"):
+        code_mean = mean @ gain + a
+        code_square = np.trace(gain.T @ matrix @ gain) + code_mean @ code_mean
+        rate = 0.5 * (code_square + (np.expm1(2 * log_scale) - 2 * log_scale).sum())
+        residual = np.eye(len(mean)) - gain @ weights
+        shift = mean - code_mean @ weights - b
+        error = np.trace(residual.T @ matrix @ residual) + shift @ shift + ((np.exp(log_scale)[:, None] * weights) ** 2).sum()
     return Exact(float(rate), float(distortion(error, len(mean), noise)))
