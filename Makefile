@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install sweep quick figures test lint format types check benchmark lock clean
+.PHONY: help install sweep quick figures toy gaussian test lint format types check benchmark lock clean
 
 help:            ## say what there is
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -27,6 +27,12 @@ quick: install   ## the same in seconds, too short to show anything (runs/quick)
 figures: install ## redraw the figures of runs/quickstart from its tables
 	$(BIN)/python scripts/figures.py --workdir=runs/quickstart
 
+toy: install     ## the exact toy model: optimum, ELBO, target rate (runs/toy)
+	$(BIN)/python -m experiments.toy --workdir=runs/toy
+
+gaussian: install ## linear VAEs on the exact curve of a Gaussian source (runs/gaussian)
+	$(BIN)/python -m experiments.gaussian --workdir=runs/gaussian
+
 test: install    ## run the tests
 	$(BIN)/python -m pytest -q
 
@@ -45,6 +51,7 @@ check: lint types test   ## everything CI asks
 
 benchmark: install   ## measure the population against its alternatives
 	$(BIN)/python scripts/benchmark.py population
+	$(BIN)/python scripts/benchmark.py toy
 
 lock: install    ## pin the newest versions for all supported Pythons; keeps registry names out of the file
 	$(BIN)/python -m pip install --quiet uv

@@ -24,8 +24,9 @@ def get_config(form: str = "full") -> ConfigDict:
     config.target_weight = 2.0
     # How many of the initialisations are also trained with the weight of 1 that the paper prints, and from far apart.
     config.printed_weight = 8 if quick else 256
-    config.wide = 8 if quick else 256
+    config.wide = 8 if quick else 128
     config.wide_scale = 1.0
+    config.wide_steps = 20 if quick else 9000
     # The curve: so many initialisations at each beta and at each target rate.
     config.curve_initialisations = 2 if quick else 16
     config.betas = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0)
@@ -34,7 +35,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.target_rates = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     config.high_target_rates = (1.75, 2.0, 2.25, 2.5, 2.75)
     config.annealing = 0.5
-    config.steps = 20 if quick else 3000
+    config.steps = 20 if quick else 2500
     # Adam with a short memory of squared gradients: with the usual 0.999 two target-rate runs in a hundred end in a worse optimum.
     config.adam_b2 = 0.95
     config.schedule = "cosine"

@@ -39,6 +39,7 @@ class Run:
       study: What it is part of.
       objective: "beta" or "target_rate"; its numbers follow.
       initial_scale: See `toy.Toy`.
+      steps: Of training.
     """
 
     study: str
@@ -49,38 +50,45 @@ class Run:
     annealing: float
     initial_scale: float
     learning_rate: float
+    steps: int
     seed: int
 
 
 def runs(config: Config) -> list[Run]:
-    """Every model of the experiment; those of one objective are trained as one population."""
+    """Every model of the experiment; those of one objective and length are trained as one population."""
+    n, few = config["initialisations"], config["curve_initialisations"]
 
-    def make(
-        study: str, seeds: int, beta: float | None, target: float, scale: float, weight: float, rate: float, annealing: float = 0.0
-    ) -> Iterator[Run]:
-        objective = "target_rate" if beta is None else "beta"
+    def make(study: str, seeds: int, beta: float | None = None, **changes: Any) -> Iterator[Run]:
+        common_to_all = {
+            "objective": "target_rate" if beta is None else "beta",
+            "beta": 1.0 if beta is None else beta,
+            "target_rate": config["target_rate"] if beta is None else 0.0,
+            "target_weight": config["target_weight"],
+            "annealing": 0.0,
+            "initial_scale": config["initial_scale"],
+            "learning_rate": config["learning_rate"],
+            "steps": config["steps"],
+        }
         for seed in range(seeds):
-            yield Run(study, objective, 1.0 if beta is None else beta, target, weight, annealing, scale, rate, seed)
+            yield Run(study, seed=seed, **{**common_to_all, **changes})
 
-    n, scale, wide = config["initialisations"], config["initial_scale"], config["wide_scale"]
-    target, weight = config["target_rate"], config["target_weight"]
-    slow, fast, few = config["elbo_learning_rate"], config["learning_rate"], config["curve_initialisations"]
-    rows = [*make("elbo", n, 1.0, 0.0, scale, weight, slow), *make("elbo_wide", config["wide"], 1.0, 0.0, wide, weight, slow)]
+    slow = {"learning_rate": config["elbo_learning_rate"]}
+    wide = {"initial_scale": config["wide_scale"], "steps": config["wide_steps"]}
+    rows = [*make("elbo", n, 1.0, **slow), *make("elbo_wide", config["wide"], 1.0, **slow, **wide)]
     for beta in config["betas"]:
-        rows += make("beta_curve", few, beta, 0.0, scale, weight, fast)
-    rows += make("target", n, None, target, scale, weight, fast)
-    rows += make("target_wide", config["wide"], None, target, wide, weight, fast)
-    rows += make("target_printed", config["printed_weight"], None, target, scale, 1.0, fast)
+        rows += make("beta_curve", few, beta)
+    rows += [*make("target", n), *make("target_wide", config["wide"], **wide)]
+    rows += make("target_printed", config["printed_weight"], target_weight=1.0)
     for rates, annealing in ((config["target_rates"], 0.0), (config["high_target_rates"], config["annealing"])):
         for rate in rates:
-            rows += make("target_curve", few, None, rate, scale, weight, fast, annealing)
+            rows += make("target_curve", few, target_rate=rate, annealing=annealing)
     return rows
 
 
 def check(config: Config) -> None:
     """Raises `BadInput` for a configuration that cannot be done."""
     codes = whole("codes", config["codes"], 2)
-    for field in ("initialisations", "printed_weight", "wide", "curve_initialisations", "steps"):
+    for field in ("initialisations", "printed_weight", "wide", "curve_initialisations", "steps", "wide_steps"):
         whole(field, config[field])
     for field in ("initial_scale", "wide_scale"):
         number(field, config[field])
@@ -107,15 +115,18 @@ def check(config: Config) -> None:
 def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, float]:
     """Trains everything and writes the tables."""
     everything = runs(config)
-    by_objective = {name: [run for run in everything if run.objective == name] for name in ("beta", "target_rate")}
+    populations: dict[tuple[str, int], list[Run]] = {}
+    for run in everything:
+        populations.setdefault((run.objective, run.steps), []).append(run)
+    total = sum(run.steps for run in everything)
     seconds = {"training": 0.0, "compiling": 0.0}
     points: list[dict[str, Any]] = []
     models: dict[str, discrete.Tables] = {"optimum": toy.optimum()}
     done = 0
-    for name, population_runs in by_objective.items():
+    for (name, _), population_runs in populations.items():
 
         def listen(p: train.Progress, done: int = done, name: str = name) -> None:
-            share = (done + p.members * p.steps / p.total_steps) / len(everything)
+            share = (done + p.members * p.steps) / total
             tell(0.97 * share, f"{p.members} models by {name.replace('_', ' ')}: step {p.steps}/{p.total_steps}")
 
         fitted = train_population(population_runs, config, listen)
@@ -124,9 +135,10 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
         model = toy.Toy(config["codes"])
         tables = jax.vmap(lambda params, model=model: model.tables(params, toy.source()))(fitted.params)
         points += rows_of(population_runs, fitted, tables)
-        first = next(i for i, run in enumerate(population_runs) if run.study in ("elbo", "target"))
-        models[population_runs[first].study] = jax.tree.map(lambda table, i=first: table[i], tables)
-        done += len(population_runs)
+        for i, run in enumerate(population_runs):
+            if run.study in ("elbo", "target") and run.study not in models:
+                models[run.study] = jax.tree.map(lambda table, i=i: table[i], tables)
+        done += sum(run.steps for run in population_runs)
     began = time.perf_counter()
     tell(0.97, "phase diagram by Blahut-Arimoto")
     records.write_table(workdir / "phase_diagram.csv", ("curve", "beta", "rate", "distortion", "gap"), phase_diagram())
@@ -142,7 +154,7 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
 
 
 def train_population(members: list[Run], config: Config, listen: train.Listener | None = None) -> train.Fitted:
-    """Trains models of one objective together, on the single example p*: see `toy.Toy`."""
+    """Trains models of one objective and length together, on the single example p*: see `toy.Toy`."""
     program = population.Program(
         toy.Toy(config["codes"]),
         members[0].objective,
@@ -155,7 +167,7 @@ def train_population(members: list[Run], config: Config, listen: train.Listener 
     )
     models = [toy.Toy(config["codes"], run.initial_scale) for run in members]
     hypers = population.Hypers.of(members, program.dtype)
-    steps, devices = config["steps"], config["population"]["devices"]
+    steps, devices = members[0].steps, config["population"]["devices"]
     return train.fit(program, models, hypers, toy.source()[None], steps, devices=devices, every=steps, listener=listen)
 
 
@@ -176,11 +188,12 @@ def _functionals(t: discrete.Tables) -> dict[str, jax.Array]:
         "generative_upper": discrete.generative_upper(t, t.source),
         "code_information": codes.information,
         "larger_cluster": codes.larger_mass,
+        "codes_used": codes.used,
     }
 
 
 def functionals(t: discrete.Tables) -> dict[str, float]:
-    """Everything points.csv says of one model; nats, but for `larger_cluster`, a probability."""
+    """Everything points.csv says of one model; nats, but for `larger_cluster`, a probability, and `codes_used`, a number."""
     return {name: float(value) for name, value in _functionals(t).items()}
 
 
@@ -245,8 +258,11 @@ def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
     quantiles = {"min": 0.0, "q01": 0.01, "median": 0.5, "q99": 0.99, "max": 1.0}
     for study in dict.fromkeys(row["study"] for row in points):
         if not study.endswith("curve"):
-            names = ("rate", "excess", "code_information", "larger_cluster")
+            names = ("rate", "excess", "code_information", "larger_cluster", "codes_used")
             result[study] = {name: {q: _quantile(column(study, name), at) for q, at in quantiles.items()} for name in names}
+    # Which of the runs from far apart miss the diagonal: those that are left with few codes.
+    used, missed = column("target_wide", "codes_used"), ~(column("target_wide", "excess") <= 0.005)
+    result["target_wide_median_codes_used"] = {"missed": _quantile(used[missed], 0.5), "met": _quantile(used[~missed], 0.5)}
     result["beta_curve"] = []
     for beta in config["betas"]:
         rows = [row for row in points if row["study"] == "beta_curve" and row["beta"] == beta and row["status"] == "ok"]
@@ -277,8 +293,9 @@ def report(console: Console, workdir: pathlib.Path) -> None:
     totals, points = records.read_json(workdir / "summary.json"), records.read_table(workdir / "points.csv")
     firsts = {study: next(row for row in points if row["study"] == study) for study in ("elbo", "target")}
     shown = {"optimum": records.read_table(workdir / "optimum.csv")[0], **firsts}
-    titles = {"optimum": "hand-built optimum", "elbo": "ELBO, seed 0", "target": "target rate, seed 0"}
-    table = Table(title=f"the toy model, nats; H = {totals['entropy']:.4f}", title_justify="left", box=box.SIMPLE_HEAD)
+    titles = {"optimum": "built by hand", "elbo": "ELBO", "target": "target rate"}
+    title = f"the toy model, seed 0, nats; H = {totals['entropy']:.4f}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("", "R", "paper's R", "D", "R + D - H", "I(z; z*)", "larger cluster"):
         table.add_column(name, justify="left" if not name else "right")
     for study, row in shown.items():
@@ -286,24 +303,24 @@ def report(console: Console, workdir: pathlib.Path) -> None:
         table.add_row(titles[study], f"{row['rate']:.4f}", _PAPER[study]["rate"], *(f"{number:.4f}" for number in numbers))
     console.print(table)
     n, config = totals["initialisations"], records.read_json(workdir / "config.json")
-    wide = f"{config['wide']} of them from scale {config['wide_scale']:g}"
+    wide = f"from scale {config['wide_scale']:g}"
     lines = [
         ("ELBO, R <= 0.005", "elbo_collapsed_fraction", n),
         ("ELBO, R + D <= H + 0.001", "elbo_gap_fraction", n),
         (f"target, |R - {config['target_rate']:g}| <= 0.001", "target_rate_fraction", n),
         ("target, R + D <= H + 0.005", "target_gap_fraction", n),
-        (f"ELBO, {wide}: R <= 0.005", "elbo_wide_collapsed_fraction", config["wide"]),
-        (f"target, {wide}: R + D <= H + 0.005", "target_wide_gap_fraction", config["wide"]),
+        (f"ELBO {wide}, R <= 0.005", "elbo_wide_collapsed_fraction", config["wide"]),
+        (f"target {wide}, R + D <= H + 0.005", "target_wide_gap_fraction", config["wide"]),
         (
-            f"target, weight 1 as printed: |R - {config['target_rate']:g}| <= 0.001",
+            f"target with weight 1, as printed, |R - {config['target_rate']:g}| <= 0.001",
             "target_printed_rate_fraction",
             config["printed_weight"],
         ),
     ]
-    table = Table(title="parts of all initialisations (the paper: dozens, alike)", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    table.add_column("part", justify="right")
-    table.add_column("initialisations", justify="right")
+    title = f"parts of all initialisations, scale {config['initial_scale']:g} (the paper: dozens, alike)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("", "part", "of"):
+        table.add_column(name, justify="right" if name else "left")
     for title, name, count in lines:
         table.add_row(title, f"{100 * totals[name]:.1f} %", str(count))
     console.print(table)

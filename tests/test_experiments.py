@@ -82,7 +82,7 @@ def test_fractions_count_what_they_say():
     config = config_of(toy_config, initialisations=4)
 
     def row(study, rate, excess, status="ok", **more):
-        values = {"beta": 1.0, "target_rate": 0.5, "code_information": 0.3, "larger_cluster": 0.7}
+        values = {"beta": 1.0, "target_rate": 0.5, "code_information": 0.3, "larger_cluster": 0.7, "codes_used": 9}
         return {"study": study, "rate": rate, "excess": excess, "status": status, **values, **more}
 
     points = [

@@ -112,6 +112,7 @@ def test_codes_and_bit_by_brute_force(x64):
     codes = toy.codes_and_bit(jnp.log(joint), jnp.log(e))
     table = np.asarray([[sum(joint[bit, x] * e[x, z] for x in range(30)) for z in range(4)] for bit in (0, 1)])
     np.testing.assert_allclose(codes.information, (table * np.log(table / table.sum(0) / table.sum(1, keepdims=True))).sum())
+    assert codes.used == sum(table[:, z].sum() > 1e-3 for z in range(4))
     of_bit_0 = sum(table[:, z].sum() for z in range(4) if table[0, z] >= table[1, z])
     np.testing.assert_allclose(codes.larger_mass, max(of_bit_0, 1 - of_bit_0))
 

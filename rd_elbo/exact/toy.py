@@ -141,16 +141,22 @@ def _terms(w: Array, b: Array, v: Array, c: Array, logits: Array, p: Array) -> t
     return (p * rate).sum(1), (p * distortion).sum(1), (p[:, None] * e).sum(2)
 
 
+# A code of less probability plays no part.
+_USED = 1e-3
+
+
 class Codes(NamedTuple):
     """What codes have to do with the hidden bit.
 
     Attributes:
       information: I(z; z*), nats.
+      used: How many codes have a probability p_e(z) above 0.001.
       larger_mass: p_e of the larger of the two clusters into which codes fall by the bit that is more probable given them; 1 if
         the codes say nothing.
     """
 
     information: Any
+    used: Any
     larger_mass: Any
 
 
@@ -159,4 +165,4 @@ def codes_and_bit(log_labelled: Float[Array, "2 x"], encoder: Float[Array, "x z"
     joint = jax.nn.logsumexp(log_labelled[:, :, None] + encoder[None], axis=1)
     mass = jnp.exp(joint)
     first = jnp.where(mass[0] >= mass[1], mass.sum(0), 0.0).sum()
-    return Codes(discrete.mutual_information(joint), jnp.maximum(first, 1 - first))
+    return Codes(discrete.mutual_information(joint), (mass.sum(0) > _USED).sum(), jnp.maximum(first, 1 - first))
