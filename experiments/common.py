@@ -62,7 +62,8 @@ def main(
                 tell(1.0, "done")
             seconds["total"] = time.perf_counter() - began
             about = {"name": name, "origin": "exact", "sha256": None}
-            records.write_json(workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
+            command = ["python", "-m", f"experiments.{name}", *sys.argv[1:]]
+            records.write_json(workdir / "provenance.json", records.provenance(about, command, seconds))
         report(console, workdir)
         drawn = ", ".join(str(path) for path in draw(workdir) if path.suffix == ".png")
         console.print(f"tables in {workdir}, figures in {drawn}", soft_wrap=True, highlight=False)

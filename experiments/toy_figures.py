@@ -128,6 +128,7 @@ def figure2(models: dict[str, discrete.Tables], shown: dict[str, Row]) -> Figure
         for axes, label in zip(grid[:, 0], ("$p^*, g, d$", "$m(z), e(z)$", "$e(z|x)$", "$d(x|z)$", "$p(x'|x)$"), strict=True):
             axes.set_ylabel(f"{label}\n{axes.get_ylabel()}" if axes.get_ylabel() else label)
         grid[0, 0].legend(fontsize=6.5, loc="upper right", handlelength=1.2)
+        grid[1, 1].set_ylim(0, 1.7 * grid[1, 1].get_ylim()[1])
         grid[1, 1].legend(fontsize=6.5, loc="upper right", handlelength=1.2)
     return figure
 
@@ -216,11 +217,12 @@ def initialisations(points: Sequence[Row], config: dict[str, Any]) -> Figure:
             axes.set(xlabel=label, ylabel="part of runs", yscale="log")
             axes.legend(fontsize=7.5)
         axes = grid[1, 2]
-        for study, colour in (("target_wide", _PINK), ("target", _ORANGE)):
+        for study, colour, title in (("target_wide", _PINK, wide), ("target", _ORANGE, f"scale {config['initial_scale']:g}")):
             information, excess = _of(points, study, "code_information", "excess")
-            axes.plot(information, np.maximum(excess, 1e-6), ".", ms=3, color=colour, label=study.replace("_", " "))
+            axes.plot(information, np.maximum(excess, 1e-6), ".", ms=3, color=colour, label=f"target {target:g}, {title}")
         axes.set(xlabel="$I(z; z^*)$ (nats)", ylabel="$R + D - H$ (nats)", yscale="log")
-        axes.legend(fontsize=7.5)
+        axes.set_ylim(top=2 * axes.get_ylim()[1])
+        axes.legend(fontsize=7.5, loc="upper left")
     return figure
 
 

@@ -30,7 +30,7 @@ from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from rd_elbo import data, grid, population  # noqa: E402
+from rd_elbo import data, grid, population, records  # noqa: E402
 from rd_elbo.exact import toy  # noqa: E402
 from rd_elbo.models.base import Model, Terms  # noqa: E402
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask  # noqa: E402
@@ -247,7 +247,9 @@ def main() -> None:
         table.add_row(row["members"], row["way"], median, f"{low} - {high}", f"{1e3 / row['ms']:,.0f}", f"{row['ratio']:.2f}")
     Console().print(table)
     devices = jax.local_devices()
+    about = records.provenance({}, (), {})
     print(f"{len(devices)} {devices[0].device_kind} devices, jax {jax.__version__}")
+    print(f"{about['processor']}, {about['cores']} cores, Python {about['python']}")
 
 
 if __name__ == "__main__":
