@@ -64,7 +64,7 @@ def encoder_information(log_e: LogDensity, log_aggregate: LogDensity) -> LogDens
 def marginal_gap(log_aggregate: LogDensity, log_m: LogDensity) -> LogDensity:
     """log p_e(z) - log m(z); its mean under p_e is R - I_e = KL(p_e(z) || m(z)), what a wrong marginal costs.
 
-    Alemi et al. 2018, appendix on the bounds: zero only for the marginal m = p_e(z).
+    Alemi et al. 2018, appendices C and D: zero only for the marginal m = p_e(z).
     """
     return log_aggregate - log_m
 
@@ -72,13 +72,13 @@ def marginal_gap(log_aggregate: LogDensity, log_m: LogDensity) -> LogDensity:
 def decoder_gap(log_posterior: LogDensity, log_d: LogDensity) -> LogDensity:
     """log p_e(x|z) - log d(x|z); its mean under p_e is I_e - (H - D) = E KL(p_e(x|z) || d(x|z)), what a wrong decoder costs.
 
-    Alemi et al. 2018, appendix on the bounds: zero only for the decoder d = p_e(x|z).
+    Alemi et al. 2018, appendices C and D: zero only for the decoder d = p_e(x|z).
     """
     return log_posterior - log_d
 
 
 def generative_lower(log_e: LogDensity, log_m: LogDensity) -> LogDensity:
-    """log e(z|x) - log m(z); its mean under p_d is E, a lower bound on I_d (Alemi et al. 2018, appendix on generative bounds).
+    """log e(z|x) - log m(z); its mean under p_d is E, a lower bound on I_d (Alemi et al. 2018, appendices C and D).
 
     The same difference as `rate`, under the other joint distribution.
     """

@@ -257,6 +257,9 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
     """
     workdir = pathlib.Path(workdir)
     points = records.read_table(workdir / "points.csv")
+    missing = [name for name in ("split", *_CURVE) if points and name not in points[0]]
+    if missing:
+        raise BadInput(f"table {str(workdir / 'points.csv')!r} has no column {missing[0]!r}; only sweeps are drawn here")
     present = list(dict.fromkeys(point["split"] for point in points))
     written: list[pathlib.Path] = []
     for position, split in enumerate(splits or present):

@@ -101,3 +101,6 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     assert {path.name: path.read_bytes() for path in plotting.draw_all(workdir)} == before
     with pytest.raises(BadInput, match="cannot be read"):
         plotting.draw_all(tmp_path / "absent")
+    records.write_table(workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}])
+    with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
+        plotting.draw_all(workdir)

@@ -1,4 +1,4 @@
-"""The toy model of Alemi et al. 2018 (section 4 and the appendix on it): everything about it is a sum over two tables.
+"""The toy model of Alemi et al. 2018 (section 4 and appendix E): everything about it is a sum over two tables.
 
 A hidden bit z* is 0 or 1 with probability 0.7 and 0.3; given it, x is a Gaussian that falls into one of 30 bins, so that x carries
 0.5 nats about z*. Encoder, decoder and marginal are categorical,
