@@ -44,12 +44,23 @@ def main(
     def go(argv: list[str]) -> None:
         if len(argv) > 1:
             raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
-        if _WORKDIR.value is None:
+        if not _WORKDIR.value:
             raise BadInput(f"--workdir is missing; for example --workdir=runs/{name}")
         logging.set_verbosity(logging.ERROR)
         workdir, console = pathlib.Path(_WORKDIR.value), Console()
-        if not _REDRAW.value:
-            config = _CONFIG.value.to_dict()
+        if _REDRAW.value:
+            if any(a.lstrip("-").startswith("config") for a in sys.argv[1:]):
+                raise BadInput("--config has no effect with --redraw, which draws what is in --workdir")
+            held = records.read_json(workdir / "config.json")
+            if held.get("name") != name:
+                raise BadInput(f"--workdir={str(workdir)!r} holds a run of {held.get('name')!r}, not of {name!r}")
+        else:
+            try:
+                config = _CONFIG.value.to_dict()
+            except OSError as error:  # ml_collections loads the file when it is first used
+                raise BadInput(
+                    f"--config cannot be loaded (paths are relative to the current folder): {terminal.gist(error)}"
+                ) from error
             try:
                 check(config)
             except KeyError as error:

@@ -204,7 +204,7 @@ def report(console: Console, workdir: pathlib.Path) -> None:
         table.add_row(study, str(latent), f"{beta:g}", f"{row['rate']:.4f}", f"{row['distortion']:.4f}", f"{row['gap']:.5f}")
     console.print(table)
     lines = {
-        "max_gap_to_exact_curve": f"largest gap to the exact curve (claim: {_CLAIM})",
+        "max_gap_to_exact_curve": f"largest gap to the exact curve (to be within {_CLAIM})",
         "max_gap_with_few_latents": "largest gap to the exact curve of as few latents",
         "max_gap_to_ppca_likelihood": "largest gap of -ELBO to probabilistic PCA's -log likelihood",
         "max_sampling_error": "largest difference between D by drawing z and its closed form",
@@ -240,7 +240,7 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
         gaps.set(xlabel="rate $R$ (nats)", ylabel="$D$ above its exact curve (nats)", yscale="log")
         gaps.legend(fontsize=7.5)
         plane.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
-        plane.legend(fontsize=7.5, title=r"numbers: $\beta$", title_fontsize=7.5)
+        plane.legend(fontsize=7.5, title=r"numbers: $\beta$ of the circles", title_fontsize=7.5)
     return plotting.save(figure, workdir / "figures", "gaussian")
 
 

@@ -16,7 +16,7 @@ from rd_elbo.exact import discrete, toy
 Row = dict[str, Any]
 _BLUE, _ORANGE, _GREEN, _PINK = plotting.COLOURS[:4]
 _MODELS = {"optimum": "(a) hand-built optimum", "elbo": "(b) ELBO", "target": "(c) target rate"}
-_MARKERS = {"optimum": ("*", 15, "0.2"), "elbo": ("o", 6, _BLUE), "target": ("D", 4, _ORANGE)}
+_MARKERS = {"optimum": ("*", 17, "0.2"), "elbo": ("o", 6, "0.2"), "target": ("D", 5, "0.2")}
 
 
 def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
@@ -90,7 +90,7 @@ def figure1(phases: Sequence[Row], shown: dict[str, Row], entropy: float) -> Fig
             )
         axes.text(0.22 * entropy, 0.3 * entropy, "infeasible", style="italic", ha="center")
         axes.text(0.93 * entropy, 0.95 * entropy, "feasible", style="italic", ha="center")
-        axes.annotate("auto-decoding", (0, entropy), (0.16 * entropy, 1.3 * entropy), arrowprops={"arrowstyle": "->", "lw": 0.7})
+        axes.annotate("auto-decoding", (0, entropy), (0.04 * entropy, 0.78 * entropy), arrowprops={"arrowstyle": "->", "lw": 0.7})
         axes.annotate("auto-encoding", (entropy, 0), (1.02 * entropy, 0.18 * entropy), arrowprops={"arrowstyle": "->", "lw": 0.7})
         axes.set(xlim=(0, right), ylim=(0, top), xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
         axes.set_xticks([0, entropy], ["0", f"$H$ = {entropy:.3f}"])
@@ -164,12 +164,12 @@ def curve(points: Sequence[Row], entropy: float) -> Figure:
         dial.set(xlabel=r"$\beta$", ylabel="rate $R$ it ends at (nats)", xscale="log", ylim=(-0.05, 1.08 * entropy))
         dial.set_xticks([0.5, 1, 2], ["0.5", "1", "2"])
         dial.xaxis.set_minor_formatter(plt.NullFormatter())
-        dial.set_title(r"by $\beta$: nothing above 1, much below", fontsize=9)
+        dial.set_title(r"by $\beta$", fontsize=9)
         aim.plot([0, entropy], [0, entropy], color="0.8", lw=0.8)
         aim.plot(target, rate_t, "D", ms=3, mfc="none", mec=_ORANGE, mew=0.6, alpha=0.5)
         aim.plot([row["target_rate"] for row in best], corner[0], "D", ms=4, color=_ORANGE)
         aim.set(xlabel=r"target rate $\sigma$ (nats)", ylabel="rate $R$ it ends at (nats)", ylim=(-0.05, 1.08 * entropy))
-        aim.set_title("by target rate: what was asked for", fontsize=9)
+        aim.set_title("by target rate", fontsize=9)
     return figure
 
 
@@ -208,7 +208,7 @@ def initialisations(points: Sequence[Row], config: dict[str, Any]) -> Figure:
         axes.set(xlabel=f"rate $R$ with target {target:g} (nats)", ylabel="part of runs")
         axes.legend(fontsize=7.5)
         for axes, name, label, bins in (
-            (grid[1, 0], "code_information", "$I(z; z^*)$ (nats)", np.linspace(0, 0.62, 63).tolist()),
+            (grid[1, 0], "code_information", "$I(z; z^*)$ (nats)", np.linspace(0, 0.42, 43).tolist()),
             (grid[1, 1], "larger_cluster", "mass of the larger cluster", np.linspace(0.5, 1, 51).tolist()),
         ):
             for study, colour, title in (("elbo", _BLUE, "ELBO"), ("target", _ORANGE, f"target {target:g}")):
@@ -227,11 +227,16 @@ def initialisations(points: Sequence[Row], config: dict[str, Any]) -> Figure:
 
 
 def _log_histogram(axes: Axes, groups: dict[str, np.ndarray], label: str, claim: float) -> None:
-    """Histograms over powers of ten; what is at or below the lowest is counted there."""
+    """Histograms over powers of ten; what lies outside of them is counted at their ends."""
     bins = np.geomspace(1e-7, 3, 60).tolist()
     for (name, values), colour in zip(groups.items(), (_BLUE, _PINK), strict=True):
         axes.hist(
-            np.maximum(values, bins[0]), bins, weights=np.full(len(values), 1 / len(values)), color=colour, alpha=0.6, label=name
+            np.clip(values, bins[0], bins[-1]),
+            bins,
+            weights=np.full(len(values), 1 / len(values)),
+            color=colour,
+            alpha=0.6,
+            label=name,
         )
     axes.axvline(claim, color="0.3", lw=0.8, ls="--", label=f"{claim:g}")
     axes.set(xscale="log", xlabel=label, ylabel="part of runs")

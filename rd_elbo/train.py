@@ -196,13 +196,17 @@ def fit(
       The trained models. One that diverged is in its last finite state, with `finite` False.
 
     Raises:
-      BadInput: If there is nothing to train, the batch is larger than the data, the numbers of models and hyperparameters differ,
-        or float64 is wanted and JAX's x64 mode is off.
+      BadInput: If there is nothing to train, the model is no `models.base.Trainable`, the batch is larger than the data, the
+        numbers of models and hyperparameters differ, or float64 is wanted and JAX's x64 mode is off.
     """
     began = time.perf_counter()
     count, steps, every = len(models), whole("steps", steps), whole("every", every)
     if program.dtype == "float64" and jax.dtypes.canonicalize_dtype("float64") != np.float64:
         raise BadInput("dtype='float64' needs JAX's x64 mode: set JAX_ENABLE_X64=1, or choose 'float32'")
+    if not isinstance(program.model, Trainable):
+        raise BadInput(
+            f"model={program.model!r} must be hashable and have init, terms and rate_estimator; see models.base.Trainable"
+        )
     if not count or any(np.shape(leaf) != (count,) for leaf in jax.tree.leaves(hypers)):
         raise BadInput(f"models={count} must be at least 1 and as many as there are of each hyperparameter")
     data = np.asarray(data)

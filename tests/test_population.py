@@ -335,10 +335,12 @@ def test_adam_is_optax_adam_of_that_decay(x64, b2):
             return Terms(jnp.zeros(len(x)), jnp.full(len(x), 0.5 * params["w"] ** 2), x)
 
     member = Member(learning_rate=0.1)
-    program = population.Program(Bowl(), batch_size=4, schedule="constant", adam_b2=b2, dtype="float64")
-    fitted = train.fit(program, [Bowl()], population.Hypers.of([member], "float64"), np.zeros((4, 1)), 25)
+    model = Bowl("weight")
+    program = population.Program(model, batch_size=4, schedule="constant", adam_b2=b2, dtype="float64")
+    fitted = train.fit(program, [model], population.Hypers.of([member], "float64"), np.zeros((4, 1)), 25)
     optimiser = optax.adam(0.1, b2=b2)
-    w = jnp.asarray(population.initialise([Bowl()], [0], Bowl(), (1,), "float64")["w"][0])
+    w = jnp.asarray(population.initialise([model], [0], model, (1,), "float64")["w"][0])
+    assert abs(w) > 0.1
     state = optimiser.init(w)
     for _ in range(25):
         update, state = optimiser.update(w, state)
@@ -388,6 +390,13 @@ def test_what_fit_refuses(change, sentence):
     with pytest.raises(BadInput, match=sentence):
         go(**change)
     go()
+
+
+def test_what_is_no_model_is_refused():
+    program = population.Program(Echo(), batch_size=4)
+    object.__setattr__(program, "model", object())  # past the type checks that only tests have
+    with pytest.raises(BadInput, match="must be hashable and have init, terms and rate_estimator"):
+        train.fit(program, [object()], population.Hypers.of([Member()]), np.zeros((8, 1)), 3)
 
 
 def test_any_model_is_measured():

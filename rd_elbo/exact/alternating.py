@@ -2,11 +2,11 @@
 
 At beta = 1 this is expectation maximisation: the encoder's step is the exact posterior (E), the decoder's and the marginal's are
 the weighted maximum-likelihood fits (M), and the objective is the negative ELBO. With the decoder held fixed it is the algorithm of
-Blahut and Arimoto for the distortion -log d(x|z). The objective never rises, whatever beta.
+Blahut and Arimoto for the distortion -log d(x|z). The objective never rises, whatever beta, but for rounding.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -65,7 +65,7 @@ def minimise(
     start: Tables,
     beta: float,
     steps: int,
-    parts: tuple[str, ...] = PARTS,
+    parts: str | Sequence[str] = PARTS,
     decoder_fit: DecoderFit = discrete.posterior,
 ) -> tuple[Tables, Float[Array, " steps"]]:
     """Improves the given parts in turn, encoder first.
@@ -79,16 +79,16 @@ def minimise(
       decoder_fit: Where the decoder comes from; by default the unrestricted best one, p_e(x|z).
 
     Returns:
-      The tables and D + beta R after each round, which never rises.
+      The tables and D + beta R after each round, which never rises but for rounding.
 
     Raises:
       BadInput: If `beta` or `steps` is out of range or a part does not exist.
     """
     beta, steps = number("beta", beta, above=True), whole("steps", steps)
-    for part in parts:
+    for part in (parts,) if isinstance(parts, str) else parts:
         if part not in PARTS:
             raise BadInput(f"part {part!r} does not exist; there are {', '.join(PARTS)}")
-    return _minimise(start, beta, steps, tuple(parts), decoder_fit)
+    return _minimise(start, beta, steps, (parts,) if isinstance(parts, str) else tuple(parts), decoder_fit)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))

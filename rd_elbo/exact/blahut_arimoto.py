@@ -53,8 +53,9 @@ def blahut_arimoto(source: Any, distortion: Any, beta: Any, *, tolerance: float 
 
     Args:
       source: (x,) probabilities p*(x).
-      distortion: (x, z) finite and not negative: what it costs to have z stand for x. For a decoder d(x|z) it is -log d(x|z), and
-        the curve is the lowest that decoder can reach with any encoder and marginal.
+      distortion: (x, z) finite and not negative: what it costs to have z stand for x. For a decoder it is -log d(x|z), the
+        transpose of -`discrete.Tables.decoder`, if nothing in that is impossible; the curve is then the lowest the decoder can
+        reach with any encoder and marginal.
       beta: (slopes,) above 0. Small ones give high rates.
       tolerance: Each slope stops once its `gap` and gap / beta are at most this, but for rounding.
       max_iterations: Or after so many rounds, from where Newton's method takes over. `gap` tells how good the point is.

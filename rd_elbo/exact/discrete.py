@@ -2,7 +2,8 @@
 
 A model of a finite source is four tables, and every expectation is a sum over them. Probabilities of zero are allowed everywhere:
 what has no probability contributes nothing, and a distortion or a rate is infinite where the paper's is. All functions work under
-`jax.vmap`, which makes a population of tables of one; gradients are finite where no probability is zero.
+`jax.vmap`, which makes a population of tables of one; gradients are finite where no probability is zero. They compute in the type
+of the tables: float32 by default, float64 in JAX's x64 mode (`JAX_ENABLE_X64=1`, or `with jax.enable_x64(True)`).
 """
 
 from typing import Any, NamedTuple
