@@ -90,7 +90,7 @@ def figure1(phases: Sequence[Row], shown: dict[str, Row], entropy: float) -> Fig
             )
         axes.text(0.22 * entropy, 0.3 * entropy, "infeasible", style="italic", ha="center")
         axes.text(0.93 * entropy, 0.95 * entropy, "feasible", style="italic", ha="center")
-        axes.annotate("auto-decoding", (0, entropy), (0.04 * entropy, 0.78 * entropy), arrowprops={"arrowstyle": "->", "lw": 0.7})
+        axes.annotate("auto-decoding", (0, entropy), (0.025 * entropy, 0.56 * entropy), arrowprops={"arrowstyle": "->", "lw": 0.7})
         axes.annotate("auto-encoding", (entropy, 0), (1.02 * entropy, 0.18 * entropy), arrowprops={"arrowstyle": "->", "lw": 0.7})
         axes.set(xlim=(0, right), ylim=(0, top), xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
         axes.set_xticks([0, entropy], ["0", f"$H$ = {entropy:.3f}"])
@@ -119,6 +119,8 @@ def figure2(models: dict[str, discrete.Tables], shown: dict[str, Row]) -> Figure
             axes.bar(codes, joint[1], width=0.8, bottom=joint[0], color=_ORANGE, label=r"$p(z^*{=}1)\,e(z|z^*{=}1)$")
             axes.plot(codes, np.exp(t.marginal), "_", color="black", ms=9 if len(codes) < 5 else 5, label="$m(z)$")
             axes.set(xlabel="$z$")
+            axes.set_ylim(bottom=0)
+            axes.locator_params(axis="y", nbins=4)
             if len(codes) < 5:
                 axes.set_xticks(codes)
                 axes.set_xlim(-1.5, len(codes) + 0.5)
