@@ -258,7 +258,8 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
             direction, optimizer = adam.update(gradient, state.optimizer)
             scale = hypers.learning_rate * schedule(progress)
             params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
-            finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient)) & _all_finite(params)
+            # Adam's direction is bounded while gradients are finite, so parameters stay finite if the step's size is.
+            finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(scale)
             params, optimizer = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old), (params, optimizer), (state.params, state.optimizer)
             )
@@ -288,10 +289,6 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
         check_vma=False,  # the loop over members inside `layers.conv` mixes per-member and shared arrays
     )
     return jax.jit(spread, donate_argnums=0)
-
-
-def _all_finite(tree: PyTree) -> Bool[Array, ""]:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def longest_segment(batch_size: int, examples: int, step: int) -> int | None:

@@ -392,6 +392,14 @@ def test_what_fit_refuses(change, sentence):
     go()
 
 
+def test_a_learning_rate_that_is_no_number_freezes_its_member_at_the_start():
+    hypers = population.Hypers.of([Member(seed=0), Member(seed=1)])
+    hypers = hypers._replace(learning_rate=np.asarray([np.nan, 1e-3], np.float32))
+    fitted = train.fit(population.Program(Echo("weight"), batch_size=4), [Echo("weight")] * 2, hypers, np.zeros((8, 1)), 3)
+    assert fitted.finite.tolist() == [False, True] and fitted.steps.tolist() == [0, 3]
+    np.testing.assert_array_equal(fitted.params["w"][0], population.initialise([Echo("weight")], [0], Echo("weight"), (1,))["w"][0])
+
+
 def test_what_is_no_model_is_refused():
     program = population.Program(Echo(), batch_size=4)
     object.__setattr__(program, "model", object())  # past the type checks that only tests have
