@@ -31,8 +31,7 @@ def members_last(fun: Callable[..., Arrays]) -> Callable[..., Arrays]:
 
     @_trailing
     def forward(args: Arrays) -> tuple[Arrays, Arrays]:
-        # The compiler would rather read each argument across its members again and again than transpose it once. The gradient
-        # starts from the same transposed arguments, so that it shares all it has in common with the function.
+        # The gradient starts from these transposed arguments, so that the compiler finds all it has in common with the function.
         args = lax.optimization_barrier(args)
         return fun(*args), args
 
