@@ -6,6 +6,9 @@ are zero. One direction takes one pass of the MADE, the other one pass per dimen
 other way round, and quick to score, which a marginal needs.
 """
 
+import itertools
+from collections.abc import Callable
+
 import distrax
 import flax.linen as nn
 import jax
@@ -35,7 +38,7 @@ def made_masks(dimensions: int, width: int, depth: int) -> list[np.ndarray]:
     # With a single dimension there is nothing to look at, and no unit may.
     hidden = np.arange(width) % max(dimensions - 1, 1) + (1 if dimensions > 1 else 2)
     degrees = [np.arange(1, dimensions + 1), *[hidden] * depth]
-    masks = [before[:, None] <= after for before, after in zip(degrees[:-1], degrees[1:], strict=True)]
+    masks = [before[:, None] <= after for before, after in itertools.pairwise(degrees)]
     masks.append(hidden[:, None] < degrees[0])
     return [mask.astype(np.float32) for mask in masks]
 
@@ -81,7 +84,7 @@ class MeanOnlyFlow(distrax.Bijector):
     """
 
     def __init__(self, made: MADE, params: list[dict[str, Array]]):
-        super().__init__(event_ndims_in=1, is_constant_jacobian=True, is_constant_log_det=True)
+        super().__init__(event_ndims_in=1, is_constant_jacobian=False, is_constant_log_det=True)
         self.made, self.params = made, list(params)
 
     def forward_and_log_det(self, x: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
@@ -107,8 +110,11 @@ class MeanOnlyFlow(distrax.Bijector):
         return lax.fori_loop(0, y.shape[-1], lambda _, x: y - self._shift(params, x), y)
 
     def same_as(self, other: distrax.Bijector) -> bool:
-        """Whether both are known to be the same map."""
-        return isinstance(other, MeanOnlyFlow) and self.made == other.made and self.params is other.params
+        """Whether the other is the same map because it was made of the same arrays, not just of equal ones."""
+        if not isinstance(other, MeanOnlyFlow) or self.made != other.made:
+            return False
+        ours, theirs = jax.tree.leaves(self.params), jax.tree.leaves(other.params)
+        return len(ours) == len(theirs) and all(a is b for a, b in zip(ours, theirs, strict=True))
 
 
 class AutoregressiveFlow(nn.Module):
@@ -129,6 +135,28 @@ class AutoregressiveFlow(nn.Module):
     @nn.compact
     def __call__(self) -> MeanOnlyFlow:
         """The flow."""
-        made, like = MADE(self.width, self.depth), jnp.zeros(self.dimensions)
-        params = [self.param(f"step_{i}", lambda key: made.init(key, like)["params"]) for i in range(self.steps)]
+        # Without a parent: the flow calls it by itself, with the parameters it is given.
+        made, like = MADE(self.width, self.depth, parent=None), jnp.zeros(self.dimensions)
+        params = [self.param(f"step_{i}", lambda key: dict(made.init(key, like)["params"])) for i in range(self.steps)]
         return MeanOnlyFlow(made, params)
+
+
+def without_common_flow(
+    e: distrax.DistributionLike, m: distrax.DistributionLike
+) -> tuple[distrax.DistributionLike, distrax.DistributionLike, Callable[[Array], Array]]:
+    """Encoder and marginal without the flow that moves both, and that flow.
+
+    An invertible map of both leaves the rate as it is, so where e and m end in the same flow the rate is that of what they begin
+    with, and the flow need not be inverted.
+
+    Args:
+      e: e(z|x).
+      m: m(z).
+
+    Returns:
+      e, m and a function to apply to draws of e: the bases and the flow if they share one, else e and m and the identity.
+    """
+    both = isinstance(e, distrax.Transformed) and isinstance(m, distrax.Transformed)
+    if both and isinstance(e.bijector, MeanOnlyFlow) and e.bijector.same_as(m.bijector):
+        return e.distribution, m.distribution, e.bijector.forward
+    return e, m, lambda z: z

@@ -1,9 +1,9 @@
 """Layers that stay fast under `jax.vmap` over the members of a population, and that zero padding leaves alone.
 
-`conv` and `conv_transpose` are the one place that decides how convolutions with per-member kernels are lowered. Plain `lax.conv_general_dilated`
-under `vmap` becomes a grouped convolution, which XLA runs naively on CPU, and inside loops autodiff's gradients have dimension
-orders that miss XLA's fast path. So the forward pass and the two gradients are each written as one plain NHWC/HWIO/NHWC
-convolution, and each carries a batching rule that, on CPU, loops over the members instead of grouping them.
+`conv` and `conv_transpose` are the one place that decides how convolutions with per-member kernels are lowered. Plain
+`lax.conv_general_dilated` under `vmap` becomes a grouped convolution, which XLA runs naively on CPU, and inside loops autodiff's
+gradients have dimension orders that miss XLA's fast path. So the forward pass and the two gradients are each written as one plain
+NHWC/HWIO/NHWC convolution, and each carries a batching rule that, on CPU, loops over the members instead of grouping them.
 """
 
 import functools
@@ -100,7 +100,7 @@ def _by_phases(dy: Array, w: Array, size: Pair, strides: Pair, lows: Pair) -> Ar
         # Output q + j meets pixel s q + r by tap r + low - s j.
         first, last = -((k - 1 - low) // s), (s - 1 + low) // s
         tap = np.arange(s)[:, None] + low - s * np.arange(first, last + 1)
-        taps.append(np.where((0 <= tap) & (tap < k), tap, k))  # k: a tap of zeros, put in below
+        taps.append(np.where((tap >= 0) & (tap < k), tap, k))  # k: a tap of zeros, put in below
         pads.append((-first, -(-n // s) - out + last))
     kernel = jnp.pad(w, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps[0][:, None, :, None], taps[1][None, :, None, :]]
     kernel = kernel.transpose(2, 3, 5, 0, 1, 4)  # from (phases, taps, inputs, outputs), rows and columns of each
@@ -196,7 +196,9 @@ def conv_transpose(
         raise ValueError(f"conv_transpose: x has {x.shape[-1]} channels but the kernel takes {kernel.shape[3]}")
     for n, k, s, pad, out in zip(size, kernel.shape[:2], strides, padding, x.shape[1:3], strict=True):
         if n + sum(pad) < k or (n + sum(pad) - k) // s + 1 != out:
-            raise ValueError(f"conv_transpose: a kernel of size {k}, stride {s} and padding {pad} does not take {n} pixels to {out}")
+            raise ValueError(
+                f"conv_transpose: a kernel of size {k}, stride {s} and padding {pad} does not take {n} pixels to {out}"
+            )
     if kernel.shape[:2] == size and not any(map(any, padding)):
         return jnp.einsum("bi,hwoi->bhwo", x[:, 0, 0], kernel)
     return _conv_transpose(size, kernel.shape[:2], strides, padding)(x, kernel)
@@ -250,7 +252,8 @@ class GatedConv(nn.Module):
         """The gated images."""
         kernel = self.param("kernel", lecun_pair, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
-        padding = same_padding(x.shape[1:3], self.kernel, self.strides) if self.same else ((0, 0), (0, 0))
+        height, width = x.shape[1:3]
+        padding = same_padding((height, width), self.kernel, self.strides) if self.same else ((0, 0), (0, 0))
         h = conv(x, kernel.reshape(*kernel.shape[:3], -1), padding, self.strides)
         return gate(h.reshape(*h.shape[:-1], 2, self.units) + bias)
 
