@@ -100,7 +100,7 @@ class Model:
             rate = information.rate(log_e, m.log_prob(z))
         distortion = information.distortion(self.decode(params, move(z)).log_prob(x))
         # Where an encoder has no mean in closed form the code is a draw, whose noise counts as variation too.
-        base = e.distribution if isinstance(e, distrax.Transformed) else e
+        base = e.distribution if flows.is_flow(e) else e
         code = base.mean() if isinstance(base, distrax.MultivariateNormalDiag) else z
         return Terms(rate, distortion, code)
 

@@ -33,10 +33,10 @@ class MLPDecoder(nn.Module):
 class DeconvDecoder(nn.Module):
     """Decoder `-` of Alemi et al. 2018, App. A: gated transposed convolutions to one independent Bernoulli per pixel.
 
-    One filter paints z as an image of a quarter of the size (7x7 of 28x28); then, at a quarter, a half and the whole, `depth`
-    layers of 5x5 filters (4x4 at the whole), the first of which doubles the size, and at last a linear 5x5 filter. Painting is the first
-    layer of the quarter size. Channels are 2 `width`, at the end of the half size and after it `width`; the paper has
-    width 32 and depth 2.
+    One filter paints z as an image of a quarter of the size (7x7 of 28x28). At a quarter, a half and the whole there are `depth`
+    layers of 5x5 filters (4x4 at the whole), the first of which doubles the size; at the quarter it is the one that paints. At last
+    comes a linear 5x5 filter. Channels are 2 `width`, and `width` from the second layer of the half size on; the paper has width 32
+    and depth 2.
 
     Attributes:
       width: Channels of the last layers.

@@ -141,6 +141,11 @@ class AutoregressiveFlow(nn.Module):
         return MeanOnlyFlow(made, params)
 
 
+def is_flow(distribution: distrax.DistributionLike) -> bool:
+    """Whether a distribution is one of ours moved by a `MeanOnlyFlow`; to distrax every Gaussian is a transformed one."""
+    return isinstance(distribution, distrax.Transformed) and isinstance(distribution.bijector, MeanOnlyFlow)
+
+
 def without_common_flow(
     e: distrax.DistributionLike, m: distrax.DistributionLike
 ) -> tuple[distrax.DistributionLike, distrax.DistributionLike, Callable[[Array], Array]]:
@@ -156,7 +161,6 @@ def without_common_flow(
     Returns:
       e, m and a function to apply to draws of e: the bases and the flow if they share one, else e and m and the identity.
     """
-    both = isinstance(e, distrax.Transformed) and isinstance(m, distrax.Transformed)
-    if both and isinstance(e.bijector, MeanOnlyFlow) and e.bijector.same_as(m.bijector):
+    if is_flow(e) and is_flow(m) and e.bijector.same_as(m.bijector):
         return e.distribution, m.distribution, e.bijector.forward
     return e, m, lambda z: z

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rd_elbo.models.flows import AutoregressiveFlow
+from rd_elbo.models.flows import AutoregressiveFlow, is_flow
 
 Encode = Callable[[Array], distrax.DistributionLike]
 
@@ -66,7 +66,7 @@ class VampPrior(nn.Module):
         weights = self.param("weights", nn.initializers.zeros, (self.components,))
         mixture = distrax.Categorical(logits=weights)
         e = encode(nn.sigmoid(logits))
-        if isinstance(e, distrax.Transformed):
+        if is_flow(e):
             # One flow moves all components, so it moves their mixture.
             return distrax.Transformed(distrax.MixtureSameFamily(mixture, e.distribution), e.bijector)
         return distrax.MixtureSameFamily(mixture, e)
