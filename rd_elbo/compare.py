@@ -88,8 +88,9 @@ def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str
     reference = paper.reference(dataset)
     usable = records.usable(points, split)
     varying = _varying(points)
-    ours = [_described(point, varying[point["family"]]) for point in points if point["split"] == split]
-    runs = [{**run, **theirs} for run in sorted(ours, key=_order) for theirs in _printed(run, reference)]
+    chosen = sorted((p for p in points if p["split"] == split), key=lambda point: _order(point, varying[point["family"]]))
+    ours = [_described(point, varying[point["family"]]) for point in chosen]
+    runs = [{**run, **theirs} for run in ours for theirs in _printed(run, reference)]
     return Comparison(split, dataset, reference, runs, _areas(usable, reference), _bests(ours, reference))
 
 
@@ -131,9 +132,11 @@ def _described(point: Mapping[str, Any], varying: Sequence[str]) -> Row:
     }
 
 
-def _order(run: Row) -> tuple[Any, ...]:
-    control = run["beta"] if run["objective"] == "beta" else run["target"]
-    return (*_place(run["family"]), run["model"], run["objective"], float(control or 0.0), run["annealing"], run["seed"])
+def _order(point: Mapping[str, Any], varying: Sequence[str]) -> tuple[Any, ...]:
+    objective = point["objective"]
+    values = (*(point[field] for field in varying), objective, point.get(objective, 0.0), point["annealing"], point["seed"])
+    # An empty cell reads as a string, also in a column of numbers.
+    return (*_place(point["family"]), *((isinstance(value, str), value) for value in values))
 
 
 def _place(family: str) -> tuple[int, str]:

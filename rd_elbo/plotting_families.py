@@ -109,7 +109,7 @@ def figure3b(points: Sequence[Row], split: str = "test", reference: Reference | 
         axes.set(xlim=wide, ylim=tall, xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
         totals = rates + distortions
         outside = int(((rates < wide[0]) | (rates > wide[1]) | (totals < tall[0]) | (totals > tall[1])).sum())
-        framed = "79 to 90 nats as in the paper" if as_in_paper else "range wider than the paper's 79 to 90 nats of MNIST"
+        framed = "79 to 90 nats as in the paper" if as_in_paper else "not the paper's 79 to 90 nats"
         _family_legend(figure, drawn, lines, f"{_said(split, len(drawn), outside)}; {framed}")
     return figure
 
@@ -179,12 +179,12 @@ def _grouped(axes: Axes, drawn: Sequence[Row], part: str) -> None:
     """Runs coloured by the sign of one part, with each group's Pareto frontier."""
     position = _PARTS.index(part)
     handles = []
-    for colour, sign in zip(COLOURS, "-+v", strict=False):
-        rows = [row for row in drawn if row["family"][position] == sign]
-        if not rows:
+    there = {row["family"][position] for row in drawn}
+    for colour, sign in zip(COLOURS, [*MARKERS, *sorted(there - set(MARKERS))], strict=False):
+        if sign not in there:
             continue
-        rates, distortions = _columns(rows)
-        marker = MARKERS[sign]
+        rates, distortions = _columns([row for row in drawn if row["family"][position] == sign])
+        marker = MARKERS.get(sign, "^")
         axes.plot(rates, distortions, ls="none", marker=marker, ms=3.2, mfc=colour, mec="none", alpha=0.55, zorder=2)
         axes.plot(*frontier.stepwise(rates, distortions), color=colour, lw=1.4, zorder=3)
         handles.append(Line2D([], [], color=colour, lw=1.4, marker=marker, ms=4, label=f"{part} {sign.translate(_SIGNS)}"))

@@ -55,7 +55,8 @@ def heading(comparison: compare.Comparison, points: Sequence[Mapping[str, Any]])
     images = next(point["examples"] for point in points if point["split"] == comparison.split)
     name = comparison.dataset or "these data"
     remark = comparison.reference.remark if comparison.reference else paper.why_none(comparison.dataset)
-    return f"{comparison.split} split ({images} images), nats. {name}: {remark}."
+    caution = " The paper's numbers look like those of test images." if comparison.reference and comparison.split != "test" else ""
+    return f"{comparison.split} split ({images} images), nats. {name}: {remark}.{caution}"
 
 
 def runs(rows: Sequence[compare.Row]) -> Cells:

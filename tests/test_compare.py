@@ -22,7 +22,7 @@ def points():
         row("-+v", 5.0, 77.0, beta=1.0, seed=1),
         row("-+v", 0.5, 81.0, beta=1.0, annealing=0.5),
         row("-+v", 40.0, 50.0, beta=0.5),
-        row("---", 27.0, 61.0, beta=1.0, decoder_width=8),
+        row("---", 27.0, 61.0, beta=1.0, decoder_width=128),
         row("---", 60.0, 38.0, beta=0.25, decoder_width=16),
         row("---", 20.0, 67.5, objective="target_rate", target_rate=20.0, decoder_width=16),
         row("---", float("nan"), float("nan"), beta=0.1, status="diverged", decoder_width=16),
@@ -45,7 +45,7 @@ def test_runs_stand_beside_every_printed_model_of_their_family_and_beta(points):
         ("-+v", 1.0, "", 0.5, 0, 0.0),
         ("-+v", 1.0, "", 0.5, 0, 6.2),
     ]
-    assert [r["model"] for r in compared.runs[:4]] == ["decoder width 16"] * 3 + ["decoder width 8"]
+    assert [r["model"] for r in compared.runs[:4]] == ["decoder width 16"] * 3 + ["decoder width 128"]
     annealed = compared.runs[6]
     assert (annealed["paper_annealed"], annealed["paper_distortion"], annealed["paper_how"]) == ("yes", 74.1, "figure")
     np.testing.assert_allclose([annealed["total"], annealed["paper_total"], annealed["difference"]], [82.0, 80.3, 1.7])
@@ -81,6 +81,8 @@ def test_the_best_of_each_family(points):
     assert (weak["total"], weak["paper_total"], weak["paper_how"]) == (87.5, 86.9, "digitised") and "paper_rate" not in weak
     assert (strong["total"], strong["seed"], strong["paper_rate"], strong["paper_annealed"]) == (81.5, 0, 6.2, "yes")
     assert (best["total"], best["paper_rate"], best["paper_distortion"]) == (81.5, 8.3, 71.9) and "-+v" in best["model"]
+    frozen = row("---", 1.0, 2.0, status="diverged")  # at its last finite state
+    assert compare.compare([*points, frozen], "binarized_mnist").bests == [weak, strong, best]
     np.testing.assert_allclose([best["difference"], weak["difference"]], [1.3, 0.6])
 
 

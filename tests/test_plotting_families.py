@@ -140,7 +140,8 @@ def test_figure3b_shows_worse_data_and_says_so(drawn):
 
 def test_other_families_than_the_papers_are_drawn_too(drawn):
     points = [*twelve(), row("--e", 3.0, 80.0)]
-    assert len(markers(drawn(plotting_families.figure3a, points).axes[0])) == 13
+    axes = drawn(plotting_families.figure3a, points).axes
+    assert [len(markers(panel)) for panel in axes] == [13, 2, 2, 4]
 
 
 def test_which_tables_are_worth_it():
