@@ -109,7 +109,7 @@ def figure3b(points: Sequence[Row], split: str = "test", reference: Reference | 
         axes.set(xlim=wide, ylim=tall, xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
         totals = rates + distortions
         outside = int(((rates < wide[0]) | (rates > wide[1]) | (totals < tall[0]) | (totals > tall[1])).sum())
-        framed = "79 to 90 nats as in the paper" if as_in_paper else "not the paper's 79 to 90 nats"
+        framed = "79 to 90 nats as in the paper" if as_in_paper else "not the 79 to 90 nats of the paper's MNIST"
         _family_legend(figure, drawn, lines, f"{_said(split, len(drawn), outside)}; {framed}")
     return figure
 
