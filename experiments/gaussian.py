@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common
-from rd_elbo import evaluate, information, objectives, plotting, population, records, train
+from rd_elbo import evaluate, information, objectives, optimizers, plotting, population, records, train
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import gaussian
 from rd_elbo.models.base import Model
@@ -54,7 +54,7 @@ def check(config: Config) -> None:
         raise BadInput(f"examples={config['examples']} must be more than the {len(variances)} dimensions")
     if config["batch_size"] > config["examples"]:
         raise BadInput(f"batch_size={config['batch_size']} is more than the {config['examples']} examples")
-    choice("schedule", config["schedule"], population.SCHEDULES)
+    choice("schedule", config["schedule"], optimizers.SCHEDULES)
     choice("population.dtype", config["population"]["dtype"], ("float32", "float64"))
     for field in ("devices", "lanes"):
         if config["population"][field] is not None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common, toy_figures
-from rd_elbo import population, records, train
+from rd_elbo import optimizers, population, records, train
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import discrete, toy
 from rd_elbo.exact.blahut_arimoto import blahut_arimoto
@@ -96,7 +96,7 @@ def check(config: Config) -> None:
         number(field, config[field], above=True)
     if config["adam_b2"] >= 1:
         raise BadInput(f"adam_b2={config['adam_b2']!r} must be below 1")
-    choice("schedule", config["schedule"], population.SCHEDULES)
+    choice("schedule", config["schedule"], optimizers.SCHEDULES)
     choice("population.dtype", config["population"]["dtype"], ("float64",))
     for field in ("devices", "lanes"):
         if config["population"][field] is not None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.family import Architecture, ImageShape, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
-from rd_elbo.population import OPTIMIZERS, SCHEDULES
+from rd_elbo.optimizers import OPTIMIZERS, SCHEDULES
 
 # Every number that some objective depends on.
 SETTINGS_OF_OBJECTIVES = tuple(dict.fromkeys(field for fields in SETTINGS.values() for field in fields))
@@ -35,9 +35,9 @@ class Member(Architecture):
       multiplier_rate: How fast the multiplier of that objective may move, see `objectives.ascend`.
       free_bits: Rate in nats that costs nothing (objective "free_bits").
       annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
-      optimizer: A key of `population.OPTIMIZERS`.
+      optimizer: A key of `optimizers.OPTIMIZERS`.
       learning_rate: Peak step size of Adam.
-      schedule: How the learning rate falls, a key of `population.SCHEDULES`.
+      schedule: How the learning rate falls, a key of `optimizers.SCHEDULES`.
       batch_size: Examples per step.
       epochs: Passes over the training split; may be a fraction.
       seed: Source of all its randomness.

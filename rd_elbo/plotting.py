@@ -10,16 +10,26 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import frontier, grid, paper, plotting_families, records
+from rd_elbo import frontier, grid, objectives, paper, plotting_families, records
 from rd_elbo.plotting_style import COLOURS, MARKERS, STYLE, save
 
 Row = Mapping[str, Any]
 
-# Members that differ only in these are points of one curve.
-_POINTS_OF_A_CURVE = ("beta", "target_rate", "seed")
-_CURVE = tuple(field for field in grid.FIELDS if field not in _POINTS_OF_A_CURVE)
-_ORDER = ("decoder", "decoder_width", "decoder_depth", "marginal", *_CURVE)
-_NAMES: dict[str, str] = {"mlp": "MLP", "pixelcnn": "PixelCNN", "dense": "dense", "normal": "N(0, I)", "vampprior": "VampPrior"}
+_ORDER = ("decoder", "decoder_width", "decoder_depth", "marginal", "encoder")
+_NAMES: dict[str, str] = {
+    "dense": "dense",
+    "conv": "convolutions",
+    "conv_iaf": "convolutions + IAF",
+    "mlp": "MLP",
+    "deconv": "deconvolutions",
+    "pixelcnn": "PixelCNN",
+    "pixelcnnpp": "PixelCNN++",
+    "normal": "N(0, I)",
+    "maf": "MAF",
+    "vampprior": "VampPrior",
+}
+# What identifies a curve: fields and values, without those in which its points differ or that mean nothing to them.
+Key = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,8 +39,8 @@ class Curve:
     Attributes:
       label: What sets the group apart from the others.
       family: Its three characters.
-      objective: "beta" or "target_rate".
-      control: beta or target rate of each point, rising.
+      objective: A key of `objectives.OBJECTIVES`.
+      control: What is varied along it, beta for one or the target rate, at each point, rising.
       rate: Mean over seeds, nats.
       distortion: Likewise.
       rate_spread: (2, points), how far the seeds' lowest and highest rates are from the mean.
@@ -61,20 +71,26 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for point in records.usable(points, split):
-        groups.setdefault(tuple(point[field] for field in _CURVE), []).append(point)
-    first = {key: rows[0] for key, rows in groups.items()}
-    order = sorted(groups, key=lambda key: tuple(first[key][field] for field in _ORDER))
-    return [_curve(groups[key], _varying(first[key], list(first.values()))) for key in order]
+        groups.setdefault(tuple(_key(point).items()), []).append(point)
+    order = sorted(groups, key=lambda key: tuple(dict(key)[field] for field in _ORDER) + tuple(str(item) for item in key))
+    keys = [dict(key) for key in order]
+    return [_curve(groups[key], _varying(dict(key), keys)) for key in order]
 
 
-def _varying(row: Row, rows: Sequence[Row]) -> list[str]:
-    """The fields in which groups with this group's decoder differ."""
-    alike = [other for other in rows if other["decoder"] == row["decoder"]]
-    return [field for field in _CURVE if len({other[field] for other in alike}) > 1]
+def _key(row: Row) -> Key:
+    member = grid.Member(**{field: row[field] for field in grid.FIELDS})
+    left_out = {objectives.SETTINGS[member.objective][0], "seed", *member.idle}
+    return {field: getattr(member, field) for field in grid.FIELDS if field not in left_out}
+
+
+def _varying(key: Key, keys: Sequence[Key]) -> list[str]:
+    """The fields in which curves with this curve's decoder differ."""
+    alike = [other for other in keys if other["decoder"] == key["decoder"]]
+    return [field for field in key if len({other[field] for other in alike if field in other}) > 1]
 
 
 def _curve(rows: list[Row], named: Sequence[str]) -> Curve:
-    field = "beta" if rows[0]["objective"] == "beta" else "target_rate"
+    field = objectives.SETTINGS[rows[0]["objective"]][0]
     control = np.unique([row[field] for row in rows])
     at = [[row for row in rows if row[field] == value] for value in control]
     rate, rate_spread = _mean_and_spread([[row["rate"] for row in same] for same in at])
@@ -109,7 +125,8 @@ def _label(row: Row, named: Sequence[str]) -> str:
     words = [_NAMES.get(row["decoder"], str(row["decoder"]))]
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
     words.append(_NAMES.get(row["marginal"], str(row["marginal"])))
-    words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("marginal", *sizes)]
+    words += [f"{_NAMES.get(row['encoder'], row['encoder'])} before it"] if "encoder" in named else []
+    words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "marginal", *sizes)]
     return ", ".join(words)
 
 

@@ -10,8 +10,7 @@ same noise, which makes differences along beta smaller than differences between 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.base import Params, Trainable
+from rd_elbo.optimizers import OPTIMIZERS, SCHEDULES
 
 MEMBER_AXIS = "member"
 _INIT, _ORDER, _NOISE, _EVALUATION = range(4)
@@ -36,32 +36,6 @@ _BATCHES_PER_CALL = 20
 def _key(seed: Array, stream: int) -> Array:
     # One named generator: others draw differently under vmap, or are no functions of the seed alone.
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
-
-
-# Learning-rate multipliers as functions of the part of the training done.
-SCHEDULES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
-    {
-        "constant": lambda progress: jnp.ones_like(progress),
-        "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
-        # Alemi et al. 2018, section 4: flat for the first half, then linear to zero.
-        "half_linear": lambda progress: jnp.minimum(1.0, 2 - 2 * progress),
-        # Steps are small while Adam's moments are young, and at the end.
-        "warmup_cosine": lambda progress: jnp.minimum(1.0, progress / _WARMUP) * 0.5 * (1 + jnp.cos(jnp.pi * progress)),
-    }
-)
-_WARMUP = 0.05
-
-
-def _normalised(gradient: PyTree) -> PyTree:
-    """Each tensor of the gradient divided by its own norm (Yu et al. 2017), as Alemi et al. 2018 trained; one of zeros stays so."""
-    return jax.tree.map(lambda g: g / (jnp.linalg.norm(g.ravel()) + _SMALLEST_NORM), gradient)
-
-
-_SMALLEST_NORM = 1e-7
-# What is done to a gradient before Adam sees it.
-OPTIMIZERS: Mapping[str, Callable[[PyTree], PyTree]] = MappingProxyType(
-    {"adam": lambda gradient: gradient, "normalised_adam": _normalised}
-)
 
 
 class Hypers(NamedTuple):
@@ -136,8 +110,8 @@ class Program:
       model: The model, at the widths that all members are padded to.
       objective: A key of `objectives.OBJECTIVES`.
       batch_size: Examples per step. If that is all of them, a batch is the whole data in its own order.
-      schedule: A key of `SCHEDULES`.
-      optimizer: A key of `OPTIMIZERS`.
+      schedule: A key of `optimizers.SCHEDULES`.
+      optimizer: A key of `optimizers.OPTIMIZERS`.
       adam_b2: Decay of Adam's second moment, between 0 and 1. A lower one than the usual forgets large gradients sooner.
       dtype: Of parameters and arithmetic.
       segment_steps: The most steps one call of `train` may make.

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rd_elbo.errors import BadInput
+from rd_elbo.objectives import SETTINGS
 from rd_elbo.sweep import Listener, Status
 
 BAD_INPUT = 2
@@ -104,7 +105,7 @@ def ticker(console: Console) -> Iterator[Callable[[float, str], None]]:
 
 def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
     """The points of one split in nats, group by group, narrow enough for 80 columns."""
-    rows = sorted((p for p in points if p["split"] == split), key=lambda p: (*_group(p), p["beta"], p["target_rate"], p["seed"]))
+    rows = sorted((p for p in points if p["split"] == split), key=lambda p: (*_group(p), _control(p), p["seed"]))
     table = Table(
         title=f"{split} split: nats, ± standard error over examples",
         title_justify="left",
@@ -113,17 +114,17 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
         pad_edge=False,
     )
     by_beta = all(point["objective"] == "beta" for point in rows)
-    for name in ("decoder", "marginal", "beta" if by_beta else "aim"):
+    for name in ("", "decoder", "marginal", "beta" if by_beta else "aim"):
         table.add_column(name, no_wrap=True)
     for name in ("seed", "R", "±", "D", "±", "R + D", "active"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for point, following in zip(rows, [*rows[1:], None], strict=True):
-        beta, target = f"{point['beta']:.3g}", f"R = {point['target_rate']:.3g}"
         table.add_row(
+            point["family"],
             f"{point['decoder']} {point['decoder_width']}x{point['decoder_depth']}",
             point["marginal"],
-            beta if by_beta else f"β = {beta}" if point["objective"] == "beta" else target,
+            f"{_control(point):.3g}" if by_beta else f"{_AIMS.get(point['objective'], point['objective'])} {_control(point):.3g}",
             str(point["seed"]),
             f"{point['rate']:.2f}",
             f"{point['rate_se']:.2f}",
@@ -142,5 +143,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+# What the setting that is varied along an objective's curve is called.
+_AIMS = {"beta": "β =", "target_rate": "R =", "target_distortion": "D =", "free_bits": "R ≥"}
+
+
+def _control(point: Mapping[str, Any]) -> float:
+    return point[SETTINGS[point["objective"]][0]]
+
+
 def _group(point: Mapping[str, Any]) -> tuple[Any, ...]:
-    return point["decoder"], point["decoder_width"], point["decoder_depth"], point["marginal"], point["objective"]
+    own = ("decoder", "decoder_width", "decoder_depth", "encoder", "marginal", "objective")
+    return tuple(point[field] for field in own)

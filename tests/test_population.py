@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from rd_elbo import evaluate, grid, population, train
+from rd_elbo import evaluate, grid, optimizers, population, train
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 from rd_elbo.grid import Group, Member, product
@@ -210,11 +210,11 @@ def test_initial_weights_are_those_of_the_members_own_key():
     assert drawn[0] != drawn[1]
 
 
-@pytest.mark.parametrize("schedule", population.SCHEDULES)
+@pytest.mark.parametrize("schedule", optimizers.SCHEDULES)
 def test_learning_rate_over_the_whole_training(schedule):
     """A constant gradient makes every step of Adam the learning rate itself, so the weight adds up the schedule."""
     state, _ = echo(Echo("one"), [Member(learning_rate=0.01)], np.zeros((80, 1)), 20, program={"schedule": schedule})
-    expected = 0.01 * sum(float(population.SCHEDULES[schedule](jnp.float32(i / 20))) for i in range(20))
+    expected = 0.01 * sum(float(optimizers.SCHEDULES[schedule](jnp.float32(i / 20))) for i in range(20))
     np.testing.assert_allclose(-state.params["w"][0], expected, rtol=1e-5)
 
 
@@ -259,9 +259,9 @@ def test_segments_take_about_the_time_wanted():
 
 def test_learning_rate_schedules():
     at = jnp.array([0.0, 0.25, 0.5, 0.75, 1.0])
-    np.testing.assert_allclose(population.SCHEDULES["half_linear"](at), [1, 1, 1, 0.5, 0])
-    np.testing.assert_allclose(population.SCHEDULES["cosine"](at), [1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
-    np.testing.assert_allclose(population.SCHEDULES["constant"](at), 1)
+    np.testing.assert_allclose(optimizers.SCHEDULES["half_linear"](at), [1, 1, 1, 0.5, 0])
+    np.testing.assert_allclose(optimizers.SCHEDULES["cosine"](at), [1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
+    np.testing.assert_allclose(optimizers.SCHEDULES["constant"](at), 1)
 
 
 def test_the_first_step_is_adams(x64, dataset):
