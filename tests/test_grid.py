@@ -35,32 +35,39 @@ def test_a_name_is_what_a_member_is():
         return {dataclasses.replace(base, **{field: OTHER_VALUES[field]}).name for field in fields}
 
     names = others(Member(), set(OTHER_VALUES) - {*Member().idle})
-    aimed = Member(objective="target_rate", marginal="vampprior")
-    names |= others(aimed, ("target_rate", "target_weight", "pseudo_inputs"))
-    assert {"target_rate", "target_weight", "pseudo_inputs"} == {*Member().idle}
-    assert len(names | {Member().name, aimed.name}) == len(FIELDS) + 2
+    bases = {
+        Member(objective="target_rate", marginal="vampprior"): ("target_rate", "target_weight", "pseudo_inputs"),
+        Member(objective="target_distortion"): ("target_distortion", "multiplier_rate"),
+        Member(objective="free_bits", marginal="maf"): ("free_bits", "flow_steps", "flow_width", "flow_depth"),
+    }
+    for base, fields in bases.items():
+        names |= others(base, fields)
+        assert not {*fields} & {*base.idle}
+    assert {field for fields in bases.values() for field in fields} == {*Member().idle}
+    assert len(names | {Member().name, *(base.name for base in bases)}) == len(FIELDS) + 4
 
 
 def test_members_that_train_alike_are_equal():
-    assert Member(target_rate=3.0, target_weight=7.0, pseudo_inputs=5) == Member()
+    assert Member(target_rate=3.0, target_weight=7.0, pseudo_inputs=5, flow_width=7, free_bits=2.0) == Member()
+    assert Member(objective="target_distortion", target_distortion=3.0, annealing=0.5).annealing == 0.0
+    assert Member(encoder="conv_iaf", flow_width=7).flow_width == 7 == Member(marginal="maf", flow_width=7).flow_width
     assert Member(objective="target_rate", target_rate=3.0, beta=0.1) == Member(objective="target_rate", target_rate=3.0)
     assert len(product(Member(objective="target_rate"), beta=(0.1, 1.0), target_rate=(3.0, 4.0))) == 2
 
 
 OTHER_VALUES = {
-    "encoder": "dense",
+    "encoder": "conv",
     "decoder": "pixelcnn",
     "marginal": "vampprior",
     "objective": "target_rate",
+    "optimizer": "normalised_adam",
     "schedule": "constant",
     "annealing": 0.5,
     **dict.fromkeys(("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth", "pseudo_inputs"), 7),
+    **dict.fromkeys(("flow_steps", "flow_width", "flow_depth", "target_distortion", "multiplier_rate", "free_bits"), 7),
     **dict.fromkeys(("batch_size", "seed"), 9),
     **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
 }
-# There is one encoder so far, so no other value to give.
-FIELDS = tuple(field for field in FIELDS if field != "encoder")
-del OTHER_VALUES["encoder"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from rd_elbo.models import layers
-from rd_elbo.models.layers import GatedDense, conv, gate
+from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, conv, conv_transpose, gate, same_padding
 
 GEOMETRIES = {
     "same 5x5": dict(size=(7, 6), kernel=(5, 5), padding=((2, 2), (2, 2)), strides=(1, 1)),
@@ -17,12 +17,28 @@ GEOMETRIES = {
     "valid patch": dict(size=(3, 5), kernel=(3, 5), padding=((0, 0), (0, 0)), strides=(1, 1)),
     "stride 2, even": dict(size=(8, 8), kernel=(5, 5), padding=((1, 2), (1, 2)), strides=(2, 2)),
     "stride 2, rows unused": dict(size=(8, 7), kernel=(3, 2), padding=((0, 0), (0, 0)), strides=(2, 3)),
+    "whole image": dict(size=(7, 7), kernel=(7, 7), padding=((0, 0), (0, 0)), strides=(1, 1)),
+    "stride 2, whole kernel in the padding": dict(size=(3, 3), kernel=(5, 5), padding=((2, 2), (2, 2)), strides=(2, 2)),
+    "more taken than given": dict(size=(6, 5), kernel=(2, 3), padding=((2, -1), (1, 1)), strides=(1, 1)),
     "1x1": dict(size=(4, 4), kernel=(1, 1), padding=((0, 0), (0, 0)), strides=(1, 1)),
 }
 
 
 def plain(x, w, padding, strides):
     return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def twice(plain_or_ours):
+    """A convolution and, of its result, the transposed convolution with the same filter: both in one function to test."""
+
+    def function(x, w, padding, strides):
+        if plain_or_ours is conv:
+            y = conv(x, w, padding, strides)
+            return y, conv_transpose(jnp.cos(y), w, x.shape[1:3], padding, strides)
+        y = plain(x, w, padding, strides)
+        return y, jax.linear_transpose(lambda images: plain(images, w, padding, strides), x)(jnp.cos(y))[0]
+
+    return function
 
 
 def draw(geometry, members=None, dtype=jnp.float64):
@@ -34,7 +50,10 @@ def draw(geometry, members=None, dtype=jnp.float64):
 
 
 def gradients(function, padding, strides):
-    return jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(function(x, w, padding, strides))), (0, 1))
+    def loss(x, w):
+        return sum(jnp.sum(jnp.sin(part)) for part in twice(function)(x, w, padding, strides))
+
+    return jax.value_and_grad(loss, (0, 1))
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -46,7 +65,21 @@ def test_values_and_gradients_are_those_of_xla(x64, name):
 
 def test_gradients_are_those_of_finite_differences(x64):
     x, w, padding, strides = draw(GEOMETRIES["stride 2, even"])
-    check_grads(jax.jit(lambda x, w: conv(x, w, padding, strides)), (x, w), order=1, modes=["rev"])
+    check_grads(jax.jit(lambda x, w: twice(conv)(x, w, padding, strides)), (x, w), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides"), [((28, 28), (5, 5), (2, 2)), ((7, 6), (4, 4), (1, 1)), ((9, 8), (2, 5), (3, 1))]
+)
+def test_same_padding_is_that_of_lax(x64, size, kernel, strides):
+    """And so are both directions: XLA's own convolution and transposed convolution with padding SAME."""
+    padding = same_padding(size, kernel, strides)
+    x, w, _, _ = draw(dict(size=size, kernel=kernel, padding=padding, strides=strides))
+    np.testing.assert_allclose(conv(x, w, padding, strides), plain(x, w, "SAME", strides), rtol=1e-11, atol=1e-11)
+    if all(n % s == 0 for n, s in zip(size, strides, strict=True)):
+        y = conv(x, w, padding, strides)
+        theirs = lax.conv_transpose(y, w, strides, "SAME", transpose_kernel=True)
+        np.testing.assert_allclose(conv_transpose(y, w, size, padding, strides), theirs, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
@@ -107,6 +140,10 @@ def test_sizes_that_do_not_fit_are_refused():
         conv(jnp.zeros((1, 3, 9, 1)), jnp.zeros((5, 5, 1, 1)))
     with pytest.raises(ValueError, match="2 channels but the kernel takes 3"):
         conv(jnp.zeros((1, 9, 9, 2)), jnp.zeros((5, 5, 3, 1)))
+    with pytest.raises(ValueError, match="2 channels but the kernel takes 3"):
+        conv_transpose(jnp.zeros((1, 5, 5, 2)), jnp.zeros((5, 5, 1, 3)), (9, 9))
+    with pytest.raises(ValueError, match=r"kernel of size 5, stride 1 and padding \(0, 0\) does not take 8 pixels to 5"):
+        conv_transpose(jnp.zeros((1, 5, 5, 3)), jnp.zeros((5, 5, 1, 3)), (8, 9))
 
 
 def test_gated_dense_is_the_papers_formula(x64):
@@ -119,6 +156,48 @@ def test_gated_dense_is_the_papers_formula(x64):
     # Each half starts with variance 1/inputs, as if it stood alone.
     wide = GatedDense(2000).init(jax.random.key(0), jnp.zeros((1, 50)))["params"]["kernel"]
     np.testing.assert_allclose(wide.var(axis=(0, 2)), 1 / 50, rtol=0.03)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_gated_convolutions_are_the_papers_formula(same):
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3), jnp.float32)
+    down = GatedConv(4, (5, 5), (2, 2), same)
+    params = down.init(jax.random.key(0), x)
+    params["params"]["bias"] = jax.random.normal(jax.random.key(2), (2, 4), jnp.float32)
+    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+    half = lambda i: plain(x, kernel[..., i, :], "SAME" if same else "VALID", (2, 2)) + bias[i]  # noqa: E731
+    np.testing.assert_allclose(down.apply(params, x), half(0) * nn.sigmoid(half(1)), rtol=1e-5, atol=1e-5)
+
+    z = jax.random.normal(jax.random.key(3), (2, 4, 4, 3) if same else (2, 1, 1, 3), jnp.float32)
+    up = GatedConvTranspose(4, (5, 5), (8, 8), (2, 2)) if same else GatedConvTranspose(4, (8, 8), (8, 8), same=False)
+    params = up.init(jax.random.key(0), z)
+    params["params"]["bias"] = jax.random.normal(jax.random.key(2), (2, 4), jnp.float32)
+    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+    padding, strides = ("SAME", (2, 2)) if same else ("VALID", (1, 1))
+
+    def half(i):
+        twin = kernel[..., i, :].swapaxes(2, 3)
+        return lax.conv_transpose(z, twin, strides, padding, transpose_kernel=True) + bias[i]
+
+    np.testing.assert_allclose(up.apply(params, z), half(0) * nn.sigmoid(half(1)), rtol=1e-5, atol=1e-5)
+
+
+def test_gated_convolutions_start_with_the_variance_of_their_inputs():
+    """Each half, in the middle of the image, where no filter sees the frame."""
+    x = jax.random.normal(jax.random.key(1), (4, 14, 14, 60))
+    for module in (
+        GatedConv(50, (5, 5)),
+        GatedConvTranspose(50, (5, 5), (14, 14)),
+        GatedConvTranspose(50, (5, 5), (28, 28), (2, 2)),
+        GatedConvTranspose(50, (3, 3), (3, 3), same=False),
+    ):
+        images = x[:, :1, :1] if isinstance(module, GatedConvTranspose) and not module.same else x
+        params = module.init(jax.random.key(0), images)["params"]
+        # With a gate of one half everywhere the result is half the linear part.
+        params["kernel"] = params["kernel"].at[..., 1, :].set(0)
+        linear = 2 * module.apply({"params": params}, images)
+        inner = linear if linear.shape[1] < 6 else linear[:, 3:-3, 3:-3]
+        np.testing.assert_allclose(inner.var(), 1.0, rtol=0.2)
 
 
 def test_a_unit_without_weights_is_silent_and_has_no_gradient(x64):

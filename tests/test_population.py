@@ -10,11 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from rd_elbo import evaluate, grid, optimizers, population, train
+from rd_elbo import evaluate, grid, objectives, optimizers, population, train
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 from rd_elbo.grid import Group, Member, product
 from rd_elbo.models.base import Terms
+from rd_elbo.models.family import paper_family
 
 SHAPE = (4, 4)
 STEPS = 50
@@ -24,7 +25,16 @@ KINDS = {
     "pixelcnn": dataclasses.replace(BASE, decoder="pixelcnn", decoder_width=4, decoder_depth=2),
     "vampprior": dataclasses.replace(BASE, marginal="vampprior"),
     "target rate": dataclasses.replace(BASE, objective="target_rate", target_rate=2.0, annealing=0.5),
+    "convolutions": dataclasses.replace(
+        BASE, encoder="conv", decoder="deconv", encoder_width=3, decoder_width=3, decoder_depth=2, optimizer="normalised_adam"
+    ),
 }
+STRONG = dataclasses.replace(
+    KINDS["convolutions"],
+    **paper_family("++v"),
+    **dict(encoder_depth=1, decoder_depth=1, flow_steps=2, flow_width=5, flow_depth=1, pseudo_inputs=3),
+    **dict(objective="target_distortion", target_distortion=9.0, multiplier_rate=0.1),
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +95,11 @@ def test_chunking_changes_nothing(x64, dataset):
         assert_same(of(whole, i), of(results[i // 4], i % 4))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "pixelcnn", "vampprior"])
+@pytest.mark.parametrize("kind", ["mlp", "pixelcnn", "vampprior", "convolutions", "strong"])
 def test_padded_from_a_smaller_width(x64, dataset, kind):
-    narrow = dataclasses.replace(KINDS[kind], decoder_width=3, encoder_width=5)
-    wide = KINDS[kind]
-    padded = trained([narrow, wide, dataclasses.replace(narrow, beta=0.2)], dataset)
+    wide = STRONG if kind == "strong" else KINDS[kind]
+    narrow = dataclasses.replace(wide, decoder_width=2, encoder_width=wide.encoder_width - 1)
+    padded = trained([narrow, wide, dataclasses.replace(narrow, seed=3)], dataset)
     for index, member in ((0, narrow), (1, wide)):
         alone = trained([member], dataset)
         assert_same(padded.member_params(index, SHAPE), of(alone, 0))
@@ -262,6 +272,8 @@ def test_learning_rate_schedules():
     np.testing.assert_allclose(optimizers.SCHEDULES["half_linear"](at), [1, 1, 1, 0.5, 0])
     np.testing.assert_allclose(optimizers.SCHEDULES["cosine"](at), [1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
     np.testing.assert_allclose(optimizers.SCHEDULES["constant"](at), 1)
+    np.testing.assert_allclose(optimizers.SCHEDULES["warmup_cosine"](at), [0, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
+    np.testing.assert_allclose(optimizers.SCHEDULES["warmup_cosine"](0.025), 0.5 * 0.998459, rtol=1e-5)
 
 
 def test_the_first_step_is_adams(x64, dataset):
@@ -417,3 +429,68 @@ def test_any_model_is_measured():
     means = evaluate.means(np.asarray([1.0, 2.0, 3.0]), np.asarray([4.0, 4.0, 1.0]))
     np.testing.assert_allclose([means["rate"], means["distortion"], means["elbo"]], [2, 3, -5])
     np.testing.assert_allclose([means["rate_se"], means["elbo_se"]], [1 / np.sqrt(3), np.std([5, 6, 4], ddof=1) / np.sqrt(3)])
+
+
+class Parabolas(Echo):
+    """R = |w|^2 and D = |w - 2|^2 of two tensors: -dD/dR = (2 - w) / w where all components are w."""
+
+    def init(self, key, x):
+        return {"one": 0.3 + 0.01 * jax.random.normal(key, (1,)), "two": 0.1 * jax.random.normal(key, (3,))}
+
+    def terms(self, params, x, key):
+        w = jnp.concatenate([params["one"], params["two"]])
+        return Terms(jnp.full(len(x), jnp.sum(w**2)), jnp.full(len(x), jnp.sum((w - 2) ** 2)), x)
+
+
+def settled(objective, steps=4000, **weights):
+    """R and D per component at the end, and the state, of `Parabolas` under an objective."""
+    program = population.Program(Parabolas("w"), objective, batch_size=4, schedule="cosine", dtype="float64")
+    hypers = population.Hypers(np.arange(2), objectives.Weights(**weights), 0.0, 0.02)
+    fitted = train.fit(program, [program.model] * 2, hypers, np.zeros((4, 1)), steps, devices=1)
+    return fitted.metrics.rate[:, -1] / 4, fitted.metrics.distortion[:, -1] / 4
+
+
+@pytest.mark.parametrize("target", [0.25, 1.0, 2.25])
+def test_target_distortion_rests_on_the_curve_at_its_target(x64, target):
+    """D = target, and there R is least: all components are 2 - sqrt(target)."""
+    rate, distortion = settled("target_distortion", target_distortion=4 * target, multiplier_rate=0.01)
+    np.testing.assert_allclose(distortion, target, rtol=1e-3)
+    np.testing.assert_allclose(rate, (2 - np.sqrt(target)) ** 2, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("free", "rests_at"), [(0.25, 1.0), (2.25, 2.25), (9.0, 4.0)])
+def test_free_bits_rest_at_the_free_rate_where_more_is_not_worth_its_price(x64, free, rests_at):
+    """Without them beta = 1 rests at R = 1; with more than that free, at what is free; never beyond D = 0, R = 4."""
+    rate, _ = settled("free_bits", free_bits=4 * free, beta=1.0)
+    np.testing.assert_allclose(rate, rests_at, rtol=1e-2)
+
+
+def test_the_multiplier_moves_as_its_rule_says():
+    weights = objectives.Weights(target_distortion=5.0, multiplier_rate=0.1)
+    now = objectives.Multiplier(jnp.float32(0.5), jnp.float32(2.0))
+    up = objectives.ascend(now, jnp.float32(8.0), weights, 0.5)
+    np.testing.assert_allclose(up, (0.5 + 0.1 * 0.5 * 1.0, 0.9 * 2.0 + 0.1 * 3.0), rtol=1e-6)
+    down = objectives.ascend(now._replace(excess=0.0), jnp.float32(1.0), weights, 1.0)
+    np.testing.assert_allclose(down, (0.5 - 0.1 * 0.4, -0.4), rtol=1e-6)
+    for direction in (-1, 1):
+        far = objectives.ascend(objectives.Multiplier(7.0 * direction, 9.0 * direction), jnp.float32(5.0), weights, 1.0)
+        np.testing.assert_allclose(far.log, 7.0 * direction)
+
+
+def test_normalised_adam_divides_each_tensor_by_its_own_norm(x64):
+    """Step by step by optax, with the division written out; the two tensors have gradients of other norms."""
+    model = Parabolas("w")
+    program = population.Program(model, batch_size=4, schedule="constant", optimizer="normalised_adam", dtype="float64")
+    fitted = train.fit(program, [model], population.Hypers(0, objectives.Weights(), 0.0, 0.05), np.zeros((4, 1)), 20)
+    start = population.initialise([model], [0], model, (1,), "float64")
+    w, optimiser = {name: leaf[0] for name, leaf in start.items()}, optax.adam(0.05)
+    state = optimiser.init(w)
+    for _ in range(20):
+        gradient = {name: 2 * leaf + 2 * (leaf - 2) for name, leaf in w.items()}
+        assert abs(np.linalg.norm(gradient["one"]) - np.linalg.norm(gradient["two"])) > 0.1
+        gradient = {name: g / np.linalg.norm(g) for name, g in gradient.items()}
+        update, state = optimiser.update(gradient, state)
+        w = optax.apply_updates(w, update)
+    for name, leaf in w.items():
+        np.testing.assert_allclose(fitted.params[name][0], leaf, rtol=1e-6)
+    assert all((leaf == 0).all() for leaf in optimizers.normalised([np.zeros(3), np.zeros(())]))
