@@ -6,6 +6,8 @@
     points.csv        one row per member and split
     params/           <member>.msgpack, the trained parameters of each member at its own widths
     provenance.json   versions, device, revision, data checksum, times
+    gallery.csv       one row per model and place in a gallery, where one was made
+    gallery.npz       its pictures
     figures/          drawn from the tables
 
 While a run is under way, what is done of points and metrics is in points.partial.csv and metrics.partial.csv; points.csv and
@@ -38,6 +40,8 @@ Row = Mapping[str, Any]
 
 # What the experiments write beside points.csv.
 _EXPERIMENT_FILES = ("optimum.csv", "phase_diagram.csv", "curves.csv", "models.npz")
+# What is made of a sweep afterwards.
+GALLERY_FILES = ("gallery.csv", "gallery.npz")
 _PACKAGES = ("rd_elbo", "jax", "jaxlib", "flax", "distrax", "optax", "tfp-nightly", "numpy")
 
 
@@ -200,7 +204,15 @@ def _remove_run(workdir: pathlib.Path) -> None:
         for path in (workdir / folder).glob("*"):
             if path.suffix in (".msgpack", ".png", ".pdf"):
                 path.unlink()
-    for name in ("points*.csv", "metrics*.csv", "members.csv", *_EXPERIMENT_FILES, "summary.json", "provenance.json"):
+    for name in (
+        "points*.csv",
+        "metrics*.csv",
+        "members.csv",
+        *_EXPERIMENT_FILES,
+        *GALLERY_FILES,
+        "summary.json",
+        "provenance.json",
+    ):
         for path in workdir.glob(name):
             path.unlink()
 
