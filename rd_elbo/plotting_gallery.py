@@ -30,7 +30,7 @@ _GAP_AFTER = {"data": _DATA, "sample": _THIN, "average": _WIDE}
 # Inches: the widest figure, the largest image, and what stands above, between and around images.
 _WIDEST, _LARGEST_IMAGE = 7.4, 0.42
 _NARROWEST = 3.3
-_TITLE, _LINE, _PAD = 0.2, 0.115, 0.12
+_TITLE, _LINE, _PAD, _CAPTION = 0.2, 0.115, 0.12, 0.28
 _CHARACTER = 0.066  # of a panel's title
 _GAP = (0.22, 0.26)  # columns, rows of panels
 _TITLE_SIZE, _HEAD_SIZE, _SMALL_SIZE, _CAPTION_SIZE = 8.0, 6.5, 5.0, 6.0
@@ -105,20 +105,21 @@ def average(draws: np.ndarray) -> np.ndarray:
 
 
 def _title(rows: Sequence[Row]) -> str:
-    totals = [row["total"] for row in rows]
+    totals = [f"{row['total']:.1f}" for row in sorted(rows, key=lambda row: row["total"])]
+    about = f" = {totals[0]}$" if totals[0] == totals[-1] else f"$ from {totals[0]} to {totals[-1]}"
     at_one = "" if all(row["beta"] == 1 for row in rows) else ", or the nearest there is"
     what = {
         "by_beta": rf"{_family(rows[0])} along $\beta$",
         "by_family": rf"families at $\beta = 1${at_one}",
-        "equal_elbo": f"$R + D$ from {min(totals):.1f} to {max(totals):.1f} nats",
+        "equal_elbo": f"$R + D{about} nats",
         "along_frontier": "along the frontier",
     }
     return f"({rows[0]['panel']}) {_PARTS[rows[0]['part']]}: {what.get(rows[0]['choice'], rows[0]['choice'])}"
 
 
 def _family(row: Row) -> str:
-    # A hyphen is no minus sign, and half as wide as a plus.
-    return str(row["family"]).replace("-", "\N{MINUS SIGN}")
+    # A hyphen is half as wide as a plus, and minus signs side by side would be one line.
+    return "\N{HAIR SPACE}".join(str(row["family"]).replace("-", "\N{MINUS SIGN}"))
 
 
 def _head(row: Row) -> list[str]:
@@ -152,7 +153,7 @@ def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
     inch = _inches_per_pixel(layout, arrays["data"].shape[2])
     lefts, width = _columns(layout, inch)
     heights = [max(_TITLE + _LINE * shown.lines + shown.image.shape[0] * inch for shown in line) for line in layout]
-    height = sum(heights) + _GAP[1] * (len(heights) - 1) + 2 * _PAD + _TITLE
+    height = sum(heights) + _GAP[1] * (len(heights) - 1) + 2 * _PAD + _CAPTION
     caption = _caption(layout[0][0].first, arrays["reconstruction"].shape[1])
     with plt.rc_context(STYLE):
         # Everything is placed by hand. With no engine at all matplotlib takes the style's once it has drawn.
