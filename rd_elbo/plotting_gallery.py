@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.patches import Rectangle
 
 from rd_elbo import records
 from rd_elbo.errors import BadInput
@@ -27,14 +30,15 @@ _PARTS = {"reconstruction": "reconstructions", "sample": "samples"}
 # Image pixels between images, between models, and after the data.
 _THIN, _WIDE, _DATA = 2, 6, 10
 _GAP_AFTER = {"data": _DATA, "sample": _THIN, "average": _WIDE}
-# Inches: the widest figure, the largest image, and what stands above, between and around images.
-_WIDEST, _LARGEST_IMAGE = 7.4, 0.42
+# Inches: the widest figure, the largest image, the smallest (heads of neighbours must not touch), and what is around images.
+_WIDEST, _LARGEST_IMAGE, _SMALLEST_IMAGE = 8.2, 0.42, 0.27
 _NARROWEST = 3.3
 _TITLE, _LINE, _PAD, _CAPTION = 0.2, 0.115, 0.12, 0.28
 _CHARACTER = 0.066  # of a panel's title
 _GAP = (0.22, 0.26)  # columns, rows of panels
 _TITLE_SIZE, _HEAD_SIZE, _SMALL_SIZE, _CAPTION_SIZE = 8.0, 6.5, 5.0, 6.0
-_SYMBOLS = {"beta": r"$\beta$", "target_rate": r"$\sigma$"}
+# Names of objectives in few letters; others are written out.
+_SYMBOLS = {"beta": r"$\beta$", "target_rate": r"$\sigma$", "target_distortion": "$D^*$"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +50,7 @@ class Panel:
       first: The first of its rows in the table.
       heads: Above each model, lines of text.
       image: (height, width) grey levels, 0 to 1; NaN between images.
+      tile: (height, width) of one of the images in it.
       columns: The middle of each column of images, in pixels of `image`.
       labels: What each of these columns holds.
       models: The middle of each model's pair of columns.
@@ -55,6 +60,7 @@ class Panel:
     first: Row
     heads: list[list[str]]
     image: np.ndarray
+    tile: tuple[int, int]
     columns: list[float]
     labels: list[str]
     models: list[float]
@@ -93,6 +99,7 @@ def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
         first=rows[0],
         heads=[_head(row) for row in rows],
         image=canvas,
+        tile=(height, width),
         columns=[start + width / 2 for start in at],
         labels=labels,
         models=[start + width + _THIN / 2 for start, label in zip(at, labels, strict=True) if label == "sample"],
@@ -172,7 +179,8 @@ def _inches_per_pixel(layout: Sequence[Sequence[Panel]], image: int) -> float:
     dots = STYLE["savefig.dpi"]
     widest = max(sum(shown.image.shape[1] for shown in line) for line in layout)
     room = _WIDEST - _GAP[0] * (max(map(len, layout)) - 1)
-    return max(1, int(min(room / widest, _LARGEST_IMAGE / image) * dots)) / dots
+    fitting = int(min(room / widest, _LARGEST_IMAGE / image) * dots)
+    return max(fitting, math.ceil(_SMALLEST_IMAGE / image * dots)) / dots
 
 
 def _columns(layout: Sequence[Sequence[Panel]], inch: float) -> tuple[list[float], float]:
@@ -202,6 +210,11 @@ def _draw(drawn: Figure, shown: Panel, left: float, top: float, inch: float) -> 
     bottom = top - _TITLE - _LINE * shown.lines - rows * inch
     axes = drawn.add_axes((left / width, bottom / height, columns * inch / width, rows * inch / height))
     axes.imshow(shown.image, cmap=_ink(), vmin=0, vmax=1, interpolation="nearest", aspect="auto", extent=(0, columns, rows, 0))
+    # An image may be as white as the page.
+    high, wide = shown.tile
+    corners = itertools.product(shown.columns, range(0, rows, high + _THIN))
+    frames = [Rectangle((middle - wide / 2, y), wide, high) for middle, y in corners]
+    axes.add_collection(PatchCollection(frames, facecolor="none", edgecolor="0.5", linewidth=0.3), autolim=False)
     axes.set_axis_off()
     for middle, label in zip(shown.columns, shown.labels, strict=True):
         _above(axes, middle, 0.25 * _LINE / inch, label, _SMALL_SIZE)

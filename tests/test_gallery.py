@@ -244,6 +244,7 @@ def test_panels_hold_data_then_sample_and_average():
         [r"$\beta$ = 1", "$R$ 3.0", "$D$ 80.2"],
         [r"$\beta$ = 0.5", "$R$ 2.0", "$D$ 80.2"],
     ]
+    assert shown.tile == SHAPE
     assert shown.models == [(a + b) / 2 for a, b in (shown.columns[1:3], shown.columns[3:5])]
     # Samples have no data; aligned, their columns are where those of the reconstructions are.
     below = plotting_gallery.panel([{**row, "part": "sample"} for row in rows], arrays, aligned=True)
@@ -284,12 +285,19 @@ def test_titles_tell_where_beta_one_is_missing_and_how_equal_the_elbos_are(run, 
     assert title(pair[0]) == "(d) reconstructions: $R + D = 82.2$ nats"
 
 
+def assert_apart(figure, boxes):
+    """All are on the page, and none is on another."""
+    page = figure.bbox
+    for box in boxes:
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+    for i, a in enumerate(boxes):
+        for b in boxes[i + 1 :]:
+            assert min(a.x1, b.x1) <= max(a.x0, b.x0) or min(a.y1, b.y1) <= max(a.y0, b.y0)
+
+
 def test_a_figure_places_every_panel_inside_and_none_on_another(run, dataset):
-    fours = [
-        choice(i, 4, panel, part, i, "by_beta")
-        for panel, part in zip("ab", ("reconstruction", "sample"), strict=True)
-        for i in (0, 1)
-    ]
+    parts = {"a": "reconstruction", "b": "sample"}.items()
+    fours = [choice(i, 4, panel, part, i, "by_beta") for panel, part in parts for i in (0, 1)]
     fours += [choice(i, 4, "c", position=i) for i in range(4)] + [choice(3, 4, "d", by="equal_elbo")]
     gallery.make(run, dataset, fours, examples=3)
     table, arrays = records.read_table(run / "gallery.csv"), records.read_arrays(run / "gallery.npz")
@@ -298,15 +306,33 @@ def test_a_figure_places_every_panel_inside_and_none_on_another(run, dataset):
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
-    boxes += [text.get_window_extent(renderer) for text in figure.texts]
-    page = figure.bbox
-    for box in boxes:
-        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
-    for i, a in enumerate(boxes):
-        for b in boxes[i + 1 :]:
-            assert min(a.x1, b.x1) <= max(a.x0, b.x0) or min(a.y1, b.y1) <= max(a.y0, b.y0)
+    assert_apart(figure, boxes + [text.get_window_extent(renderer) for text in figure.texts])
     plt.close(figure)
     assert plotting_gallery.figure(6, table, arrays) is None
+
+
+@pytest.mark.parametrize("objective", ["beta", "target_rate", "target_distortion"])
+def test_twelve_models_beside_each_other_can_be_read(objective):
+    worst = {"objective": objective, objective: 0.251, "annealing": 0.5, "rate": 123.4, "distortion": 123.4}
+    rows = [
+        {**gallery.table_row(choice(0, 5, panel, part, i), "made_up"), **worst, "member": str(i)}
+        for panel, part in (("a", "reconstruction"), ("b", "sample"))
+        for i in range(12)
+    ]
+    images = {part: np.zeros((12, 5, 2, 28, 28)) for part in ("reconstruction", "sample")}
+    arrays = {**images, "data": np.zeros((2, 28, 28)), "member": np.array([str(i) for i in range(12)])}
+    figure = plotting_gallery.figure(5, rows, arrays)
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    texts = [text for axes in figure.axes for text in axes.texts]
+    assert len(texts) == 2 * 12 * (4 + 2) + 1
+    assert_apart(figure, [text.get_window_extent(renderer) for text in texts] + [axes.bbox for axes in figure.axes])
+    assert figure.get_size_inches()[0] < 8.5
+    # A pixel of an image is a whole number of dots of the PNG, and panels align.
+    dots = [axes.bbox.width / figure.dpi * 200 / axes.images[0].get_array().shape[1] for axes in figure.axes]
+    np.testing.assert_allclose(dots, 2, rtol=1e-6)
+    assert figure.axes[0].bbox.x0 == figure.axes[1].bbox.x0
+    plt.close(figure)
 
 
 def test_redrawing_needs_nothing_but_the_two_files(run, dataset, tmp_path):
