@@ -38,7 +38,7 @@ _CHARACTER = 0.066  # of a panel's title
 _GAP = (0.22, 0.26)  # columns, rows of panels
 _TITLE_SIZE, _HEAD_SIZE, _SMALL_SIZE, _CAPTION_SIZE = 8.0, 6.5, 5.0, 6.0
 # Names of objectives in few letters; others are written out.
-_SYMBOLS = {"beta": r"$\beta$", "target_rate": r"$\sigma$", "target_distortion": "$D^*$"}
+_SYMBOLS = {"beta": r"$\beta$", "target_rate": r"$\sigma$", "target_distortion": "$D^*$", "free_bits": "free"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

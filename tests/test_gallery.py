@@ -311,7 +311,7 @@ def test_a_figure_places_every_panel_inside_and_none_on_another(run, dataset):
     assert plotting_gallery.figure(6, table, arrays) is None
 
 
-@pytest.mark.parametrize("objective", ["beta", "target_rate", "target_distortion"])
+@pytest.mark.parametrize("objective", ["beta", "target_rate", "target_distortion", "free_bits"])
 def test_twelve_models_beside_each_other_can_be_read(objective):
     worst = {"objective": objective, objective: 0.251, "annealing": 0.5, "rate": 123.4, "distortion": 123.4}
     rows = [
