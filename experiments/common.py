@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from rd_elbo import host, records
-from rd_elbo.data.larochelle import cache_folder
+from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 from scripts import console as terminal
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rd_elbo import frontier
-from rd_elbo.errors import BadInput
+from rd_elbo import frontier, records
 from rd_elbo.grid import FIELDS
 
 Row = Mapping[str, Any]
@@ -66,9 +65,7 @@ def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANC
     Raises:
       BadInput: If no model of that split is finite.
     """
-    of_split = finite([row for row in rows if row["split"] == split])
-    if not of_split:
-        raise BadInput(f"there are no finite points of the split {split!r} to choose from")
+    of_split = records.usable(rows, split)
     families = by_family(of_split)
     chosen = {
         (4, "a", "reconstruction", "by_beta"): (along_beta := by_beta(of_split)),

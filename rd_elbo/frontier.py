@@ -1,4 +1,10 @@
-"""The lower-left boundary of a set of points in the rate-distortion plane."""
+"""The lower-left boundary of a set of points in the rate-distortion plane, and how far one boundary lies above another.
+
+`pareto` and `convex_hull` say which points are on a boundary; `stepwise` and `hull` give it as a polyline, vertices from left to
+right joined by straight lines, vertical ones among them. A polyline ends at its first and last vertex.
+"""
+
+import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -46,6 +52,146 @@ def convex_hull(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray
             corners.pop()
         corners.append(int(index))
     return np.asarray(corners, int)
+
+
+def stepwise(
+    rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
+) -> tuple[Float[np.ndarray, " vertices"], Float[np.ndarray, " vertices"]]:
+    """The stepwise Pareto frontier as a polyline: at each rate the least distortion of the points with at most this rate.
+
+    Args:
+      rate: nats.
+      distortion: nats.
+
+    Returns:
+      Rates and distortions of the vertices, from the least to the greatest rate of the points kept by `pareto`.
+
+    Raises:
+      ValueError: If the arrays differ in length or hold NaN.
+    """
+    kept = pareto(rate, distortion)
+    return np.repeat(np.asarray(rate, float)[kept], 2)[1:], np.repeat(np.asarray(distortion, float)[kept], 2)[:-1]
+
+
+def hull(
+    rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
+) -> tuple[Float[np.ndarray, " corners"], Float[np.ndarray, " corners"]]:
+    """The convex hull as a polyline: at each rate the least distortion of the points and of time sharing between them.
+
+    Args:
+      rate: nats.
+      distortion: nats.
+
+    Returns:
+      Rates and distortions of the corners, from the least to the greatest rate of the points kept by `convex_hull`.
+
+    Raises:
+      ValueError: If the arrays differ in length or hold NaN.
+    """
+    kept = convex_hull(rate, distortion)
+    return np.asarray(rate, float)[kept], np.asarray(distortion, float)[kept]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """How far one curve lies above another, over the rates that both cover; all NaN where there are none.
+
+    Attributes:
+      above: Area between the curves where the first is above, nats^2.
+      below: Area where it is below, nats^2, not negative.
+      lowest_rate: Where the common rates begin, nats.
+      highest_rate: Where they end, nats.
+    """
+
+    above: float
+    below: float
+    lowest_rate: float
+    highest_rate: float
+
+    @property
+    def area(self) -> float:
+        """The integral of the difference in distortion over the common rates, nats^2: positive if the first is above on average."""
+        return self.above - self.below
+
+    @property
+    def mean(self) -> float:
+        """The difference in distortion averaged over the common rates, nats."""
+        return self.area / (self.highest_rate - self.lowest_rate)
+
+
+def area_between(
+    rate: Float[np.ndarray, " vertices"],
+    distortion: Float[np.ndarray, " vertices"],
+    other_rate: Float[np.ndarray, " other_vertices"],
+    other_distortion: Float[np.ndarray, " other_vertices"],
+) -> Gap:
+    """How far one polyline lies above another, exactly: both are linear between the vertices of the two taken together.
+
+    Neither is continued beyond its ends: what a set of models does outside its rates is not known. To exchange the two exchanges
+    `above` and `below`.
+
+    >>> area_between(*hull(rate, distortion), *reference.hull)    # doctest: +SKIP
+
+    Args:
+      rate: Of the first polyline's vertices, rising; two of one rate are a vertical line. nats.
+      distortion: Likewise, nats.
+      other_rate: Of the second one's, nats.
+      other_distortion: Likewise, nats.
+
+    Returns:
+      The areas and the range of rates, all NaN where the polylines have at most a single rate in common.
+
+    Raises:
+      ValueError: If the arrays of a polyline differ in length, hold what is not finite, or its rates fall.
+    """
+    first, second = _polyline(rate, distortion), _polyline(other_rate, other_distortion)
+    if not (len(first[0]) and len(second[0])):
+        return Gap(np.nan, np.nan, np.nan, np.nan)
+    lowest, highest = max(first[0][0], second[0][0]), min(first[0][-1], second[0][-1])
+    if lowest >= highest:
+        return Gap(np.nan, np.nan, np.nan, np.nan)
+    vertices = np.union1d(first[0], second[0])
+    at = vertices[(vertices >= lowest) & (vertices <= highest)]
+    # The differences just right of the beginning of each piece and just left of its end.
+    begins = _after(*first, at[:-1]) - _after(*second, at[:-1])
+    ends = _before(*first, at[1:]) - _before(*second, at[1:])
+    above, below = (float((np.diff(at) * _mean_above_zero(sign * begins, sign * ends)).sum()) for sign in (1, -1))
+    return Gap(above, below, float(lowest), float(highest))
+
+
+def _mean_above_zero(begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The mean of max(0, .) along straight lines from `begins` to `ends`."""
+    low, high = np.minimum(begins, ends), np.maximum(begins, ends)
+    # Of a line that crosses zero the part high / (high - low) is above it.
+    crossing = np.maximum(high, 0) ** 2 / (2 * np.where(high > low, high - low, 1))
+    return np.where(low >= 0, (begins + ends) / 2, crossing)
+
+
+def _after(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """A polyline just right of rates short of its end."""
+    begins = np.searchsorted(x, at, side="right") - 1
+    return _on_segment(x, y, begins, at)
+
+
+def _before(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """A polyline just left of rates beyond its beginning."""
+    begins = np.searchsorted(x, at, side="left") - 1
+    return _on_segment(x, y, begins, at)
+
+
+def _on_segment(x: np.ndarray, y: np.ndarray, begins: np.ndarray, at: np.ndarray) -> np.ndarray:
+    part = (at - x[begins]) / (x[begins + 1] - x[begins])
+    # Both weights, so that the ends are met to the last digit.
+    return (1 - part) * y[begins] + part * y[begins + 1]
+
+
+def _polyline(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _checked(x, y)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("rate and distortion of a polyline must be finite")
+    if (np.diff(x) < 0).any():
+        raise ValueError("the rates of a polyline must not fall")
+    return x, y
 
 
 def _turn(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> float:

@@ -13,8 +13,11 @@ import jax.numpy as jnp
 
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.family import Architecture, ImageShape, widths_that_pad
-from rd_elbo.objectives import OBJECTIVES
-from rd_elbo.population import SCHEDULES
+from rd_elbo.objectives import OBJECTIVES, SETTINGS
+from rd_elbo.population import OPTIMIZERS, SCHEDULES
+
+# Every number that some objective depends on.
+SETTINGS_OF_OBJECTIVES = tuple(dict.fromkeys(field for fields in SETTINGS.values() for field in fields))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +27,15 @@ class Member(Architecture):
     Fields that have no effect on this member (`idle`) are put at their defaults, so that members that train alike are equal.
 
     Attributes:
-      objective: "beta" or "target_rate".
-      beta: Weight of the rate (objective "beta").
+      objective: A key of `objectives.OBJECTIVES`.
+      beta: Weight of the rate (objectives "beta" and "free_bits").
       target_rate: Wanted rate in nats (objective "target_rate").
       target_weight: Weight of |target_rate - R|.
+      target_distortion: Wanted distortion in nats (objective "target_distortion").
+      multiplier_rate: How fast the multiplier of that objective may move, see `objectives.ascend`.
+      free_bits: Rate in nats that costs nothing (objective "free_bits").
       annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
+      optimizer: A key of `population.OPTIMIZERS`.
       learning_rate: Peak step size of Adam.
       schedule: How the learning rate falls, a key of `population.SCHEDULES`.
       batch_size: Examples per step.
@@ -40,7 +47,11 @@ class Member(Architecture):
     beta: float = 1.0
     target_rate: float = 0.0
     target_weight: float = 2.0
+    target_distortion: float = 0.0
+    multiplier_rate: float = 0.003
+    free_bits: float = 0.0
     annealing: float = 0.0
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     batch_size: int = 128
@@ -50,11 +61,12 @@ class Member(Architecture):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("objective", self.objective, OBJECTIVES)
+        choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("schedule", self.schedule, SCHEDULES)
         checked: dict[str, Any] = {"batch_size": whole("batch_size", self.batch_size), "seed": whole("seed", self.seed, 0)}
-        for field in ("beta", "target_rate", "annealing"):
+        for field in ("beta", "target_rate", "target_distortion", "free_bits", "annealing"):
             checked[field] = number(field, getattr(self, field))
-        for field in ("target_weight", "learning_rate", "epochs"):
+        for field in ("target_weight", "multiplier_rate", "learning_rate", "epochs"):
             checked[field] = number(field, getattr(self, field), above=True)
         for field, value in checked.items():
             object.__setattr__(self, field, value)
@@ -65,8 +77,9 @@ class Member(Architecture):
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """The fields that have no effect on this member, because of its objective or its marginal."""
-        return ("beta",) * (self.objective != "beta") + ("target_rate", "target_weight") * (self.objective == "beta") + super().idle
+        """The fields that have no effect on this member, because of its objective or its parts."""
+        own = SETTINGS[self.objective]
+        return (*(field for field in SETTINGS_OF_OBJECTIVES if field not in own), *super().idle)
 
     @property
     def name(self) -> str:
@@ -187,7 +200,7 @@ def groups(members: Sequence[Member], image_shape: ImageShape, max_waste: float 
     return sorted(split, key=lambda group: position[group.members[0]])
 
 
-_TRACED = ("beta", "target_rate", "target_weight", "annealing", "learning_rate", "seed")
+_TRACED = (*SETTINGS_OF_OBJECTIVES, "learning_rate", "seed")
 
 
 def _program_key(member: Member) -> tuple[Any, ...]:

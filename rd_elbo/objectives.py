@@ -5,7 +5,8 @@ the mean of |sigma - rate| is another thing that pins every example to the same 
 of one population may differ in them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,14 +19,22 @@ class Weights(NamedTuple):
     """The numbers an objective may depend on, one of each per member.
 
     Attributes:
-      beta: Weight of the rate (objective `beta`).
+      beta: Weight of the rate (objectives `beta` and `free_bits`).
       target_rate: The wanted rate sigma in nats (objective `target_rate`).
       target_weight: Weight of |sigma - R|; at 1 the objective is flat above sigma (objective `target_rate`).
+      target_distortion: The wanted distortion in nats (objective `target_distortion`).
+      multiplier: Weight of the distortion that holds it at its target; training moves it, see `ascend`.
+      multiplier_rate: How fast training moves it: its logarithm by at most this a step.
+      free_bits: The rate in nats that costs nothing (objective `free_bits`).
     """
 
-    beta: Any
-    target_rate: Any
-    target_weight: Any
+    beta: Any = 1.0
+    target_rate: Any = 0.0
+    target_weight: Any = 2.0
+    target_distortion: Any = 0.0
+    multiplier: Any = 1.0
+    multiplier_rate: Any = 0.0
+    free_bits: Any = 0.0
 
 
 def beta(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
@@ -42,7 +51,36 @@ def target_rate(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
     return distortion + weights.target_weight * jnp.abs(weights.target_rate - rate)
 
 
-OBJECTIVES: dict[str, Callable[[Scalar, Scalar, Weights], Scalar]] = {"beta": beta, "target_rate": target_rate}
+def target_distortion(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
+    """R + lambda (D - target), the Lagrangian of min R subject to D = target (GECO, Rezende & Viola 2018, section 3).
+
+    Its multiplier rises while D is above the target and falls below it. Where both rest, lambda = -dR/dD = 1 / beta of the curve.
+    """
+    return rate + weights.multiplier * (distortion - weights.target_distortion)
+
+
+def free_bits(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
+    """D + beta max(R, free) (Kingma et al. 2016, section 3.3, with the whole code as one group).
+
+    Below `free` the rate has no price, so it rises to it; beyond it costs beta. One group, and not one per dimension, is what
+    families without a rate per dimension, flows and mixtures, have too.
+    """
+    return distortion + weights.beta * jnp.maximum(rate, weights.free_bits)
+
+
+Objective = Callable[[Scalar, Scalar, Weights], Scalar]
+OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
+    {"beta": beta, "target_rate": target_rate, "target_distortion": target_distortion, "free_bits": free_bits}
+)
+# What a member's objective depends on; the first is what is varied along a curve.
+SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "beta": ("beta", "annealing"),
+        "target_rate": ("target_rate", "target_weight", "annealing"),
+        "target_distortion": ("target_distortion", "multiplier_rate"),
+        "free_bits": ("free_bits", "beta", "annealing"),
+    }
+)
 
 
 def annealed(weights: Weights, progress: Scalar, annealing: Scalar) -> Weights:
@@ -57,3 +95,38 @@ def annealed(weights: Weights, progress: Scalar, annealing: Scalar) -> Weights:
     rising = progress / jnp.where(annealing > 0, annealing, 1.0)
     scale = jnp.where(annealing > 0, jnp.minimum(rising, 1.0), 1.0)
     return weights._replace(beta=weights.beta * scale, target_weight=weights.target_weight * scale)
+
+
+# Memory of the moving average of D - target, about ten steps; GECO's 0.99 answers so late that the multiplier swings.
+_MEMORY = 0.9
+# Bounds of the multiplier, for targets that cannot be reached or that nothing is needed for.
+_LARGEST_LOG = 7.0
+
+
+class Multiplier(NamedTuple):
+    """Where the multiplier of `target_distortion` stands.
+
+    Attributes:
+      log: Its logarithm.
+      excess: Moving average of D - target, nats.
+    """
+
+    log: Any
+    excess: Any
+
+
+def ascend(multiplier: Multiplier, distortion: Scalar, weights: Weights, step: Scalar) -> Multiplier:
+    """One step of ascent on the multiplier (Rezende & Viola 2018, algorithm 1, with a bound on the step).
+
+    Args:
+      multiplier: Where it stands.
+      distortion: Mean distortion of the batch, nats.
+      weights: Target, and `multiplier_rate`.
+      step: Part of the rate to use, as the learning rate falls.
+
+    Returns:
+      Where it is now: log lambda has moved by rate * step * clip(average excess, -1, 1).
+    """
+    excess = _MEMORY * multiplier.excess + (1 - _MEMORY) * (distortion - weights.target_distortion)
+    log = multiplier.log + weights.multiplier_rate * step * jnp.clip(excess, -1, 1)
+    return Multiplier(jnp.clip(log, -_LARGEST_LOG, _LARGEST_LOG), excess)

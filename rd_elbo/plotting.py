@@ -1,40 +1,20 @@
 """Figures of the rate-distortion plane, drawn from tables alone."""
 
 import dataclasses
-import functools
-import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import frontier, grid, records
-from rd_elbo.errors import BadInput
+from rd_elbo import frontier, grid, paper, plotting_families, records
+from rd_elbo.plotting_style import COLOURS, MARKERS, STYLE, save
 
 Row = Mapping[str, Any]
 
-# Okabe & Ito's palette, safe for the colour-blind, in an order that keeps neighbours apart in lightness too.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-# As in Alemi et al. 2018, Figure 3: the shape tells the marginal.
-_MARKERS = {"-": "o", "+": "s", "v": "D"}
-STYLE: dict[Any, Any] = {
-    "font.family": "serif",
-    "font.size": 9,
-    "mathtext.fontset": "cm",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 200,
-    "pdf.fonttype": 42,
-}
 # Members that differ only in these are points of one curve.
 _POINTS_OF_A_CURVE = ("beta", "target_rate", "seed")
 _CURVE = tuple(field for field in grid.FIELDS if field not in _POINTS_OF_A_CURVE)
@@ -79,11 +59,8 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
     Raises:
       BadInput: If no finite point of that split is there.
     """
-    usable = [p for p in points if p["split"] == split and p["status"] == "ok" and np.isfinite([p["rate"], p["distortion"]]).all()]
-    if not usable:
-        raise BadInput(f"there are no finite points of the split {split!r} to draw")
     groups: dict[tuple[Any, ...], list[Row]] = {}
-    for point in usable:
+    for point in records.usable(points, split):
         groups.setdefault(tuple(point[field] for field in _CURVE), []).append(point)
     first = {key: rows[0] for key, rows in groups.items()}
     order = sorted(groups, key=lambda key: tuple(first[key][field] for field in _ORDER))
@@ -145,7 +122,7 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
     groups = curves(points, split)
     rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.9))
+        figure, axes = plt.subplots(figsize=(6.4, 4.9 + _legend_inches(groups)))
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.distortion, curve.distortion_spread, colour)
             steps = curve.members[:, frontier.pareto(*curve.members)]
@@ -166,7 +143,7 @@ def elbo_against_rate(points: Sequence[Row], split: str = "test") -> Figure:
     """R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b: models of one ELBO lie on a horizontal line."""
     groups = curves(points, split)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.6))
+        figure, axes = plt.subplots(figsize=(6.4, 4.6 + _legend_inches(groups)))
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.rate + curve.distortion, curve.total_spread, colour)
         axes.set(xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
@@ -176,6 +153,11 @@ def elbo_against_rate(points: Sequence[Row], split: str = "test") -> Figure:
 
 def _cycle(groups: Sequence[Curve]) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(len(groups))]
+
+
+def _legend_inches(groups: Sequence[Curve]) -> float:
+    """What a legend of many groups needs beyond one of few, so that it takes nothing from the axes."""
+    return 0.08 * max(0, len(groups) - 12)
 
 
 def _draw(axes: Axes, curve: Curve, height: np.ndarray, spread: np.ndarray, colour: str) -> None:
@@ -188,7 +170,7 @@ def _draw(axes: Axes, curve: Curve, height: np.ndarray, spread: np.ndarray, colo
         xerr=np.where(many, curve.rate_spread, np.nan),
         yerr=np.where(many, spread, np.nan),
         color=colour,
-        marker=_MARKERS.get(curve.family[2], "o"),
+        marker=MARKERS.get(curve.family[2], "o"),
         mfc=colour if strong else "white",
         ms=4.5,
         lw=1.2,
@@ -216,33 +198,11 @@ def _legend(axes: Axes, groups: Sequence[Curve], split: str) -> None:
 FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}
 
 
-def save(figure: Figure, folder: pathlib.Path, name: str) -> list[pathlib.Path]:
-    """Writes a figure as PNG and PDF into `folder`, closes it and returns the files."""
-    written = []
-    for kind in ("png", "pdf"):
-        path = folder / f"{name}.{kind}"
-        with plt.rc_context(STYLE):
-            records.write_whole(path, functools.partial(_write, figure, kind))
-        written.append(path)
-    plt.close(figure)
-    return written
-
-
-def _write(figure: Figure, kind: str, file: Any) -> None:
-    # No creation date: the same table gives the same file.
-    metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-    # Embedding matplotlib's own fonts makes fontTools warn of their dates.
-    chatter = logging.getLogger("fontTools")
-    level = chatter.level
-    chatter.setLevel(logging.ERROR)
-    try:
-        figure.savefig(file, format=kind, metadata=metadata)
-    finally:
-        chatter.setLevel(level)
-
-
 def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -> list[pathlib.Path]:
     """Draws every figure of a run directory from its points.csv, as PNG and PDF.
+
+    The paper's Figure 3 is among them where `plotting_families.worth_drawing` finds enough families. The paper's own frontier is
+    behind ours where `paper.reference` has one for the data, and only on the test split, since it looks like one of test images.
 
     Args:
       workdir: The run directory.
@@ -256,13 +216,14 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
       BadInput: If the table is missing, torn or has nothing to draw.
     """
     workdir = pathlib.Path(workdir)
-    points = records.read_table(workdir / "points.csv")
-    missing = [name for name in ("split", *_CURVE) if points and name not in points[0]]
-    if missing:
-        raise BadInput(f"table {str(workdir / 'points.csv')!r} has no column {missing[0]!r}; only sweeps are drawn here")
-    present = list(dict.fromkeys(point["split"] for point in points))
+    points = records.read_points(workdir)
+    reference = paper.reference(records.data_name(workdir))
     written: list[pathlib.Path] = []
-    for position, split in enumerate(splits or present):
-        for name, draw in FIGURES.items():
-            written += save(draw(points, split), workdir / "figures", f"{name}{'' if position == 0 else f'_{split}'}")
+    for position, split in enumerate(splits or dict.fromkeys(point["split"] for point in points)):
+        figures = {name: draw(points, split) for name, draw in FIGURES.items()}
+        if plotting_families.worth_drawing(points, split):
+            theirs = reference if split == "test" else None
+            figures |= {name: draw(points, split, theirs) for name, draw in plotting_families.FIGURES.items()}
+        for name, figure in figures.items():
+            written += save(figure, workdir / "figures", f"{name}{'' if position == 0 else f'_{split}'}")
     return written

@@ -45,7 +45,22 @@ SCHEDULES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
         # Alemi et al. 2018, section 4: flat for the first half, then linear to zero.
         "half_linear": lambda progress: jnp.minimum(1.0, 2 - 2 * progress),
+        # Steps are small while Adam's moments are young, and at the end.
+        "warmup_cosine": lambda progress: jnp.minimum(1.0, progress / _WARMUP) * 0.5 * (1 + jnp.cos(jnp.pi * progress)),
     }
+)
+_WARMUP = 0.05
+
+
+def _normalised(gradient: PyTree) -> PyTree:
+    """Each tensor of the gradient divided by its own norm (Yu et al. 2017), as Alemi et al. 2018 trained; one of zeros stays so."""
+    return jax.tree.map(lambda g: g / (jnp.linalg.norm(g.ravel()) + _SMALLEST_NORM), gradient)
+
+
+_SMALLEST_NORM = 1e-7
+# What is done to a gradient before Adam sees it.
+OPTIMIZERS: Mapping[str, Callable[[PyTree], PyTree]] = MappingProxyType(
+    {"adam": lambda gradient: gradient, "normalised_adam": _normalised}
 )
 
 
@@ -64,7 +79,9 @@ class Hypers(NamedTuple):
         def column(field: str) -> np.ndarray:
             return np.asarray([getattr(m, field) for m in members], dtype)
 
-        weights = objectives.Weights(column("beta"), column("target_rate"), column("target_weight"))
+        # The multiplier is no setting: every one starts at 1.
+        varied = [name for name in objectives.Weights._fields if name != "multiplier"]
+        weights = objectives.Weights(**{name: column(name) for name in varied}, multiplier=np.ones(len(members), dtype))
         seed = np.asarray([m.seed for m in members], np.uint32)
         return cls(seed, weights, column("annealing"), column("learning_rate"))
 
@@ -75,12 +92,14 @@ class State(NamedTuple):
     Attributes:
       params: Parameters, members first.
       optimizer: Adam's moments, likewise.
+      multiplier: Of the objective `target_distortion`, (members,) arrays; others have no use for it.
       steps: (members,) updates made.
       finite: (members,) False once a member's loss or gradient was not finite; from then on it stays as it last was.
     """
 
     params: PyTree
     optimizer: PyTree
+    multiplier: objectives.Multiplier
     steps: Int[Array, " members"]
     finite: Bool[Array, " members"]
 
@@ -118,6 +137,7 @@ class Program:
       objective: A key of `objectives.OBJECTIVES`.
       batch_size: Examples per step. If that is all of them, a batch is the whole data in its own order.
       schedule: A key of `SCHEDULES`.
+      optimizer: A key of `OPTIMIZERS`.
       adam_b2: Decay of Adam's second moment, between 0 and 1. A lower one than the usual forgets large gradients sooner.
       dtype: Of parameters and arithmetic.
       segment_steps: The most steps one call of `train` may make.
@@ -129,6 +149,7 @@ class Program:
     objective: str = "beta"
     batch_size: int = 128
     schedule: str = "cosine"
+    optimizer: str = "adam"
     adam_b2: float = 0.999
     dtype: str = "float32"
     segment_steps: int = 64
@@ -137,6 +158,7 @@ class Program:
     def __post_init__(self) -> None:
         choice("objective", self.objective, objectives.OBJECTIVES)
         choice("schedule", self.schedule, SCHEDULES)
+        choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("dtype", self.dtype, ("float32", "float64"))
         for field in ("batch_size", "segment_steps", "lanes"):
             if field != "lanes" or self.lanes is not None:
@@ -212,8 +234,11 @@ def initialise(
 @functools.cache
 def _start(mesh: Mesh) -> Callable[[Params], State]:
     def start(params: Params) -> State:
-        members = len(jax.tree.leaves(params)[0])
-        return State(params, jax.vmap(optax.scale_by_adam().init)(params), jnp.zeros(members, jnp.int32), jnp.ones(members, bool))
+        members, dtype = len(jax.tree.leaves(params)[0]), jax.tree.leaves(params)[0].dtype
+        # Two arrays, since what is donated must not be given twice.
+        multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
+        optimizer = jax.vmap(optax.scale_by_adam().init)(params)
+        return State(params, optimizer, multiplier, jnp.zeros(members, jnp.int32), jnp.ones(members, bool))
 
     return jax.jit(jax.shard_map(start, mesh=mesh, in_specs=P(MEMBER_AXIS), out_specs=P(MEMBER_AXIS)), donate_argnums=0)
 
@@ -226,7 +251,8 @@ def start(params: Params, mesh: Mesh) -> State:
 @functools.cache
 def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
     objective, schedule = objectives.OBJECTIVES[program.objective], SCHEDULES[program.schedule]
-    adam = optax.scale_by_adam(b2=program.adam_b2)
+    prepare, adam = OPTIMIZERS[program.optimizer], optax.scale_by_adam(b2=program.adam_b2)
+    constrained = program.objective == "target_distortion"
 
     def member(
         state: State, hypers: Hypers, images: Array, first_step: Array, steps: Array, total_steps: Array
@@ -242,28 +268,35 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
                 return images
             return images[lax.dynamic_slice(order, ((offset + i) * program.batch_size,), (program.batch_size,))]
 
-        def loss(params: Params, x: Array, key: Array, progress: Array) -> tuple[Array, tuple[Array, Array]]:
+        def loss(params: Params, x: Array, key: Array, weights: objectives.Weights) -> tuple[Array, tuple[Array, Array]]:
             terms = program.model.terms(params, x, key)
             rate, distortion = terms.rate.mean(), terms.distortion.mean()
-            weights = objectives.annealed(hypers.weights, progress, hypers.annealing)
             return objective(rate, distortion, weights), (rate, distortion)
 
         def step(i: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
             state, metrics = carry
             x = batch(i).astype(program.dtype)
             progress = ((first_step + i) / total_steps).astype(program.dtype)
+            weights = objectives.annealed(hypers.weights, progress, hypers.annealing)
+            if constrained:
+                weights = weights._replace(multiplier=weights.multiplier * jnp.exp(state.multiplier.log))
             (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
-                state.params, x, jax.random.fold_in(noise, first_step + i), progress
+                state.params, x, jax.random.fold_in(noise, first_step + i), weights
             )
-            direction, optimizer = adam.update(gradient, state.optimizer)
+            direction, optimizer = adam.update(prepare(gradient), state.optimizer)
             scale = hypers.learning_rate * schedule(progress)
             params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
             # Adam's direction is bounded while gradients are finite, so parameters stay finite if the step's size is.
             finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(scale)
-            params, optimizer = jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old), (params, optimizer), (state.params, state.optimizer)
+            multiplier = state.multiplier
+            if constrained:
+                multiplier = objectives.ascend(multiplier, distortion, weights, schedule(progress))
+            params, optimizer, multiplier = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old),
+                (params, optimizer, multiplier),
+                (state.params, state.optimizer, state.multiplier),
             )
-            state = State(params, optimizer, state.steps + finite, finite)
+            state = State(params, optimizer, multiplier, state.steps + finite, finite)
             seen = Metrics(rate, distortion, value)
             return state, jax.tree.map(lambda column, now: column.at[i].set(now), metrics, seen)
 

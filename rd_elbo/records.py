@@ -9,6 +9,7 @@
     gallery.csv       one row per model and place in a gallery, where one was made
     gallery.npz       its pictures
     figures/          drawn from the tables
+    comparison.csv    the points beside the paper's, once they have been compared
 
 While a run is under way, what is done of points and metrics is in points.partial.csv and metrics.partial.csv; points.csv and
 metrics.csv appear, or are replaced, when it is complete.
@@ -38,6 +39,22 @@ from rd_elbo.models.base import Params
 
 Row = Mapping[str, Any]
 
+# What makes a table one of a sweep's points; other fields of a member may be younger than the table.
+_SWEEP_COLUMNS = (
+    "split",
+    "member",
+    "family",
+    "encoder",
+    "decoder",
+    "marginal",
+    "objective",
+    "beta",
+    "seed",
+    "rate",
+    "distortion",
+    "examples",
+    "status",
+)
 # What the experiments write beside points.csv.
 _EXPERIMENT_FILES = ("optimum.csv", "phase_diagram.csv", "curves.csv", "models.npz")
 # What is made of a sweep afterwards.
@@ -151,6 +168,54 @@ def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
     return [{name: _parse(name, value) for name, value in row.items()} for row in rows]
 
 
+def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
+    """Rows of a sweep's points.csv, whenever it was written.
+
+    Fields of `Member` that did not exist then are at their defaults, which is what the members were trained with.
+
+    Raises:
+      BadInput: If there is no such table, it has a torn row or no row, or it is no sweep's.
+    """
+    path = pathlib.Path(workdir) / "points.csv"
+    rows = read_table(path)
+    if not rows:
+        raise BadInput(f"table {str(path)!r} has no points")
+    for column in _SWEEP_COLUMNS:
+        if column not in rows[0]:
+            raise BadInput(f"table {str(path)!r} has no column {column!r}; only sweeps are read here")
+    defaults = {field.name: field.default for field in dataclasses.fields(Member)}
+    return [{**defaults, **row} for row in rows]
+
+
+def usable(points: Iterable[Row], split: str) -> list[Row]:
+    """The points of one split, leaving out members that diverged.
+
+    Raises:
+      BadInput: If no finite point of that split is there.
+    """
+    found = [p for p in points if p["split"] == split and p["status"] == "ok" and np.isfinite([p["rate"], p["distortion"]]).all()]
+    if not found:
+        raise BadInput(f"there are no finite points of the split {split!r}")
+    return found
+
+
+def data_name(workdir: pathlib.Path | str) -> str | None:
+    """The name of the dataset that a run directory's points are of; None where that is not recorded.
+
+    Raises:
+      BadInput: If what records it is damaged.
+    """
+    for file in ("provenance.json", "config.json"):
+        path = pathlib.Path(workdir) / file
+        if path.exists():
+            recorded = read_json(path)
+            about = recorded.get("data") if isinstance(recorded, dict) else None
+            name = about.get("name") if isinstance(about, dict) else None
+            if isinstance(name, str):
+                return name
+    return None
+
+
 def _parse(name: str, value: str) -> Any:
     # A hash may look like a number (1234567890, 12e4567890).
     if name == "member":
@@ -204,15 +269,8 @@ def _remove_run(workdir: pathlib.Path) -> None:
         for path in (workdir / folder).glob("*"):
             if path.suffix in (".msgpack", ".png", ".pdf"):
                 path.unlink()
-    for name in (
-        "points*.csv",
-        "metrics*.csv",
-        "members.csv",
-        *_EXPERIMENT_FILES,
-        *GALLERY_FILES,
-        "summary.json",
-        "provenance.json",
-    ):
+    tables = ("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES)
+    for name in (*tables, "summary.json", "provenance.json"):
         for path in workdir.glob(name):
             path.unlink()
 

@@ -105,10 +105,14 @@ def members_of(config: Config) -> list[grid.Member]:
         raise BadInput("the grid is empty: the configuration has no blocks")
     for field in overrides:
         if all(field in member.idle for member in members):
-            needed = "objective" if field in ("beta", "target_rate", "target_weight") else "marginal"
-            now = ", ".join(sorted({repr(getattr(member, needed)) for member in members}))
-            raise BadInput(f"{field}={overrides[field]!r} has no effect on any member, since {needed} is {now} everywhere")
+            needed = ("objective",) if field in grid.SETTINGS_OF_OBJECTIVES else ("encoder", "marginal")
+            now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
+            raise BadInput(f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere")
     return grid.unique(members)
+
+
+def _listed(members: Sequence[grid.Member], field: str) -> str:
+    return ", ".join(sorted({repr(getattr(member, field)) for member in members}))
 
 
 def _axes(values: Mapping[str, Any]) -> dict[str, Any]:

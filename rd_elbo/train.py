@@ -158,6 +158,7 @@ def train(group: Group, dataset: Dataset, execution: Execution | None = None, li
         lead.objective,
         lead.batch_size,
         lead.schedule,
+        lead.optimizer,
         dtype=execution.dtype,
         segment_steps=MOST_STEPS,
         lanes=execution.lanes,
@@ -185,7 +186,8 @@ def fit(
     Args:
       program: What is compiled in: the model that all train as, the objective, the batch size, ...
       models: Each member's own model, whose parameters are drawn and embedded in zeros up to the size of `program.model`.
-      hypers: (members,) arrays: seeds, weights of the objective, annealing and learning rates; see `population.Hypers.of`.
+      hypers: (members,) arrays, or numbers for all of them: seeds, weights of the objective, annealing and learning rates; see
+        `population.Hypers.of`.
       data: (examples, ...) training data, in the form that the models take.
       steps: Steps to make; the schedule of the learning rate spans them.
       devices: Devices to spread members over; None means all local ones.
@@ -207,6 +209,7 @@ def fit(
         raise BadInput(
             f"model={program.model!r} must be hashable and have init, terms and rate_estimator; see models.base.Trainable"
         )
+    hypers = jax.tree.map(lambda leaf: np.full(count, leaf) if np.ndim(leaf) == 0 else leaf, hypers)
     if not count or any(np.shape(leaf) != (count,) for leaf in jax.tree.leaves(hypers)):
         raise BadInput(f"models={count} must be at least 1 and as many as there are of each hyperparameter")
     data = np.asarray(data)

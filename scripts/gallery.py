@@ -42,7 +42,7 @@ def _make(workdir: pathlib.Path, console: Console) -> None:
     population = sweep.recorded_config(workdir).get("population") or {}
     # Models are drawn from one after another, so all cores belong to one device.
     host.configure(1, cache_folder() / "xla", x64=population.get("dtype") == "float64")
-    chosen = choices.choose(records.read_table(workdir / "points.csv"), _SPLIT.value)
+    chosen = choices.choose(records.read_points(workdir), _SPLIT.value)
     with terminal.ticker(console) as tell:
         report = gallery.make(
             workdir,

@@ -17,7 +17,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from rd_elbo import host, plotting, sweep
-from rd_elbo.data.larochelle import cache_folder
+from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rd_elbo import data
-from rd_elbo.data import larochelle, mnist_static, static
+from rd_elbo.data import larochelle, mnist_static, network, static
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 
@@ -124,7 +124,7 @@ def test_a_missing_dataset_is_one_sentence_within_five_seconds(tmp_path, monkeyp
         time.sleep(7)
         raise TimeoutError
 
-    monkeypatch.setattr(larochelle.socket, "create_connection", silence)
+    monkeypatch.setattr(network.socket, "create_connection", silence)
     began = time.monotonic()
     with pytest.raises(BadInput) as refusal:
         data.load("binarized_mnist", data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rd_elbo.frontier import convex_hull, pareto
+from rd_elbo.frontier import Gap, area_between, convex_hull, hull, pareto, stepwise
 
 # A coarse grid, so that ties in either coordinate and equal points are common.
 points = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=14).map(lambda p: np.asarray(p, float).T)
@@ -51,3 +51,105 @@ def test_no_points_and_bad_points():
         pareto(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match="one length"):
         convex_hull(np.array([1.0]), np.array([1.0, 2.0]))
+
+
+FINE = 64
+
+
+def least(cloud, at):
+    """The stepwise frontier from its definition: the least distortion of what has at most this rate."""
+    rate, distortion = cloud
+    return np.array([distortion[rate <= r].min() for r in at])
+
+
+def time_shared(cloud, at):
+    """The hull from its definition: the least distortion of all mixtures of two points whose mean rate is at most this."""
+    values = least(cloud, at)
+    for r0, d0 in cloud.T:
+        for r1, d1 in cloud.T:
+            if r0 < r1:
+                part = np.clip((at - r0) / (r1 - r0), 0, 1)
+                values = np.where(at >= r0, np.minimum(values, d0 + part * (d1 - d0)), values)
+    return values
+
+
+CURVES = {"steps": (stepwise, least), "hull": (hull, time_shared)}
+
+
+def covered(cloud):
+    """The rates that a frontier covers: from its least rate to that of its least distortion."""
+    rate, distortion = cloud
+    return rate.min(), rate[distortion == distortion.min()].min()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("steps", "hull"), ("hull", "hull"), ("steps", "steps"), ("hull", "steps")])
+@given(first=points, second=points)
+def test_areas_are_the_integrals_of_the_definitions(ours, theirs, first, second):
+    """Vertices are whole numbers, so that midpoint sums are exact but in the cells in which curves cross."""
+    (build, define), (build_other, define_other) = CURVES[ours], CURVES[theirs]
+    gap = area_between(*build(*first), *build_other(*second))
+    lowest = max(covered(first)[0], covered(second)[0])
+    highest = min(covered(first)[1], covered(second)[1])
+    if lowest >= highest:
+        assert np.isnan([gap.above, gap.below, gap.area, gap.mean, gap.lowest_rate, gap.highest_rate]).all()
+        return
+    assert (gap.lowest_rate, gap.highest_rate) == (lowest, highest)
+    cells = int(highest - lowest) * FINE
+    at = lowest + (np.arange(cells) + 0.5) / FINE
+    difference = define(first, at) - define_other(second, at)
+    np.testing.assert_allclose(gap.area, difference.sum() / FINE, atol=1e-9)
+    np.testing.assert_allclose(gap.mean, difference.mean(), atol=1e-9)
+    # Lines of slopes up to 8 differ within half a cell by at most 16 / 128; at most one crossing a whole-number cell and pair.
+    np.testing.assert_allclose(gap.above, np.maximum(difference, 0).sum() / FINE, atol=8 * 16 / 128 / FINE)
+    assert gap.above >= 0 and gap.below >= 0
+
+
+@given(points, points)
+def test_exchanging_curves_exchanges_signs(first, second):
+    one, other = hull(*first), stepwise(*second)
+    forth, back = area_between(*one, *other), area_between(*other, *one)
+    np.testing.assert_equal((forth.above, forth.below), (back.below, back.above))
+    np.testing.assert_array_equal((forth.area, forth.mean), (-back.area, -back.mean))
+    np.testing.assert_equal((forth.lowest_rate, forth.highest_rate), (back.lowest_rate, back.highest_rate))
+
+
+@given(points)
+def test_nothing_lies_between_a_curve_and_itself_and_steps_lie_above_their_hull(cloud):
+    steps, corners = stepwise(*cloud), hull(*cloud)
+    if covered(cloud)[0] == covered(cloud)[1]:
+        return
+    for curve in (steps, corners):
+        lowest, highest = covered(cloud)
+        assert area_between(*curve, *curve) == Gap(0.0, 0.0, lowest, highest)
+        raised = area_between(curve[0], curve[1] + 3.0, *curve)
+        np.testing.assert_allclose([raised.above, raised.below, raised.mean], [3 * (highest - lowest), 0, 3], rtol=1e-12)
+    assert area_between(*steps, *corners).below <= 1e-12
+
+
+def test_a_known_area():
+    """From (0, 4) down to (4, 0) against a step from 3 to 1 at rate 2: they cross at 1, at the step and at 3."""
+    line = (np.array([0.0, 4.0]), np.array([4.0, 0.0]))
+    steps = stepwise(np.array([-1.0, 2.0, 3.5]), np.array([3.0, 1.0, 0.0]))
+    assert steps[0].tolist() == [-1, 2, 2, 3.5, 3.5] and steps[1].tolist() == [3, 3, 1, 1, 0]
+    gap = area_between(*line, *steps)
+    # Above: half on (0, 1) and half on (2, 3). Below: half on (1, 2) and an eighth on (3, 3.5). The last step has no width.
+    np.testing.assert_allclose([gap.above, gap.below, gap.area, gap.mean], [1.0, 0.625, 0.375, 0.375 / 3.5], rtol=1e-12)
+    assert (gap.lowest_rate, gap.highest_rate) == (0.0, 3.5)
+
+
+def test_curves_without_a_common_range_and_curves_that_are_none():
+    left, right = (np.array([0.0, 1.0]), np.array([2.0, 1.0])), (np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+    for one, other in (
+        (left, right),
+        (right, left),
+        (left, (np.array([]), np.array([]))),
+        (left, (np.array([0.5]), np.array([1.0]))),
+    ):
+        gap = area_between(*one, *other)
+        assert np.isnan([gap.above, gap.below, gap.area, gap.mean, gap.lowest_rate, gap.highest_rate]).all()
+    with pytest.raises(ValueError, match="must not fall"):
+        area_between(left[0][::-1], left[1], *left)
+    with pytest.raises(ValueError, match="finite"):
+        area_between(*left, np.array([0.0, np.inf]), left[1])
+    with pytest.raises(ValueError, match="one length"):
+        area_between(*left, left[0], left[1][:1])

@@ -8,37 +8,47 @@ import numpy as np
 import pytest
 
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask
+from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder, nodes
+
+KINDS = {
+    "pixelcnn": lambda width, depth, shape: PixelCNNDecoder(width, depth, shape, planes=2),
+    "pixelcnnpp": PixelCNNPPDecoder,
+}
 
 
-def decoder(shape, width=3, depth=2, latent=2, batch=1, scale=1.0):
+def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=0.3):
     """A decoder with random biases too, so that nothing is hidden by a zero, and z for it."""
-    module = PixelCNNDecoder(width, depth, shape, planes=2)
+    module = KINDS[kind](width, depth, shape)
     z = jax.random.normal(jax.random.key(7), (batch, latent))
-    params = module.init(jax.random.key(0), z)
+    params = jax.jit(module.init)(jax.random.key(0), z)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [leaf + 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys, strict=True)]
-    params = jax.tree.unflatten(tree, [scale * leaf for leaf in noisy])
-    return module, params, z
+    noisy = [leaf + noise * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys, strict=True)]
+    return module, jax.tree.unflatten(tree, noisy), z
 
 
-def test_every_pixel_depends_on_those_before_it_alone():
-    shape = (6, 7)
-    module, params, z = decoder(shape, depth=3)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pixel_depends_on_those_before_it_alone(kind):
+    shape = (8, 7)
+    module, params, z = decoder(shape, depth=3 if kind == "pixelcnn" else 2, kind=kind)
     x = jax.random.uniform(jax.random.key(3), (1, *shape))
-    jacobian = jax.jacrev(lambda x: module.apply(params, z).logits(x).ravel())(x).reshape(42, 42)
-    row, column = np.divmod(np.arange(42), 7)
+    jacobian = jax.jit(jax.jacrev(lambda x: module.apply(params, z).logits(x).ravel()))(x).reshape(56, 56)
+    row, column = np.divmod(np.arange(56), 7)
     assert (np.triu(np.abs(jacobian)) == 0).all()
     # It does look at what it may: its left neighbour, and the pixels right above and above to the right.
     for down, right in ((0, -1), (-1, 0), (-1, 1), (-2, 2)):
-        for i in range(42):
+        for i in range(56):
             r, c = row[i] + down, column[i] + right
-            if 0 <= r < 6 and 0 <= c < 7:
+            if 0 <= r < 8 and 0 <= c < 7:
                 assert jacobian[i, r * 7 + c] != 0
+    if kind == "pixelcnnpp":
+        # Its streams see all of the past: no blind spot.
+        assert (jacobian[np.tril_indices(56, -1)] != 0).all()
 
 
-def test_causality_at_full_size_on_random_pixels():
-    module, params, z = decoder((28, 28), width=4)
+@pytest.mark.parametrize("kind", KINDS)
+def test_causality_at_full_size_on_random_pixels(kind):
+    module, params, z = decoder((28, 28), kind=kind)
     x = jax.random.uniform(jax.random.key(3), (1, 28, 28))
     logit = jax.jit(jax.grad(lambda x, i: module.apply(params, z).logits(x).ravel()[i]))
     for pixel in np.random.RandomState(0).choice(784, 12, replace=False):
@@ -47,10 +57,13 @@ def test_causality_at_full_size_on_random_pixels():
         assert (gradient[max(pixel - 1, 0) : pixel] != 0).all() or pixel % 28 == 0
 
 
-def test_z_reaches_every_pixel():
-    module, params, z = decoder((5, 4))
-    jacobian = jax.jacrev(lambda z: module.apply(params, z).logits(jnp.zeros((1, 5, 4))).ravel())(z)
-    assert (np.abs(jacobian).reshape(20, -1) > 0).all()
+@pytest.mark.parametrize("kind", KINDS)
+def test_z_reaches_every_pixel(kind):
+    module, params, z = decoder((5, 4), kind=kind)
+    jacobian = jax.jit(jax.jacrev(lambda z: module.apply(params, z).logits(jnp.zeros((1, 5, 4))).ravel()))(z)
+    reached = (np.abs(jacobian).reshape(20, -1) > 0).all(1)
+    # As an input channel z is seen where pixels are: above and to the left, so the first pixel has none of it.
+    assert reached[1:].all() and reached[0] == (kind == "pixelcnn")
 
 
 def test_mask_counts():
@@ -58,28 +71,32 @@ def test_mask_counts():
     assert causal_mask(includes_centre=True).sum() == 13
 
 
-def test_probabilities_of_all_images_sum_to_one(x64):
+@pytest.mark.parametrize("kind", KINDS)
+def test_probabilities_of_all_images_sum_to_one(x64, kind):
     shape = (3, 4)
-    module, params, z = decoder(shape, batch=3)
+    module, params, z = decoder(shape, batch=3, kind=kind)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
     images = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=12))).reshape(-1, 1, *shape)
-    log_prob = module.apply(params, z.astype(jnp.float64)).log_prob(images)
+    log_prob = jax.jit(lambda x: module.apply(params, z.astype(jnp.float64)).log_prob(x))(images)
     assert log_prob.shape == (4096, 3)
     np.testing.assert_allclose(jax.scipy.special.logsumexp(log_prob, axis=0), 0.0, atol=1e-12)
 
 
-def test_samples_follow_the_scored_conditionals():
+@pytest.mark.parametrize(
+    ("kind", "depth", "shape"), [("pixelcnn", 2, (6, 5)), ("pixelcnnpp", 1, (6, 5)), ("pixelcnnpp", 2, (8, 11))]
+)
+def test_samples_follow_the_scored_conditionals(kind, depth, shape):
     """With its own uniforms laid open, a draw is 1 just where the parallel pass gives more than the uniform."""
-    shape, n = (6, 5), 4
-    module, params, z = decoder(shape, batch=3)
-    distribution = module.apply(params, z)
+    n, pixels = 4, shape[0] * shape[1]
+    module, params, z = decoder(shape, batch=3, depth=depth, kind=kind)
     key = jax.random.key(5)
-    x = distribution.sample(seed=key, sample_shape=n)
+    x = jax.jit(lambda key: module.apply(params, z).sample(seed=key, sample_shape=n))(key)
     assert x.shape == (n, 3, *shape)
     assert set(np.unique(x)) == {0.0, 1.0}
-    uniform = jax.random.uniform(key, (30, n * 3)).T.reshape(n, 3, *shape)
-    probability = jax.nn.sigmoid(distribution.logits(x))
+    uniform = jax.random.uniform(key, (pixels, n * 3)).T.reshape(n, 3, *shape)
+    probability = jax.nn.sigmoid(jax.jit(lambda x: module.apply(params, z).logits(x))(x))
     np.testing.assert_array_equal(x, (uniform < probability).astype(x.dtype))
+    assert 0.2 < x.mean() < 0.8 and probability.std() > 0.1
 
 
 def test_frequencies_of_samples_are_their_probabilities():
@@ -109,3 +126,37 @@ def test_parameter_count(depth):
     planes, first = 32 * 784 * 2 + 784 * 2, 15 * 1 * 2 * 12 + 2 * 12 + 2 * 2 * 12
     block, readout = 15 * 12 * 2 * 12 + 2 * 12 + 2 * 2 * 12, 12 + 2 + 1
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == planes + first + depth * block + readout
+
+
+def test_the_blocks_of_pixelcnnpp_and_their_shortcuts():
+    """Six blocks of two residual layers at 28, 14, 7, 7, 14, 28; shortcuts run between equal sizes, latest first."""
+    network = nodes(2)
+    layers = [node for node in network if node.residual is not None]
+    for stream in ("down", "right"):
+        assert [node.level for node in layers if node.stream == stream] == [0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0]
+    assert [node.kind for node in network].count("shrink") == [node.kind for node in network].count("grow") == 4
+    for node in network:
+        for other in (*node.besides, *(() if node.residual is None else (node.residual,))):
+            assert network[other].level == node.level
+        if node.stream == "down":
+            # Nothing of the right stream flows back.
+            assert all(network[i].stream == "down" for i in (node.source, *node.besides) if i >= 0)
+    middles = [i for i, node in enumerate(network) if node.kind == "gated" and node.residual is None and node.stream == "down"]
+    into = [network[i].besides for i in middles[6:]]
+    outputs = [i for i, node in enumerate(network) if (node.stream == "down" and node.kind != "gated") or node.residual is not None]
+    down = [i for i in outputs if network[i].stream == "down"]
+    # Of (input, first, second layer) of each size on the way down: at 7 the first and the input, at 14 and 28 the second and first.
+    assert into == [(down[7],), (down[6],), (down[5],), (down[4],), (down[2],), (down[1],)]
+
+
+def test_parameter_count_of_pixelcnnpp_at_full_size():
+    module = PixelCNNPPDecoder(64, 2, (28, 28))
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64)))
+    plane = 2 * (64 * 784 + 784)
+    first = 2 * (6 * 3 * 64 + 64)
+    gated = lambda taps: 2 * (taps * 64 * 64 + 64)  # noqa: E731
+    # Twelve layers of two filters in each stream; beside them the down stream into the right, and shortcuts into half of both.
+    layers = 12 * 2 * (gated(6) + gated(4)) + (12 + 6 + 6) * 2 * 64 * 64
+    resizing = 2 * (6 * 64 * 64 + 64) + 2 * (4 * 64 * 64 + 64) + 4 * (4 * 64 * 64 + 64)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == plane + first + layers + resizing + 64 + 1 == 2_421_217

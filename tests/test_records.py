@@ -1,6 +1,8 @@
 """Files appear whole or not at all, and read back as written."""
 
+import dataclasses
 import json
+import pathlib
 import stat
 
 import jax
@@ -10,7 +12,10 @@ import pytest
 
 from rd_elbo import records
 from rd_elbo.errors import BadInput
-from rd_elbo.grid import Member
+from rd_elbo.evaluate import POINT_COLUMNS
+from rd_elbo.grid import FIELDS, Member
+
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
 
 def test_tables_read_back_to_the_last_digit(tmp_path):
@@ -51,6 +56,51 @@ def test_torn_and_missing_tables_are_refused(tmp_path):
         records.read_table(tmp_path / "absent.csv")
 
 
+def test_points_of_old_tables_have_the_fields_of_today_at_their_defaults(tmp_path):
+    member = Member(beta=0.5, annealing=0.25)
+    row = {**dict.fromkeys(POINT_COLUMNS, 0), **dataclasses.asdict(member), "member": member.name, "family": member.family}
+    row |= {"split": "test", "status": "ok", "rate": 1.5, "distortion": 2.0}
+    records.write_table(tmp_path / "points.csv", POINT_COLUMNS, [row])
+    assert records.read_points(tmp_path) == [row]
+    younger = ("annealing", "schedule", "latent")
+    columns = [name for name in POINT_COLUMNS if name not in younger]
+    records.write_table(tmp_path / "points.csv", columns, [{name: row[name] for name in columns}])
+    assert records.read_points(tmp_path) == [{**row, **{name: getattr(Member(), name) for name in younger}}]
+
+
+def test_tables_that_are_no_sweeps_are_refused_as_points(tmp_path):
+    for missing in ("family", "beta", "rate"):
+        columns = [name for name in POINT_COLUMNS if name != missing]
+        records.write_table(tmp_path / "points.csv", columns, [dict.fromkeys(columns, 0)])
+        with pytest.raises(BadInput, match=f"has no column '{missing}'; only sweeps"):
+            records.read_points(tmp_path)
+    records.write_table(tmp_path / "points.csv", POINT_COLUMNS, [])
+    with pytest.raises(BadInput, match="has no points"):
+        records.read_points(tmp_path)
+    with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
+        records.read_points(RESULTS / "toy")
+
+
+def test_committed_sweeps_are_read(tmp_path):
+    for name in ("quickstart", "longer_training", "longer_training_small_steps", "target_rate"):
+        points = records.read_points(RESULTS / name)
+        assert set(FIELDS) <= points[0].keys() and records.data_name(RESULTS / name) == "mnist_static"
+        assert len(records.usable(points, "test")) > 0
+
+
+def test_the_datas_name_is_found_where_it_is_recorded(tmp_path):
+    assert records.data_name(tmp_path) is None
+    records.write_json(tmp_path / "config.json", {"data": {"name": "path"}})
+    assert records.data_name(tmp_path) == "path"  # a run under way
+    records.write_json(tmp_path / "provenance.json", {"data": {"name": "mnist_static"}})
+    assert records.data_name(tmp_path) == "mnist_static"
+    records.write_json(tmp_path / "provenance.json", {"data": None})
+    assert records.data_name(tmp_path) == "path"
+    (tmp_path / "provenance.json").write_text("{")
+    with pytest.raises(BadInput, match="damaged"):
+        records.data_name(tmp_path)
+
+
 def test_a_run_directory_takes_one_run(tmp_path):
     config = {"grid": {"beta": (0.5, 1.0)}, "train": {"epochs": None}}
     workdir = tmp_path / "run"
@@ -62,7 +112,14 @@ def test_a_run_directory_takes_one_run(tmp_path):
         records.open_run(workdir, other)
     assert (workdir / "config.json").read_bytes() == kept
     records.write_table(workdir / "points.csv", ("a",), [{"a": 1}])
-    for name in ("metrics.partial.csv", "params/0.msgpack", "figures/rd_plane.png", "figures/mine.svg", "notes.txt"):
+    for name in (
+        "comparison.csv",
+        "metrics.partial.csv",
+        "params/0.msgpack",
+        "figures/rd_plane.png",
+        "figures/mine.svg",
+        "notes.txt",
+    ):
         records.write_whole(workdir / name, lambda file: file.write(b"x"))
     records.open_run(workdir, config, overwrite=True)  # the same again: nothing to replace yet
     assert (workdir / "points.csv").exists()

@@ -3,13 +3,14 @@
 import os
 import pathlib
 
-from rd_elbo.data import files, larochelle, mnist_static
+from rd_elbo.data import files, larochelle, mnist_static, omniglot
 from rd_elbo.data.dataset import SPLITS, Dataset
 from rd_elbo.errors import BadInput
 
 __all__ = ["NAMES", "SPLITS", "Dataset", "load"]
 
-NAMES = ("mnist_static", "binarized_mnist", "path")
+NAMES = ("mnist_static", "binarized_mnist", "omniglot_burda", "omniglot_tfds", "path")
+_WITH_PATH = ("path", "omniglot_burda", "omniglot_tfds")
 
 
 def load(
@@ -24,11 +25,13 @@ def load(
 
     Args:
       name: "mnist_static", the embedded 70,000 digits; "binarized_mnist", those of Larochelle & Murray (2011), through
-        tensorflow-datasets or from `manual_dir`; "path", a user's own .npz.
-      path: The .npz, for name "path".
+        tensorflow-datasets or from `manual_dir`; "omniglot_burda", the Omniglot of Burda et al. (2016), which the paper used, by
+        download or from `path`; "omniglot_tfds", another split and scaling of it, through tensorflow-datasets or from `path`;
+        "path", a user's own .npz.
+      path: The .npz, for names "path" and "omniglot_tfds"; chardata.mat, for "omniglot_burda".
       manual_dir: Folder with the original text files, for "binarized_mnist".
-      data_dir: Where tensorflow-datasets keeps prepared data, for "binarized_mnist".
-      cache_dir: Where decoded data are kept, for "binarized_mnist".
+      data_dir: Where tensorflow-datasets keeps prepared data, for "binarized_mnist" and "omniglot_tfds".
+      cache_dir: Where downloaded and decoded data are kept.
 
     Returns:
       Splits "train", "test" and, where there is one, "valid", uint8 in {0, 1}.
@@ -36,16 +39,19 @@ def load(
     Raises:
       BadInput: If there is no such dataset, or it cannot be had; the message says what to do.
     """
+    if name not in NAMES:
+        raise BadInput(f"dataset {name!r} does not exist; there are {', '.join(map(repr, NAMES))}")
+    if path is not None and name not in _WITH_PATH:
+        raise BadInput(f"path={os.fspath(path)!r} is for the dataset {' or '.join(map(repr, _WITH_PATH))}, not for {name!r}")
     if name == "path":
         if path is None:
             raise BadInput("dataset 'path' needs path=, the .npz file to read")
         return Dataset(name, files.read(path), f"file {pathlib.Path(path).name}")
-    if path is not None:
-        raise BadInput(f"path={os.fspath(path)!r} is for the dataset 'path', not for {name!r}")
-    if name == "mnist_static":
-        return Dataset(name, mnist_static.read(), "embedded: MNIST binarised statically with seed 20080706")
+    if name == "omniglot_burda":
+        return Dataset(name, *omniglot.read_burda(path, cache_dir))
+    if name == "omniglot_tfds":
+        return Dataset(name, *omniglot.read_tfds(path, data_dir, cache_dir))
     if name == "binarized_mnist":
-        return Dataset(
-            name, larochelle.read(manual_dir, data_dir, cache_dir), "Larochelle & Murray 2011, images in canonical order"
-        )
-    raise BadInput(f"dataset {name!r} does not exist; there are {', '.join(map(repr, NAMES))}")
+        splits = larochelle.read(manual_dir, data_dir, cache_dir)
+        return Dataset(name, splits, "Larochelle & Murray 2011, images in canonical order")
+    return Dataset(name, mnist_static.read(), "embedded: MNIST binarised statically with seed 20080706")

@@ -24,16 +24,7 @@ def read(path: str | os.PathLike[str], seed: int = BINARISATION_SEED) -> dict[st
     Raises:
       BadInput: If the file cannot be read or its arrays are not such images.
     """
-    try:
-        # Opened here, because np.load leaves a file open that it cannot make sense of.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except TypeError as error:  # np.load understood another format, and gave an array
-        raise BadInput(
-            f"path={os.fspath(path)!r} is not a readable .npz of images, but a single array; save it with np.savez"
-        ) from error
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise BadInput(f"path={os.fspath(path)!r} is not a readable .npz of images ({error})") from error
+    arrays = read_arrays(path)
     if "images" in arrays:
         images = _binary(arrays["images"], f"array 'images' of {os.fspath(path)!r}", seed)
         if len(images) < 7:
@@ -50,6 +41,20 @@ def read(path: str | os.PathLike[str], seed: int = BINARISATION_SEED) -> dict[st
         for i, name in enumerate(SPLITS)
         if name in arrays
     }
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name; raises `BadInput` if it cannot be read."""
+    try:
+        # Opened here, because np.load leaves a file open that it cannot make sense of.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except TypeError as error:  # np.load understood another format, and gave an array
+        raise BadInput(
+            f"path={os.fspath(path)!r} is not a readable .npz of images, but a single array; save it with np.savez"
+        ) from error
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise BadInput(f"path={os.fspath(path)!r} is not a readable .npz of images ({error})") from error
 
 
 def _binary(images: np.ndarray, what: str, seed: int) -> np.ndarray:

@@ -9,17 +9,13 @@ import hashlib
 import lzma
 import os
 import pathlib
-import socket
-import tempfile
-import threading
-import urllib.parse
-import urllib.request
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from rd_elbo.data import catalogue
+from rd_elbo.data.cache import cache_folder, keep
 from rd_elbo.data.static import pack, unpack_bits
 from rd_elbo.errors import BadInput
 
@@ -33,19 +29,10 @@ FILES_SHA256 = {
 }
 EXAMPLES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 _TFDS_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
-_PROBE_SECONDS = 3.0
 _ADVICE = (
     "put binarized_mnist_{train,valid,test}.amat into a folder and give it as manual_dir, or use the embedded 'mnist_static', "
     "which needs no download"
 )
-
-
-def cache_folder() -> pathlib.Path:
-    """Where decoded data are kept: $RD_ELBO_CACHE, else rd_elbo in the user's cache folder."""
-    root = os.environ.get("RD_ELBO_CACHE")
-    if root:
-        return pathlib.Path(root)
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "rd_elbo"
 
 
 def read(
@@ -75,7 +62,7 @@ def read(
     if missing:
         splits = _read_files(pathlib.Path(manual_dir)) if manual_dir else _read_tfds(data_dir)
         for split, images in splits.items():
-            _write_cached(cache / f"{NAME}_{split}.xz", images)
+            keep(cache / f"{NAME}_{split}.xz", pack(images, preset=0))
     return {split: splits[split] for split in EXAMPLES}
 
 
@@ -113,21 +100,6 @@ def _read_cached(path: pathlib.Path, split: str) -> np.ndarray | None:
     return unpack_bits(bits, _SHAPE)
 
 
-def _write_cached(path: pathlib.Path, images: np.ndarray) -> None:
-    """Keeps what was read for the next time; where that is impossible it says so, and the data are used all the same."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = pathlib.Path(file.name)
-            file.write(pack(images, preset=0))
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        warnings.warn(f"{path} could not be written ({error.strerror}); the next load decodes the data again", stacklevel=4)
-
-
 def _read_files(folder: pathlib.Path) -> dict[str, np.ndarray]:
     splits = {}
     for split, sha256 in FILES_SHA256.items():
@@ -150,79 +122,28 @@ def parse(content: bytes) -> np.ndarray:
 
 
 def _read_tfds(data_dir: str | os.PathLike[str] | None) -> dict[str, np.ndarray]:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise BadInput(f"dataset {NAME!r} needs tensorflow-datasets: pip install 'rd_elbo[tfds]', or {_ADVICE}") from error
-    # download=False: left to itself, it would try for minutes to download without network.
-    options = {"download": False, **({"data_dir": os.fspath(data_dir)} if data_dir else {})}
-    try:
-        sources = {split: tfds.data_source(NAME, split=name, **options) for split, name in _TFDS_SPLITS.items()}
-    except Exception:  # tfds raises many kinds for data that are not prepared, or not as array_record
-        prepare(tfds.download.DownloadConfig(try_download_gcs=False), data_dir)
-        sources = {split: tfds.data_source(NAME, split=name, **options) for split, name in _TFDS_SPLITS.items()}
-    return {split: _verified(_decode(source), split, "tensorflow-datasets") for split, source in sources.items()}
-
-
-def _decode(source: Any) -> np.ndarray:
-    return np.stack([np.asarray(example["image"])[..., 0] for example in source])
+    sources = catalogue.sources(NAME, _TFDS_SPLITS, data_dir, prepare, _ADVICE)
+    return {
+        split: _verified(np.stack([catalogue.decode(example) for example in source]), split, "tensorflow-datasets")
+        for split, source in sources.items()
+    }
 
 
 def prepare(download_config: Any, data_dir: str | os.PathLike[str] | None = None) -> None:
-    """Has tensorflow-datasets download and prepare the data in array_record form, which is read without TensorFlow.
-
-    Args:
-      download_config: A `tfds.download.DownloadConfig`; with its `manual_dir` set, files there are used instead of a download.
-      data_dir: Where tensorflow-datasets keeps prepared data.
-
-    Raises:
-      BadInput: If the files must be downloaded and their host cannot be reached, or the download fails.
-    """
+    """Has tensorflow-datasets download and prepare the data; see `catalogue.prepare`, also for what it raises."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
-    catalogue = tfds.builder_cls(NAME)
+    original = tfds.builder_cls(NAME)
 
     # The catalogue's builder reads its files with TensorFlow; this one does with NumPy, and is the same otherwise.
-    class Builder(catalogue, skip_registration=True):  # type: ignore
+    class Builder(original, skip_registration=True):  # type: ignore
         name = NAME
-        url_infos = catalogue.url_infos
-        pkg_dir_path = catalogue.pkg_dir_path
+        url_infos = original.url_infos
+        pkg_dir_path = original.pkg_dir_path
 
         def _generate_examples(self, data_path: Any) -> Iterator[tuple[int, dict[str, Any]]]:
             for index, image in enumerate(parse(pathlib.Path(data_path).read_bytes())):
                 yield index, {"image": Image.fromarray(image)}
 
-    if download_config.manual_dir is None:
-        host = urllib.parse.urlsplit(next(iter(catalogue.url_infos))).hostname
-        if not _reachable(host):
-            raise BadInput(f"dataset {NAME!r} is not on this machine and its host {host} cannot be reached; {_ADVICE}")
-    where = {"data_dir": os.fspath(data_dir)} if data_dir else {}
-    tfds.disable_progress_bar()
-    builder = Builder(file_format="array_record", **where)
-    try:
-        builder.download_and_prepare(download_config=download_config)
-    except Exception as error:  # tfds and requests raise many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"tensorflow-datasets could not prepare {NAME!r} ({reason[:300]}); {_ADVICE}") from error
-
-
-def _reachable(host: str) -> bool:
-    """Whether a connection to `host`, or to the proxy set for it, opens within `_PROBE_SECONDS`, its name looked up included."""
-    answers: list[bool] = []
-    proxy = urllib.parse.urlsplit(urllib.request.getproxies().get("http", ""))
-    through_proxy = proxy.hostname and not urllib.request.proxy_bypass(host)
-    address = (proxy.hostname, proxy.port or 80) if through_proxy else (host, 80)
-
-    def connect() -> None:
-        try:
-            socket.create_connection(address, timeout=_PROBE_SECONDS).close()
-            answers.append(True)
-        except OSError:
-            answers.append(False)
-
-    # A name lookup has no timeout of its own, so it is left behind in a daemon thread if it takes too long.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(_PROBE_SECONDS)
-    return bool(answers and answers[0])
+    catalogue.prepare(Builder, download_config, data_dir, NAME, _ADVICE)

@@ -18,10 +18,22 @@ def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BI
     Returns:
       Images of the same shape, uint8 in {0, 1}.
     """
+    return binarise_splits({"all": images / 255.0}, seed)["all"]
+
+
+def binarise_splits(splits: dict[str, np.ndarray], seed: int = BINARISATION_SEED) -> dict[str, np.ndarray]:
+    """Draws each pixel once: 1 with its own value as probability.
+
+    Args:
+      splits: Probabilities (examples, height, width).
+      seed: Of the draw, which is one for all splits, in their order.
+
+    Returns:
+      Splits of the same shapes, uint8 in {0, 1}.
+    """
     # Legacy RandomState on purpose: NumPy guarantees that its stream never changes.
-    flat = images.reshape(len(images), -1)
-    draws = np.random.RandomState(seed).random_sample(flat.shape)
-    return (draws < flat / 255.0).astype(np.uint8).reshape(images.shape)
+    random = np.random.RandomState(seed)
+    return {split: (random.random_sample(images.shape) < images).astype(np.uint8) for split, images in splits.items()}
 
 
 def pack(images: np.ndarray, preset: int = 9 | lzma.PRESET_EXTREME) -> bytes:

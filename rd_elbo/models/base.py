@@ -11,6 +11,7 @@ import jax
 from jaxtyping import Array, Float
 
 from rd_elbo import information
+from rd_elbo.models import flows
 
 Params = Mapping[str, Any]
 
@@ -21,7 +22,8 @@ class Terms(NamedTuple):
     Attributes:
       rate: (batch,) nats.
       distortion: (batch,) nats.
-      code: (batch, latent), the mean of e(z|x), or a draw where there is none in closed form; active units are counted from it.
+      code: (batch, latent), the mean of e(z|x), or of its base if it is a flow, or a draw where neither is in closed form; active
+        units are counted from it.
     """
 
     rate: Float[Array, " batch"]
@@ -89,16 +91,17 @@ class Model:
 
         The rate is the closed form where there is one, see `rate_estimator`.
         """
-        e, m = self.encode(params, x), self.prior(params, x)
+        e, m, move = flows.without_common_flow(self.encode(params, x), self.prior(params, x))
         if information.has_closed_form_rate(e, m):
             z = e.sample(seed=key)
             rate = information.closed_form_rate(e, m)
         else:
             z, log_e = e.sample_and_log_prob(seed=key)
             rate = information.rate(log_e, m.log_prob(z))
-        distortion = information.distortion(self.decode(params, z).log_prob(x))
+        distortion = information.distortion(self.decode(params, move(z)).log_prob(x))
         # Where an encoder has no mean in closed form the code is a draw, whose noise counts as variation too.
-        code = e.mean() if isinstance(e, distrax.MultivariateNormalDiag) else z
+        base = e.distribution if flows.is_flow(e) else e
+        code = base.mean() if isinstance(base, distrax.MultivariateNormalDiag) else z
         return Terms(rate, distortion, code)
 
     def rate_estimator(self, params: Params, x: Any) -> str:
@@ -106,7 +109,8 @@ class Model:
         kinds = []
 
         def look(params: Params, x: Array) -> None:
-            kinds.append(information.has_closed_form_rate(self.encode(params, x), self.prior(params, x)))
+            e, m, _ = flows.without_common_flow(self.encode(params, x), self.prior(params, x))
+            kinds.append(information.has_closed_form_rate(e, m))
 
         jax.eval_shape(look, params, x)
         return "closed_form" if kinds[0] else "monte_carlo"

@@ -1,14 +1,14 @@
-"""Factorised decoders d(x|z); the autoregressive one is in `pixelcnn`."""
+"""Factorised decoders d(x|z); the autoregressive ones are in `pixelcnn` and `pixelcnnpp`."""
 
 import distrax
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from rd_elbo.models.layers import GatedDense
+from rd_elbo.models.layers import GatedConvTranspose, GatedDense, conv, same_padding
 
 
 class MLPDecoder(nn.Module):
-    """Decoder `-`: gated dense layers to one independent Bernoulli per pixel.
+    """Gated dense layers to one independent Bernoulli per pixel; a weak decoder, `-`.
 
     Attributes:
       width: Units of each hidden layer.
@@ -27,4 +27,47 @@ class MLPDecoder(nn.Module):
         for i in range(self.depth):
             h = GatedDense(self.width, name=f"hidden_{i}")(h)
         logits = nn.Dense(self.image_shape[0] * self.image_shape[1], name="logits")(h)
+        return distrax.Independent(distrax.Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)
+
+
+class DeconvDecoder(nn.Module):
+    """Decoder `-` of Alemi et al. 2018, App. A: gated transposed convolutions to one independent Bernoulli per pixel.
+
+    One filter paints z as an image of a quarter of the size (7x7 of 28x28). At a quarter, a half and the whole there are `depth`
+    layers of 5x5 filters (4x4 at the whole), the first of which doubles the size; at the quarter it is the one that paints. At last
+    comes a linear 5x5 filter. Channels are 2 `width`, and `width` from the second layer of the half size on; the paper has width 32
+    and depth 2.
+
+    Attributes:
+      width: Channels of the last layers.
+      depth: Layers at each of the three sizes.
+      image_shape: (height, width) of the images.
+    """
+
+    width: int
+    depth: int
+    image_shape: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
+        """d(x|z)."""
+        height, width = self.image_shape
+        half = (-(-height // 2), -(-width // 2))
+        quarter = (-(-half[0] // 2), -(-half[1] // 2))
+        h = z.reshape(-1, 1, 1, z.shape[-1])
+        for level, size in enumerate((quarter, half, self.image_shape)):
+            for i in range(self.depth):
+                wide = level == 0 or (level == 1 and i == 0)
+                channels = (2 if wide else 1) * self.width
+                name = f"deconv_{level}_{i}"
+                if level == 0 and i == 0:
+                    h = GatedConvTranspose(channels, size, size, same=False, name="whole")(h)
+                elif i == 0:
+                    h = GatedConvTranspose(channels, (5, 5), size, (2, 2), name=name)(h)
+                else:
+                    kernel = (4, 4) if level == 2 else (5, 5)
+                    h = GatedConvTranspose(channels, kernel, size, name=name)(h)
+        kernel = self.param("logits_kernel", nn.initializers.lecun_normal(), (5, 5, h.shape[-1], 1))
+        bias = self.param("logits_bias", nn.initializers.zeros, ())
+        logits = conv(h, kernel, same_padding(self.image_shape, (5, 5), (1, 1)))[..., 0] + bias
         return distrax.Independent(distrax.Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)

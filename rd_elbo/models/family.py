@@ -4,18 +4,21 @@ A new encoder, decoder or marginal joins by one entry in a table here; nothing o
 """
 
 import dataclasses
+import itertools
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 
-from rd_elbo.errors import choice, whole
+from rd_elbo.errors import BadInput, choice, whole
 from rd_elbo.models.base import Model
-from rd_elbo.models.decoders import MLPDecoder
-from rd_elbo.models.encoders import DenseEncoder
-from rd_elbo.models.marginals import StandardNormal, VampPrior
+from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder
+from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder
+from rd_elbo.models.flows import AutoregressiveFlow
+from rd_elbo.models.marginals import FlowMarginal, StandardNormal, VampPrior
 from rd_elbo.models.pixelcnn import PixelCNNDecoder
+from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder
 
 ImageShape = tuple[int, int]
 
@@ -29,11 +32,14 @@ class Architecture:
       decoder: Name of the decoder, a key of `DECODERS`.
       marginal: Name of the marginal, a key of `MARGINALS`.
       latent: Dimensions of z.
-      encoder_width: Units of each hidden layer of the encoder.
-      encoder_depth: Hidden layers of the encoder.
-      decoder_width: Units, or channels, of each hidden layer of the decoder.
-      decoder_depth: Hidden layers, or residual blocks, of the decoder.
-      pseudo_inputs: Components of the VampPrior; the standard normal has no use for it.
+      encoder_width: Units of each hidden layer of the encoder, or channels of its first.
+      encoder_depth: Hidden layers of the encoder, or layers at each size.
+      decoder_width: Units of each hidden layer of the decoder, or channels (of the last, where they differ).
+      decoder_depth: Hidden layers, residual blocks, or layers at each size of the decoder.
+      pseudo_inputs: Components of the VampPrior.
+      flow_steps: Steps of each autoregressive flow, of encoder and marginal alike.
+      flow_width: Units of each hidden layer of the flows' MADEs.
+      flow_depth: Hidden layers of the flows' MADEs.
     """
 
     encoder: str = "dense"
@@ -45,27 +51,43 @@ class Architecture:
     decoder_width: int = 256
     decoder_depth: int = 2
     pseudo_inputs: int = 100
+    flow_steps: int = 4
+    flow_width: int = 640
+    flow_depth: int = 3
 
     def __post_init__(self) -> None:
         for field, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("marginal", MARGINALS)):
             choice(field, getattr(self, field), table)
-        for field in ("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth", "pseudo_inputs"):
+        for field in _SIZES:
             object.__setattr__(self, field, whole(field, getattr(self, field)))
 
     @property
     def idle(self) -> tuple[str, ...]:
         """The fields that have no effect, because no part of this architecture looks at them."""
-        return () if MARGINALS[self.marginal].uses_pseudo_inputs else ("pseudo_inputs",)
+        used = {field for part in self._parts for field in part.uses}
+        return tuple(field for field in _OPTIONAL if field not in used)
+
+    @property
+    def _parts(self) -> tuple["Part", "Part", "Part"]:
+        return ENCODERS[self.encoder], DECODERS[self.decoder], MARGINALS[self.marginal]
 
     @property
     def family(self) -> str:
         """The paper's three characters, (encoder, decoder, marginal): `-` weak, `+` strong, `v` VampPrior."""
-        return ENCODERS[self.encoder].sign + DECODERS[self.decoder].sign + MARGINALS[self.marginal].sign
+        return "".join(part.sign for part in self._parts)
 
     def build(self, image_shape: ImageShape) -> Model:
         """The model for images of (height, width) `image_shape`."""
-        tables = (ENCODERS[self.encoder], DECODERS[self.decoder], MARGINALS[self.marginal])
-        return Model(*(part.build(self, image_shape) for part in tables))
+        return Model(*(part.build(self, image_shape) for part in self._parts))
+
+
+_SIZES = (
+    *("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth"),
+    *("pseudo_inputs", "flow_steps", "flow_width", "flow_depth"),
+)
+# Fields that only some parts have a use for.
+_FLOW = ("flow_steps", "flow_width", "flow_depth")
+_OPTIONAL = ("pseudo_inputs", *_FLOW)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,30 +99,68 @@ class Part:
       build: Makes the flax module.
       pads: Whether a narrower one embedded in zeros trains exactly as it would alone. Holds for linear gating and ReLU; normal-
         ised weights, for one, break it (0/0).
-      uses_pseudo_inputs: Whether the number of pseudo-inputs means anything to it.
+      uses: The fields that not every part has a use for, and that this one does.
     """
 
     sign: str
     build: Callable[[Architecture, ImageShape], nn.Module]
     pads: bool = True
-    uses_pseudo_inputs: bool = False
+    uses: tuple[str, ...] = ()
+
+
+def _flow(a: Architecture) -> AutoregressiveFlow:
+    return AutoregressiveFlow(a.latent, a.flow_steps, a.flow_width, a.flow_depth)
+
+
+def _conv_encoder(a: Architecture) -> ConvEncoder:
+    return ConvEncoder(a.encoder_width, a.encoder_depth, a.latent)
 
 
 ENCODERS: Mapping[str, Part] = types.MappingProxyType(
-    {"dense": Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent))}
+    {
+        "dense": Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent)),
+        "conv": Part("-", lambda a, shape: _conv_encoder(a)),
+        "conv_iaf": Part("+", lambda a, shape: FlowEncoder(_conv_encoder(a), _flow(a)), uses=_FLOW),
+    }
 )
 DECODERS: Mapping[str, Part] = types.MappingProxyType(
     {
         "mlp": Part("-", lambda a, shape: MLPDecoder(a.decoder_width, a.decoder_depth, shape)),
+        "deconv": Part("-", lambda a, shape: DeconvDecoder(a.decoder_width, a.decoder_depth, shape)),
         "pixelcnn": Part("+", lambda a, shape: PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape)),
+        "pixelcnnpp": Part("+", lambda a, shape: PixelCNNPPDecoder(a.decoder_width, a.decoder_depth, shape)),
     }
 )
 MARGINALS: Mapping[str, Part] = types.MappingProxyType(
     {
         "normal": Part("-", lambda a, shape: StandardNormal(a.latent)),
-        "vampprior": Part("v", lambda a, shape: VampPrior(a.pseudo_inputs), uses_pseudo_inputs=True),
+        "maf": Part("+", lambda a, shape: FlowMarginal(_flow(a)), uses=_FLOW),
+        "vampprior": Part("v", lambda a, shape: VampPrior(a.pseudo_inputs), uses=("pseudo_inputs",)),
     }
 )
+
+
+# The parts that Alemi et al. 2018, App. A, built, by the characters of their families' names.
+_PAPER = (
+    ("encoder", {"-": "conv", "+": "conv_iaf"}),
+    ("decoder", {"-": "deconv", "+": "pixelcnnpp"}),
+    ("marginal", {"-": "normal", "+": "maf", "v": "vampprior"}),
+)
+PAPER_FAMILIES = tuple("".join(signs) for signs in itertools.product(*(names for _, names in _PAPER)))
+
+
+def paper_family(name: str) -> dict[str, str]:
+    """The parts of one of the paper's families as fields of `Architecture`.
+
+    >>> paper_family("-+v")
+    {'encoder': 'conv', 'decoder': 'pixelcnnpp', 'marginal': 'vampprior'}
+
+    Raises:
+      BadInput: If there is no such family.
+    """
+    if name not in PAPER_FAMILIES:
+        raise BadInput(f"family={name!r} does not exist; there are {', '.join(PAPER_FAMILIES)}")
+    return {part: names[sign] for (part, names), sign in zip(_PAPER, name, strict=True)}
 
 
 def widths_that_pad(architecture: Architecture) -> dict[str, Any]:

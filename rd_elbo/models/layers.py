@@ -1,23 +1,26 @@
 """Layers that stay fast under `jax.vmap` over the members of a population, and that zero padding leaves alone.
 
-`conv` is the one place that decides how a convolution with per-member kernels is lowered. Plain `lax.conv_general_dilated`
-under `vmap` becomes a grouped convolution, which XLA runs naively on CPU, and inside loops autodiff's gradients have dimension
-orders that miss XLA's fast path. So the forward pass and the two gradients are each written as one plain NHWC/HWIO/NHWC
-convolution, and each carries a batching rule that, on CPU, loops over the members instead of grouping them.
+`conv` and `conv_transpose` are the one place that decides how convolutions with per-member kernels are lowered. Plain
+`lax.conv_general_dilated` under `vmap` becomes a grouped convolution, which XLA runs naively on CPU, and inside loops autodiff's
+gradients have dimension orders that miss XLA's fast path. So the forward pass and the two gradients are each written as one plain
+NHWC/HWIO/NHWC convolution, and each carries a batching rule that, on CPU, loops over the members instead of grouping them.
 """
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -46,48 +49,88 @@ def _vmap_by_member(fun: Callable[..., Array]) -> Callable[..., Array]:
     return member_wise
 
 
+class _Parts(NamedTuple):
+    """The three maps of a convolution of one geometry, each one plain convolution that vmaps as `_vmap_by_member` says."""
+
+    forward: Callable[[Array, Array], Array]
+    input_gradient: Callable[[Array, Array], Array]
+    kernel_gradient: Callable[[Array, Array], Array]
+
+
 @functools.cache
-def _conv(size: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], padding: Padding) -> Callable[..., Array]:
-    """The convolution of one static geometry; cached so that every trace meets the same function."""
+def _parts(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> _Parts:
+    """The maps for images of `size`; cached so that every trace meets the same functions."""
+    lows = (padding[0][0], padding[1][0])
 
     @_vmap_by_member
     def forward(x: Array, w: Array) -> Array:
         return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=_NHWC)
 
-    # The gradient with respect to the input is a convolution of the dilated cotangent with the flipped kernel.
     @_vmap_by_member
     def input_gradient(dy: Array, w: Array) -> Array:
-        pads = []
-        for n, k, s, (low, _), out in zip(size, kernel, strides, padding, dy.shape[1:3], strict=True):
-            before = k - 1 - low
-            pads.append((before, n + k - 1 - ((out - 1) * s + 1) - before))
-        flipped = w[::-1, ::-1].swapaxes(2, 3)
-        return lax.conv_general_dilated(dy, flipped, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_NHWC)
+        if strides != (1, 1):
+            return _by_phases(dy, w, size, strides, lows)
+        # A convolution with the flipped kernel.
+        before = [k - 1 - low for k, low in zip(kernel, lows, strict=True)]
+        pads = [(b, n + k - 1 - out - b) for n, k, b, out in zip(size, kernel, before, dy.shape[1:3], strict=True)]
+        return lax.conv_general_dilated(dy, w[::-1, ::-1].swapaxes(2, 3), (1, 1), pads, dimension_numbers=_NHWC)
 
     # The gradient with respect to the kernel is a convolution in which channels and examples change places.
     @_vmap_by_member
     def kernel_gradient(x: Array, dy: Array) -> Array:
         pads = [
-            (low, (out - 1) * s + k - n - low)
-            for n, k, s, (low, _), out in zip(size, kernel, strides, padding, dy.shape[1:3], strict=True)
+            (low, (out - 1) * s + k - n - low) for n, k, s, low, out in zip(size, kernel, strides, lows, dy.shape[1:3], strict=True)
         ]
         dw = lax.conv_general_dilated(
             x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), pads, rhs_dilation=strides, dimension_numbers=_NHWC
         )
         return dw.transpose(1, 2, 0, 3)
 
-    @jax.custom_vjp
-    def apply(x: Array, w: Array) -> Array:
-        return forward(x, w)
+    return _Parts(forward, input_gradient, kernel_gradient)
 
-    def apply_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-        return forward(x, w), (x, w)
 
-    def apply_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-        x, w = saved
-        return input_gradient(dy, w), kernel_gradient(x, dy)
+def _by_phases(dy: Array, w: Array, size: Pair, strides: Pair, lows: Pair) -> Array:
+    """The input gradient of a strided convolution, without multiplying by the zeros that dilating `dy` would put in.
 
-    apply.defvjp(apply_forward, apply_backward)
+    Pixel s q + r of the input meets every s-th tap of the kernel only, which ones depends on its phase r. So each phase is a small
+    convolution of `dy`, and all of them are the channels of one, which are then laid out side by side (sub-pixel convolution).
+    """
+    taps, pads = [], []
+    for n, k, s, low, out in zip(size, w.shape[:2], strides, lows, dy.shape[1:3], strict=True):
+        # Output q + j meets pixel s q + r by tap r + low - s j.
+        first, last = -((k - 1 - low) // s), (s - 1 + low) // s
+        tap = np.arange(s)[:, None] + low - s * np.arange(first, last + 1)
+        taps.append(np.where((tap >= 0) & (tap < k), tap, k))  # k: a tap of zeros, put in below
+        pads.append((-first, -(-n // s) - out + last))
+    kernel = jnp.pad(w, ((0, 1), (0, 1), (0, 0), (0, 0)))[taps[0][:, None, :, None], taps[1][None, :, None, :]]
+    kernel = kernel.transpose(2, 3, 5, 0, 1, 4)  # from (phases, taps, inputs, outputs), rows and columns of each
+    kernel = kernel.reshape(*kernel.shape[:3], -1)
+    dx = lax.conv_general_dilated(dy, kernel, (1, 1), pads, dimension_numbers=_NHWC)
+    dx = dx.reshape(*dx.shape[:3], *strides, w.shape[2]).swapaxes(2, 3)
+    dx = dx.reshape(len(dy), dx.shape[1] * strides[0], -1, w.shape[2])
+    return dx[:, : size[0], : size[1]]
+
+
+@functools.cache
+def _conv(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> Callable[[Array, Array], Array]:
+    parts = _parts(size, kernel, strides, padding)
+    apply = jax.custom_vjp(parts.forward)
+    apply.defvjp(
+        lambda x, w: (parts.forward(x, w), (x, w)),
+        lambda saved, dy: (parts.input_gradient(dy, saved[1]), parts.kernel_gradient(saved[0], dy)),
+    )
+    return apply
+
+
+@functools.cache
+def _conv_transpose(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> Callable[[Array, Array], Array]:
+    """The same three maps in other parts: each gradient of a transposed convolution is a map of its strided twin."""
+    parts = _parts(size, kernel, strides, padding)
+    apply = jax.custom_vjp(parts.input_gradient)
+    apply.defvjp(
+        lambda x, w: (parts.input_gradient(x, w), (x, w)),
+        lambda saved, dy: (parts.forward(dy, saved[1]), parts.kernel_gradient(dy, saved[0])),
+    )
     return apply
 
 
@@ -95,7 +138,7 @@ def conv(
     x: Float[Array, "batch height width inputs"],
     kernel: Float[Array, "rows columns kernel_inputs outputs"],
     padding: Padding = ((0, 0), (0, 0)),
-    strides: tuple[int, int] = (1, 1),
+    strides: Pair = (1, 1),
 ) -> Float[Array, "batch new_height new_width outputs"]:
     """A 2-D convolution whose `jax.vmap`, gradients included, costs on CPU what a loop over models costs.
 
@@ -104,7 +147,7 @@ def conv(
     Args:
       x: Images, channels last.
       kernel: The filter; correlated, not flipped, as everywhere in deep learning.
-      padding: Zeros added ((top, bottom), (left, right)).
+      padding: Zeros added ((top, bottom), (left, right)); a negative number takes away.
       strides: Steps of the filter down and to the right.
 
     Returns:
@@ -113,12 +156,58 @@ def conv(
     Raises:
       ValueError: If the filter does not fit into the padded image or the channels disagree.
     """
+    size = x.shape[1:3]
     if x.shape[-1] != kernel.shape[2]:
         raise ValueError(f"conv: x has {x.shape[-1]} channels but the kernel takes {kernel.shape[2]}")
-    for n, k, pad in zip(x.shape[1:3], kernel.shape[:2], padding, strict=True):
+    for n, k, pad in zip(size, kernel.shape[:2], padding, strict=True):
         if n + sum(pad) < k:
             raise ValueError(f"conv: a kernel of size {k} does not fit into {n} pixels padded by {pad}")
-    return _conv(x.shape[1:3], kernel.shape[:2], strides, padding)(x, kernel)
+    if kernel.shape[:2] == size and not any(map(any, padding)):
+        # Only one place for the filter: a matrix product, which vmaps as it is.
+        return jnp.einsum("bhwi,hwio->bo", x, kernel)[:, None, None]
+    return _conv(size, kernel.shape[:2], strides, padding)(x, kernel)
+
+
+def conv_transpose(
+    x: Float[Array, "batch height width inputs"],
+    kernel: Float[Array, "rows columns outputs kernel_inputs"],
+    size: Pair,
+    padding: Padding = ((0, 0), (0, 0)),
+    strides: Pair = (1, 1),
+) -> Float[Array, "batch new_height new_width outputs"]:
+    """The transpose of `conv` from images of `size`: the map that takes its gradient back to them. It vmaps as well.
+
+    Differentiable once, in reverse mode.
+
+    Args:
+      x: What that convolution's result looks like.
+      kernel: The filter of that convolution, so that `inputs`, the channels of `x`, are its last axis.
+      size: (new_height, new_width) of the result, which `conv` would filter.
+      padding: Of that convolution.
+      strides: Of that convolution.
+
+    Returns:
+      Images of `size`.
+
+    Raises:
+      ValueError: If that convolution does not take `size` to the size of `x`, or the channels disagree.
+    """
+    if x.shape[-1] != kernel.shape[3]:
+        raise ValueError(f"conv_transpose: x has {x.shape[-1]} channels but the kernel takes {kernel.shape[3]}")
+    for n, k, s, pad, out in zip(size, kernel.shape[:2], strides, padding, x.shape[1:3], strict=True):
+        if n + sum(pad) < k or (n + sum(pad) - k) // s + 1 != out:
+            raise ValueError(
+                f"conv_transpose: a kernel of size {k}, stride {s} and padding {pad} does not take {n} pixels to {out}"
+            )
+    if kernel.shape[:2] == size and not any(map(any, padding)):
+        return jnp.einsum("bi,hwoi->bhwo", x[:, 0, 0], kernel)
+    return _conv_transpose(size, kernel.shape[:2], strides, padding)(x, kernel)
+
+
+def same_padding(size: Pair, kernel: Pair, strides: Pair) -> Padding:
+    """The padding with which a convolution of `size` has ceil(size / stride) pixels, what is odd of it at the end."""
+    rows, columns = (max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, strides, strict=True))
+    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
 
 def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
@@ -141,6 +230,64 @@ class GatedDense(nn.Module):
         kernel = self.param("kernel", lecun_pair, (x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
         return gate(jnp.einsum("...i,igu->...gu", x, kernel) + bias)
+
+
+class GatedConv(nn.Module):
+    """A convolution with linear gating; both halves in one kernel, see `GatedDense`.
+
+    Attributes:
+      units: Channels of the result.
+      kernel: (rows, columns) of the filter.
+      strides: Of the filter.
+      same: Whether the images keep their size (divided by the stride, rounded up); otherwise the filter stays inside them.
+    """
+
+    units: int
+    kernel: Pair
+    strides: Pair = (1, 1)
+    same: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width inputs"]) -> Float[Array, "batch new_height new_width units"]:
+        """The gated images."""
+        kernel = self.param("kernel", lecun_pair, (*self.kernel, x.shape[-1], 2, self.units))
+        bias = self.param("bias", nn.initializers.zeros, (2, self.units))
+        height, width = x.shape[1:3]
+        padding = same_padding((height, width), self.kernel, self.strides) if self.same else ((0, 0), (0, 0))
+        h = conv(x, kernel.reshape(*kernel.shape[:3], -1), padding, self.strides)
+        return gate(h.reshape(*h.shape[:-1], 2, self.units) + bias)
+
+
+class GatedConvTranspose(nn.Module):
+    """A transposed convolution with linear gating, the way back from what `GatedConv` makes of images of `size`.
+
+    Attributes:
+      units: Channels of the result.
+      kernel: (rows, columns) of the filter.
+      size: (height, width) of the result.
+      strides: Of the filter.
+      same: As in `GatedConv`.
+    """
+
+    units: int
+    kernel: Pair
+    size: Pair
+    strides: Pair = (1, 1)
+    same: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width inputs"]) -> Float[Array, "batch new_height new_width units"]:
+        """The gated images."""
+        kernel = self.param("kernel", self._init, (*self.kernel, x.shape[-1], 2, self.units))
+        bias = self.param("bias", nn.initializers.zeros, (2, self.units))
+        padding = same_padding(self.size, self.kernel, self.strides) if self.same else ((0, 0), (0, 0))
+        h = conv_transpose(x, kernel.reshape(*kernel.shape[:3], -1).swapaxes(2, 3), self.size, padding, self.strides)
+        return gate(h.reshape(*h.shape[:-1], 2, self.units) + bias)
+
+    def _init(self, key: Array, shape: tuple[int, ...]) -> Array:
+        # How many taps a pixel of the result is the sum of: all of them, or one where each input paints a whole image.
+        taps = (self.kernel[0] * self.kernel[1]) / (self.strides[0] * self.strides[1]) if self.same else 1
+        return jax.random.normal(key, shape) / math.sqrt(taps * shape[2])
 
 
 def lecun_pair(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rd_elbo.models.flows import AutoregressiveFlow, is_flow
+
 Encode = Callable[[Array], distrax.DistributionLike]
 
 
@@ -26,6 +28,24 @@ class StandardNormal(nn.Module):
         return distrax.MultivariateNormalDiag(jnp.zeros(self.latent, like.dtype), jnp.ones(self.latent, like.dtype))
 
 
+class FlowMarginal(nn.Module):
+    """Marginal `+`: a standard normal moved by a masked autoregressive flow (Alemi et al. 2018, App. A).
+
+    Attributes:
+      flow: From z back to the normal, so that a density takes one pass and a draw takes one per dimension.
+    """
+
+    flow: AutoregressiveFlow
+
+    @nn.compact
+    def __call__(self, encode: Encode, like: Array) -> distrax.Transformed:
+        """m(z)."""
+        del encode
+        n = self.flow.dimensions
+        normal = distrax.MultivariateNormalDiag(jnp.zeros(n, like.dtype), jnp.ones(n, like.dtype))
+        return distrax.Transformed(normal, distrax.Inverse(self.flow()))
+
+
 class VampPrior(nn.Module):
     """Marginal `v`: m(z) = sum_k w_k e(z|phi_k), learned softmax weights w and pseudo-inputs phi (Tomczak & Welling 2018).
 
@@ -38,10 +58,15 @@ class VampPrior(nn.Module):
     components: int
 
     @nn.compact
-    def __call__(self, encode: Encode, like: Array) -> distrax.MixtureSameFamily:
+    def __call__(self, encode: Encode, like: Array) -> distrax.DistributionLike:
         """m(z)."""
         # Around the mean pixel of a digit and far enough apart that the components do not start as one.
         scattered = nn.initializers.normal(2.0)
         logits = self.param("pseudo_inputs", lambda *a: scattered(*a) - 2.0, (self.components, *like.shape[1:]))
         weights = self.param("weights", nn.initializers.zeros, (self.components,))
-        return distrax.MixtureSameFamily(distrax.Categorical(logits=weights), encode(nn.sigmoid(logits)))
+        mixture = distrax.Categorical(logits=weights)
+        e = encode(nn.sigmoid(logits))
+        if is_flow(e):
+            # One flow moves all components, so it moves their mixture.
+            return distrax.Transformed(distrax.MixtureSameFamily(mixture, e.distribution), e.bijector)
+        return distrax.MixtureSameFamily(mixture, e)

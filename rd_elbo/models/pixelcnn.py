@@ -6,23 +6,19 @@ the right end of that last row has to be masked; a masked 5x5 filter would compu
 so sampling keeps every layer's activations and computes each of them once.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import distrax
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from rd_elbo.models.causal import CausalBernoulli
 from rd_elbo.models.layers import conv, gate, lecun_pair
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
-
-Layers = Sequence[dict[str, Array]]
 
 
 def causal_mask(*, includes_centre: bool) -> np.ndarray:
@@ -57,54 +53,29 @@ def _pad(h: Array) -> Array:
     return jnp.pad(h, ((0, 0), (_ABOVE, 0), (_LEFT, _RIGHT), (0, 0)))
 
 
-class PixelCNN(distrax.Distribution):
-    """p(x|z) = prod_i Bernoulli(x_i | x_<i, z) over binary images, in raster order.
-
-    Holds arrays only, so it may leave the module that made it.
+class PixelCNN(CausalBernoulli):
+    """The distribution that `PixelCNNDecoder` makes.
 
     Attributes:
-      layers: Parameters of the input layer, then of each residual block.
-      readout: `kernel` (width,), `plane` (planes,), `bias` (), the final 1x1 convolution to one logit.
-      planes: (*batch, height, width, planes), the condition.
+      params: `layers`, the parameters of the input layer and then of each residual block; `readout`, those of the final 1x1
+        convolution to one logit: `kernel` (width,), `plane` (planes,), `bias` ().
+      planes: See `CausalBernoulli`.
     """
 
-    def __init__(self, layers: Layers, readout: dict[str, Array], planes: Float[Array, "*batch height width planes"]):
-        self.layers, self.readout, self.planes = list(layers), readout, planes
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """(height, width)."""
-        return self.planes.shape[-3:-1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The shape of the batch of conditions."""
-        return self.planes.shape[:-3]
-
-    def logits(self, x: Float[Array, "*shape height width"]) -> Float[Array, "*broadcast height width"]:
-        """The logit of each pixel of `x` given the pixels before it, all in one parallel pass.
-
-        The batch shapes of `x` and of the condition are broadcast.
-        """
-        batch = jnp.broadcast_shapes(x.shape[:-2], self.batch_shape)
-        planes = jnp.broadcast_to(self.planes, batch + self.planes.shape[-3:]).reshape(-1, *self.planes.shape[-3:])
-        h = jnp.broadcast_to(x, batch + self.event_shape).reshape(-1, *self.event_shape, 1).astype(self.planes.dtype)
-        for i, params in enumerate(self.layers):
+    def _logits(self, images: Array, planes: Array) -> Array:
+        h = images
+        for i, params in enumerate(self.params["layers"]):
             h = _layer(params, _pad(h), planes, first=i == 0)
-        return self._readout(h, planes).reshape(batch + self.event_shape)
+        return self._readout(h, planes)
 
     def _readout(self, h: Array, plane: Array) -> Array:
-        return h @ self.readout["kernel"] + plane @ self.readout["plane"] + self.readout["bias"]
+        readout = self.params["readout"]
+        return h @ readout["kernel"] + plane @ readout["plane"] + readout["bias"]
 
-    def log_prob(self, value: Float[Array, "*shape height width"]) -> Float[Array, "*broadcast"]:
-        """Log p(x|z) in nats, summed over pixels; one parallel pass."""
-        return distrax.Independent(distrax.Bernoulli(self.logits(value)), 2).log_prob(value)
-
-    def _sample_n(self, key: Array, n: int) -> Array:
-        planes = jnp.broadcast_to(self.planes, (n, *self.planes.shape)).reshape(-1, *self.planes.shape[-3:])
+    def _draw(self, planes: Array, noise: Array) -> Array:
         rows, columns = self.event_shape
-        noise = jax.random.uniform(key, (rows * columns, len(planes)), planes.dtype)
-        channels = [1] + [params["bias"].shape[-1] for params in self.layers]
+        layers = self.params["layers"]
+        channels = [1] + [params["bias"].shape[-1] for params in layers]
         # inputs[l] is the padded input of layer l, filled in pixel by pixel; the first is the image itself.
         inputs = [_pad(jnp.zeros((len(planes), rows, columns, c), planes.dtype)) for c in channels[:-1]]
 
@@ -113,10 +84,10 @@ class PixelCNN(distrax.Distribution):
             i, j = index // columns, index % columns
             plane = lax.dynamic_slice(planes, (0, i, j, 0), (len(planes), 1, 1, planes.shape[-1]))
             inputs = list(inputs)
-            for layer, params in enumerate(self.layers):
+            for layer, params in enumerate(layers):
                 patch = lax.dynamic_slice(inputs[layer], (0, i, j, 0), (len(planes), _ROWS, _COLUMNS, channels[layer]))
                 h = _layer(params, patch, plane, first=layer == 0)
-                if layer + 1 < len(self.layers):
+                if layer + 1 < len(layers):
                     inputs[layer + 1] = lax.dynamic_update_slice(inputs[layer + 1], h, (0, i + _ABOVE, j + _LEFT, 0))
             probability = nn.sigmoid(self._readout(h, plane))[:, 0, 0]
             drawn = (uniform < probability).astype(planes.dtype)[:, None, None, None]
@@ -124,8 +95,7 @@ class PixelCNN(distrax.Distribution):
             return inputs, None
 
         inputs, _ = lax.scan(pixel, inputs, (jnp.arange(rows * columns), noise))
-        images = inputs[0][:, _ABOVE:, _LEFT:-_RIGHT, 0]
-        return images.reshape(n, *self.batch_shape, rows, columns)
+        return inputs[0][:, _ABOVE:, _LEFT:-_RIGHT, 0]
 
 
 class PixelCNNDecoder(nn.Module):
@@ -155,7 +125,7 @@ class PixelCNNDecoder(nn.Module):
             "plane": self.param("readout_plane", lambda *a: normal(*a)[:, 0], (self.planes, 1)),
             "bias": self.param("readout_bias", zeros, ()),
         }
-        return PixelCNN(layers, readout, planes)
+        return PixelCNN({"layers": layers, "readout": readout}, planes)
 
     def _layer_params(self, name: str, inputs: int) -> dict[str, Any]:
         return {

@@ -1,0 +1,30 @@
+"""Where downloaded and decoded data are kept for the next time."""
+
+import os
+import pathlib
+import tempfile
+import warnings
+
+
+def cache_folder() -> pathlib.Path:
+    """$RD_ELBO_CACHE, else rd_elbo in the user's cache folder."""
+    root = os.environ.get("RD_ELBO_CACHE")
+    if root:
+        return pathlib.Path(root)
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "rd_elbo"
+
+
+def keep(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file whole or not at all; where that is impossible it warns, for the data can be used all the same."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            temporary = pathlib.Path(file.name)
+            file.write(content)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        # Of a loader that `load` calls for the user.
+        warnings.warn(f"{path} could not be written ({error.strerror}); the next load makes it anew", stacklevel=4)

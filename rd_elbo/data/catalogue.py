@@ -1,0 +1,84 @@
+"""tensorflow-datasets without TensorFlow: what is prepared in array_record form is read, and prepared so if it is not yet."""
+
+import io
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rd_elbo.data import network
+from rd_elbo.errors import BadInput
+
+
+def sources(
+    name: str,
+    splits: Mapping[str, str],
+    data_dir: str | os.PathLike[str] | None,
+    prepare: Callable[[Any, str | os.PathLike[str] | None], None],
+    advice: str,
+) -> dict[str, Any]:
+    """Random-access examples of each split, with images as the bytes of their files.
+
+    Args:
+      name: In the catalogue.
+      splits: The catalogue's name of each split of ours.
+      data_dir: Where tensorflow-datasets keeps prepared data, if not in its own default.
+      prepare: Prepares the data; takes a `tfds.download.DownloadConfig` and `data_dir`.
+      advice: What the user can do instead, as the end of a sentence.
+
+    Raises:
+      BadInput: If tensorflow-datasets is not installed, or the data are not prepared and cannot be.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise BadInput(f"dataset {name!r} needs tensorflow-datasets: pip install 'rd_elbo[tfds]', or {advice}") from error
+
+    def prepared() -> dict[str, Any]:
+        # download=False: left to itself, it would try for minutes to download without network. Images are decoded by us: what it
+        # makes of them depends on whether OpenCV is installed.
+        options = {"download": False, "decoders": {"image": tfds.decode.SkipDecoding()}}
+        if data_dir:
+            options["data_dir"] = os.fspath(data_dir)
+        return {split: tfds.data_source(name, split=theirs, **options) for split, theirs in splits.items()}
+
+    try:
+        return prepared()
+    except Exception:  # tfds raises many kinds for data that are not prepared, or not as array_record
+        prepare(tfds.download.DownloadConfig(try_download_gcs=False), data_dir)
+        return prepared()
+
+
+def prepare(builder: Any, download_config: Any, data_dir: str | os.PathLike[str] | None, dataset: str, advice: str) -> None:
+    """Has a builder download and prepare its data in array_record form, which is read without TensorFlow.
+
+    Args:
+      builder: A builder class that needs no TensorFlow.
+      download_config: A `tfds.download.DownloadConfig`; with its `manual_dir` set, files there are used instead of a download.
+      data_dir: Where tensorflow-datasets keeps prepared data, if not in its own default.
+      dataset: Our name for the data.
+      advice: What the user can do instead, as the end of a sentence.
+
+    Raises:
+      BadInput: If the files must be downloaded and their host cannot be reached, or the download fails.
+    """
+    import tensorflow_datasets as tfds
+
+    if download_config.manual_dir is None:
+        network.require(next(iter(builder.url_infos)), dataset, advice)
+    where = {"data_dir": os.fspath(data_dir)} if data_dir else {}
+    tfds.disable_progress_bar()
+    try:
+        builder(file_format="array_record", **where).download_and_prepare(download_config=download_config)
+    except Exception as error:  # tfds and requests raise many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInput(f"tensorflow-datasets could not prepare {dataset!r} ({reason[:300]}); {advice}") from error
+
+
+def decode(example: Mapping[str, Any]) -> np.ndarray:
+    """The image (height, width) of an example of `sources`, as uint8; those of one bit a pixel become 0 and 255."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(example["image"])) as image:
+        return np.asarray(image.convert("L"))

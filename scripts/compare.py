@@ -1,0 +1,159 @@
+"""Puts the points of a run beside the paper's, prints the tables and writes them to comparison.csv in the run directory.
+
+python scripts/compare.py --workdir=runs/mine
+python scripts/compare.py --workdir=runs/mine --markdown > page.md
+"""
+
+import argparse
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import console as terminal
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rd_elbo import compare, paper, records
+
+Cells = list[list[str]]
+
+_AIMS = {"target_rate": "R", "target_distortion": "D"}
+_THEIRS = ["paper's R", "its D", "its R + D", "difference", "from"]
+_WORDS = ("family", "model", "aim", "from", "our frontier", "rates")
+_NARROWEST, _WIDTH_IN_FILES = 100, 160  # columns
+
+
+@terminal.guarded
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a run directory with a points.csv")
+    parser.add_argument("--split", help="the split to compare; by default the test split")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, for a page of results")
+    args = parser.parse_args()
+    points = records.read_points(args.workdir)
+    comparison = compare.compare(points, records.data_name(args.workdir), args.split)
+    written = compare.write(args.workdir, comparison)
+    show = markdown if args.markdown else plain
+    show(heading(comparison, points))
+    show("Runs", runs(comparison.runs))
+    if comparison.areas:
+        show("Area between our frontier and the paper's hull; positive: we are above it", areas(comparison.areas))
+    show("Best R + D of each family", bests(comparison.bests))
+    if comparison.reference:
+        show(
+            "The paper's numbers are printed in the figures named, rounded to 0.1 nat, unless marked: text, stated there; "
+            f"read off, from a figure to about {paper.DIGITISED_ERROR} nats, as was its hull. "
+            "Whether its models were annealed is said where it is known. Differences are in R + D, ours less the paper's."
+        )
+    if not args.markdown:
+        show(f"table in {written}")
+
+
+def heading(comparison: compare.Comparison, points: Sequence[Mapping[str, Any]]) -> str:
+    images = next(point["examples"] for point in points if point["split"] == comparison.split)
+    name = comparison.dataset or "these data"
+    remark = comparison.reference.remark if comparison.reference else paper.why_none(comparison.dataset)
+    caution = " The paper's numbers look like those of test images." if comparison.reference and comparison.split != "test" else ""
+    return f"{comparison.split} split ({images} images), nats. {name}: {remark}.{caution}"
+
+
+def runs(rows: Sequence[compare.Row]) -> Cells:
+    """A header and a line per run and printed model; a run is named once."""
+    annealed = any(row["annealing"] for row in rows)
+    models = any(row["model"] for row in rows)
+    theirs = any("paper_rate" in row for row in rows)
+    header = ["family", *["model"] * models, "aim", *["anneal"] * annealed, "seed", "R", "D", "R + D", *_THEIRS * theirs]
+    lines, before = [header], None
+    for row in rows:
+        control = [row["model"]] * models + [aim(row)] + [f"{row['annealing']:g}"] * annealed
+        ours = [row["family"], *control, str(row["seed"]), *numbers(row)]
+        line = ours if row["member"] != before else [""] * len(ours)
+        before = row["member"]
+        if theirs:
+            line = line + printed(row)
+        lines.append(line)
+    return lines
+
+
+def bests(rows: Sequence[compare.Row]) -> Cells:
+    theirs = any("paper_total" in row for row in rows)
+    header = ["family", "model", "aim", "R", "D", "R + D", *_THEIRS * theirs]
+    lines = [[row["family"], row["model"], aim(row), *numbers(row), *(printed(row) if theirs else [])] for row in rows]
+    return [header, *lines]
+
+
+def areas(rows: Sequence[compare.Row]) -> Cells:
+    lines = [["our frontier", "rates", "area (nats²)", "of it above", "below", "mean gap (nats)"]]
+    for row in rows:
+        if math.isnan(row["area"]):
+            lines.append([row["curve"], "none that both cover", "", "", "", ""])
+            continue
+        range_ = f"{row['lowest_rate']:.1f} to {row['highest_rate']:.1f}"
+        lines.append(
+            [row["curve"], range_, *(f"{row[name]:.2f}" for name in ("area", "above", "below")), f"{row['mean_gap']:+.2f}"]
+        )
+    return lines
+
+
+def aim(row: compare.Row) -> str:
+    if row["objective"] == "beta":
+        return f"β = {row['beta']:.3g}"
+    name = _AIMS.get(row["objective"], row["objective"])
+    return name if row["target"] == "" else f"{name} = {row['target']:.3g}"
+
+
+def numbers(row: compare.Row) -> list[str]:
+    if row["status"] != "ok":
+        return [row["status"], "", ""]
+    return [f"{row[name]:.2f}" for name in ("rate", "distortion", "total")]
+
+
+def printed(row: compare.Row) -> list[str]:
+    """The paper's columns, empty where it has nothing."""
+    if "paper_total" not in row:
+        return [""] * len(_THEIRS)
+    values = [known(row[name]) if name in row else "" for name in ("paper_rate", "paper_distortion", "paper_total")]
+    difference = "" if math.isnan(row["difference"]) else f"{row['difference']:+.2f}"
+    words = [row["paper_source"].replace("Figures", "Fig.").replace("Figure", "Fig.").replace("Appendix", "App.")]
+    words += {"digitised": ["read off"], "text": ["text"]}.get(row["paper_how"], [])
+    words += {"yes": ["annealed"], "no": ["not annealed"]}.get(row.get("paper_annealed", ""), [])
+    return [*values, difference, "; ".join(words)]
+
+
+def known(value: float) -> str:
+    """A number of the paper's with the digits it has."""
+    return f"{value:.1f}" if math.isclose(value, round(value, 1), abs_tol=1e-9) else f"{value:.4g}"
+
+
+def plain(title: str, cells: Cells | None = None) -> None:
+    console = Console()
+    console = Console(width=max(console.width, _NARROWEST) if console.is_terminal else _WIDTH_IN_FILES)
+    console.print(title, highlight=False, soft_wrap=True)
+    if cells:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for name in cells[0]:
+            wraps = name in ("model", "from")
+            table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=not wraps, overflow="fold")
+        for line in cells[1:]:
+            table.add_row(*line)
+        console.print(table, highlight=False)
+
+
+def markdown(title: str, cells: Cells | None = None) -> None:
+    print(f"{title}\n")
+    if cells:
+        header, *lines = cells
+        for line in (header, ["---" if name in _WORDS else "---:" for name in header], *(map(quoted, line) for line in lines)):
+            print(f"| {' | '.join(line)} |")
+        print()
+
+
+def quoted(cell: str) -> str:
+    """A family as code: Markdown has other uses for --- and +."""
+    return f"`{cell}`" if cell and set(cell) <= set("-+v") else cell
+
+
+if __name__ == "__main__":
+    main()
