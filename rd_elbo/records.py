@@ -6,6 +6,8 @@
     points.csv        one row per member and split
     params/           <member>.msgpack, the trained parameters of each member at its own widths
     provenance.json   versions, device, revision, data checksum, times
+    gallery.csv       one row per model and place in a gallery, where one was made
+    gallery.npz       its pictures
     figures/          drawn from the tables
     comparison.csv    the points beside the paper's, once they have been compared
 
@@ -55,6 +57,8 @@ _SWEEP_COLUMNS = (
 )
 # What the experiments write beside points.csv.
 _EXPERIMENT_FILES = ("optimum.csv", "phase_diagram.csv", "curves.csv", "models.npz")
+# What is made of a sweep afterwards.
+GALLERY_FILES = ("gallery.csv", "gallery.npz")
 _PACKAGES = ("rd_elbo", "jax", "jaxlib", "flax", "distrax", "optax", "tfp-nightly", "numpy")
 
 
@@ -265,7 +269,7 @@ def _remove_run(workdir: pathlib.Path) -> None:
         for path in (workdir / folder).glob("*"):
             if path.suffix in (".msgpack", ".png", ".pdf"):
                 path.unlink()
-    tables = ("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES)
+    tables = ("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES)
     for name in (*tables, "summary.json", "provenance.json"):
         for path in workdir.glob(name):
             path.unlink()

@@ -137,7 +137,7 @@ def make_plan(config: Config) -> Plan:
         if name not in fields:
             raise BadInput(f"population.{name} does not exist; there are {', '.join(fields)}")
     execution = train.Execution(**(config.get("population") or {}))
-    dataset, splits = _data(dict(config.get("data") or {}))
+    dataset, splits = load_data(config.get("data") or {})
     for member in members:
         train.steps_per_epoch(member, len(dataset.splits["train"]))
     groups = grid.groups(members, dataset.image_shape, execution.max_waste)
@@ -145,7 +145,13 @@ def make_plan(config: Config) -> Plan:
     return Plan(_plain(config), dataset, splits, members, chunks, execution)
 
 
-def _data(section: dict[str, Any]) -> tuple[data.Dataset, tuple[str, ...]]:
+def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, tuple[str, ...]]:
+    """The data that the section `data` of a configuration describes, and the splits that points are reported on.
+
+    Raises:
+      BadInput: If an option does not exist or has no such value, or the data cannot be had.
+    """
+    section = dict(section)
     splits = tuple(section.pop("splits", None) or ("test", "train"))
     examples = section.pop("examples", None)
     name = section.pop("name", "mnist_static")
@@ -159,6 +165,35 @@ def _data(section: dict[str, Any]) -> tuple[data.Dataset, tuple[str, ...]]:
         if split not in dataset.splits:
             raise BadInput(f"data.splits={split!r} does not exist; {dataset.name!r} has {', '.join(dataset.splits)}")
     return (dataset if examples is None else dataset.head(examples)), splits
+
+
+def recorded_config(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """The configuration of the sweep in `workdir`.
+
+    Raises:
+      BadInput: If there is none, or the run is of something else.
+    """
+    config = records.read_json(pathlib.Path(workdir) / "config.json")
+    # Experiments on exact models keep a config.json too, without blocks.
+    if not isinstance(config, dict) or not isinstance(config.get("blocks"), dict):
+        raise BadInput(f"workdir={str(workdir)!r} holds no sweep: its config.json has no blocks")
+    return config
+
+
+def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
+    """The data of the sweep in `workdir`, loaded again.
+
+    Raises:
+      BadInput: If there is no sweep, or its data cannot be had or are no longer what it was trained on.
+    """
+    dataset, _ = load_data(recorded_config(workdir).get("data") or {})
+    recorded = records.read_json(pathlib.Path(workdir) / "provenance.json").get("data", {}).get("sha256")
+    if dataset.checksum() != recorded:
+        raise BadInput(
+            f"the data of workdir={str(workdir)!r} have changed: dataset {dataset.name!r} has SHA-256 {dataset.checksum()}, "
+            f"and it was trained on {recorded}"
+        )
+    return dataset
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,68 @@
+r"""Shows what the models of a sweep reconstruct and sample: Figures 4, 5 and 6 of Alemi et al. 2018.
+
+    python scripts/gallery.py --workdir=runs/mine
+    python scripts/gallery.py --workdir=runs/mine --examples=6 --seed=1
+
+The models are chosen from points.csv and drawn from with their saved parameters. --redraw only draws the figures again, from
+gallery.csv and gallery.npz. Bad input ends with one sentence and exit code 2.
+"""
+
+import pathlib
+
+import console as terminal
+from absl import app, flags, logging
+from rich.console import Console
+
+from rd_elbo import choices, gallery, host, plotting_gallery, records, sweep
+from rd_elbo.data.larochelle import cache_folder
+from rd_elbo.errors import BadInput
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory of a sweep, with its trained parameters.")
+_EXAMPLES = flags.DEFINE_integer("examples", 8, "Images of the split to show.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the images' choice and of all draws.")
+_SPLIT = flags.DEFINE_string("split", "test", "Whose images are shown, and whose rates and distortions models are chosen by.")
+_REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from gallery.csv and gallery.npz.")
+
+
+@terminal.guarded
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
+    if _WORKDIR.value is None:
+        raise BadInput("--workdir is missing; for example --workdir=runs/mine")
+    logging.set_verbosity(logging.ERROR)
+    workdir, console = pathlib.Path(_WORKDIR.value), Console()
+    if not _REDRAW.value:
+        _make(workdir, console)
+    for path in plotting_gallery.draw_all(workdir):
+        print(path)
+
+
+def _make(workdir: pathlib.Path, console: Console) -> None:
+    population = sweep.recorded_config(workdir).get("population") or {}
+    # Models are drawn from one after another, so all cores belong to one device.
+    host.configure(1, cache_folder() / "xla", x64=population.get("dtype") == "float64")
+    chosen = choices.choose(records.read_points(workdir), _SPLIT.value)
+    with terminal.ticker(console) as tell:
+        report = gallery.make(
+            workdir,
+            sweep.recorded_data(workdir),
+            chosen,
+            examples=_EXAMPLES.value,
+            seed=_SEED.value,
+            listener=lambda done, members: tell(done / members, f"drawn from {done} of {members} members"),
+        )
+    for choice in chosen:
+        if choice.choice == "by_family" and choice.figure == 5 and choice.part == "sample" and choice.row["beta"] != 1:
+            sentence = f"family {choice.row['family']} has no member at beta = 1; the nearest, {choice.row['beta']:g}, is shown"
+            console.print(sentence, soft_wrap=True, highlight=False)
+    console.print(
+        f"{terminal.counted(report.members, 'member')} of {terminal.counted(report.architectures, 'architecture')} drawn from in "
+        f"{report.seconds:.1f} s; pictures in {workdir / 'gallery.npz'}, what they are of in {workdir / 'gallery.csv'}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=terminal.parse)
