@@ -162,6 +162,7 @@ def conv(
     for n, k, pad in zip(size, kernel.shape[:2], padding, strict=True):
         if n + sum(pad) < k:
             raise ValueError(f"conv: a kernel of size {k} does not fit into {n} pixels padded by {pad}")
+    x, kernel = _promoted(x, kernel)
     if kernel.shape[:2] == size and not any(map(any, padding)):
         # Only one place for the filter: a matrix product, which vmaps as it is.
         return jnp.einsum("bhwi,hwio->bo", x, kernel)[:, None, None]
@@ -199,9 +200,16 @@ def conv_transpose(
             raise ValueError(
                 f"conv_transpose: a kernel of size {k}, stride {s} and padding {pad} does not take {n} pixels to {out}"
             )
+    x, kernel = _promoted(x, kernel)
     if kernel.shape[:2] == size and not any(map(any, padding)):
         return jnp.einsum("bi,hwoi->bhwo", x[:, 0, 0], kernel)
     return _conv_transpose(size, kernel.shape[:2], strides, padding)(x, kernel)
+
+
+def _promoted(x: Array, kernel: Array) -> tuple[Array, Array]:
+    """Both in one type, as a matrix product takes them."""
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    return x.astype(dtype), kernel.astype(dtype)
 
 
 def same_padding(size: Pair, kernel: Pair, strides: Pair) -> Padding:
