@@ -1,10 +1,14 @@
 """The skeleton that configurations fill in; see `sweep` for what its sections mean."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict, config_dict
 
 from rd_elbo import grid
+from rd_elbo.models.family import PAPER_FAMILIES, paper_family
 
-_SCALARS = {"epochs": float, "batch_size": int, "learning_rate": float, "schedule": str}
+_SCALARS = {"epochs": float, "batch_size": int, "learning_rate": float, "optimizer": str, "schedule": str}
 
 
 def blank(name: str) -> ConfigDict:
@@ -39,4 +43,44 @@ def blank(name: str) -> ConfigDict:
             "dtype": "float32",
         }
     )
+    return config
+
+
+# Alemi et al. 2018, section 4 and App. A; what it does not state is in configs/mnist_paper.py.
+PAPER_PARTS = {"encoder_width": 32, "encoder_depth": 2, "latent": 64, "flow_steps": 4, "flow_width": 640, "flow_depth": 3}
+PAPER_PARTS |= {"pseudo_inputs": 500}
+PAPER_WEAK = {"decoder_width": 32, "decoder_depth": 2}
+PAPER_STRONG = {"decoder_width": 64, "decoder_depth": 2}
+PAPER_TRAINING = {
+    "optimizer": "normalised_adam",
+    "learning_rate": 3e-4,
+    "schedule": "half_linear",
+    "batch_size": 100,
+    "epochs": 200.0,
+}
+# Three families that have every part between them, at sizes at which nothing means anything.
+_QUICK = ("---", "+-+", "++v")
+_TINY = {"encoder_width": 2, "encoder_depth": 1, "latent": 4, "flow_steps": 2, "flow_width": 8, "flow_depth": 1, "pseudo_inputs": 4}
+_TINY |= {"decoder_width": 2, "decoder_depth": 1, "batch_size": 8, "epochs": 0.5, "beta": 1.0, "annealing": 0.0}
+
+
+def families(
+    weak: Mapping[str, Any], strong: Mapping[str, Any], names: Iterable[str] = PAPER_FAMILIES, suffix: str = ""
+) -> dict[str, dict[str, Any]]:
+    """Blocks of the paper's families, by their names.
+
+    Args:
+      weak: Axes of the families with a deconvolutional decoder.
+      strong: Axes of those with an autoregressive one.
+      names: The families.
+      suffix: Added to the blocks' names, for further blocks of the same families.
+    """
+    return {name + suffix: {**paper_family(name), **(strong if name[1] == "+" else weak)} for name in names}
+
+
+def tiny(config: ConfigDict) -> ConfigDict:
+    """A configuration of the paper's families shrunk to take a minute, on the embedded digits."""
+    config.data.update({"name": "mnist_static", "examples": 64})
+    config.base = ConfigDict({**config.base, **_TINY})
+    config.blocks = ConfigDict(families({}, {}, _QUICK))
     return config

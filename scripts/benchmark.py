@@ -3,8 +3,8 @@
     python scripts/benchmark.py population
     python scripts/benchmark.py toy
 
-`population` trains members of the quickstart three ways, taking turns: our population; the same members with flax's own `nn.Conv`
-under plain `jax.vmap` on one device; and one member after another. `toy` does so with members of the toy model, in float64: ours
+`population` trains members of the quickstart, and small ones of the paper's family `---`, three ways, taking turns: our population;
+the same members with flax's own `nn.Conv` under plain `jax.vmap` on one device; and one member after another. `toy` does so with members of the toy model, in float64: ours
 computes with members on the trailing axis, a few at a time on every device; the plain model is written as one would for one member.
 Before measuring it checks that all ways compute the same.
 """
@@ -33,12 +33,16 @@ from rich.table import Table  # noqa: E402
 from rd_elbo import data, grid, population, records  # noqa: E402
 from rd_elbo.exact import toy  # noqa: E402
 from rd_elbo.models.base import Model, Terms  # noqa: E402
+from rd_elbo.models.family import paper_family  # noqa: E402
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask  # noqa: E402
 
 MEMBERS = {
     "mlp": grid.Member(encoder_width=128, decoder="mlp", decoder_width=512, decoder_depth=1, batch_size=64, learning_rate=4e-3),
     "pixelcnn": grid.Member(
         encoder_width=128, decoder="pixelcnn", decoder_width=8, decoder_depth=3, batch_size=8, learning_rate=1e-2
+    ),
+    "conv": grid.Member(
+        **paper_family("---"), encoder_width=8, decoder_width=8, latent=32, decoder_depth=2, encoder_depth=2, batch_size=32
     ),
 }
 
@@ -97,6 +101,58 @@ class PlainModel(Model):
         return _Scored(log_prob)
 
 
+class PlainConvEncoder(nn.Module):
+    """The convolutional encoder as one would write it with flax."""
+
+    width: int
+    latent: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Any:
+        """e(z|x)."""
+        h = 2 * x[..., None] - 1
+        for channels, strides in ((1, 1), (1, 2), (2, 1), (2, 2)):
+            h = halves(nn.Conv(2 * channels * self.width, (5, 5), strides)(h))
+        h = halves(nn.Conv(16 * self.width, h.shape[1:3], padding="VALID")(h)).reshape(len(h), -1)
+        scale = nn.softplus(nn.Dense(self.latent, name="scale")(h)) + 1e-5
+        return distrax.MultivariateNormalDiag(nn.Dense(self.latent, name="mean")(h), scale)
+
+
+class PlainDeconvDecoder(nn.Module):
+    """The deconvolutional decoder as one would write it with flax."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> Any:
+        """d(x|z) of 28x28 images."""
+        h = halves(nn.ConvTranspose(4 * self.width, (7, 7), padding="VALID", transpose_kernel=True)(z[:, None, None]))
+        for channels, kernel, stride in ((2, 5, 1), (2, 5, 2), (1, 5, 1), (1, 5, 2), (1, 4, 1)):
+            strides = (stride, stride)
+            h = halves(nn.ConvTranspose(2 * channels * self.width, (kernel, kernel), strides, transpose_kernel=True)(h))
+        return distrax.Independent(distrax.Bernoulli(nn.Conv(1, (5, 5))(h)[..., 0]), 2)
+
+
+def halves(h: jax.Array) -> jax.Array:
+    """Linear gating."""
+    linear, gate = jnp.split(h, 2, axis=-1)
+    return linear * nn.sigmoid(gate)
+
+
+def plain_conv_params(params: Any) -> Any:
+    """The parameters of a population of `---`, arranged for the plain encoder and decoder."""
+    flat = lambda a: a.reshape(*a.shape[:-2], -1)  # noqa: E731
+    encoder, decoder = dict(params["encoder"]), dict(params["decoder"])
+    plain = {"encoder": {name: encoder.pop(name) for name in ("mean", "scale")}, "decoder": {}, "marginal": {}}
+    for i, name in enumerate(("conv_0_0", "conv_0_1", "conv_1_0", "conv_1_1", "whole")):
+        plain["encoder"][f"Conv_{i}"] = {"kernel": flat(encoder[name]["kernel"]), "bias": flat(encoder[name]["bias"])}
+    for i, name in enumerate(("whole", "deconv_0_1", "deconv_1_0", "deconv_1_1", "deconv_2_0", "deconv_2_1")):
+        kernel = flat(decoder[name]["kernel"]).swapaxes(-1, -2)
+        plain["decoder"][f"ConvTranspose_{i}"] = {"kernel": kernel, "bias": flat(decoder[name]["bias"])}
+    plain["decoder"]["Conv_0"] = {"kernel": decoder["logits_kernel"], "bias": decoder["logits_bias"][:, None]}
+    return plain
+
+
 def plain_params(params: Any, depth: int) -> Any:
     """The parameters of a population of our PixelCNNs, arranged for `PlainPixelCNN`."""
     ours = params["decoder"]
@@ -131,6 +187,9 @@ def benchmark_population(kinds: list[str], members: int, steps: int, rounds: int
                 model.encoder, PlainPixelCNN(decoder.width, decoder.depth, decoder.image_shape, decoder.planes), model.marginal
             )
             plain_program, plain_start = dataclasses.replace(program, model=plain), plain_params(params, decoder.depth)
+        elif kind == "conv":
+            plain = Model(PlainConvEncoder(lead.encoder_width, lead.latent), PlainDeconvDecoder(lead.decoder_width), model.marginal)
+            plain_program, plain_start = dataclasses.replace(program, model=plain), plain_conv_params(params)
         singles = [trainer(program, pick(params, i), pick(hypers, i), one, images) for i in range(members)]
         ways = {
             "ours": trainer(program, params, hypers, every, images),
