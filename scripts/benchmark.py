@@ -4,8 +4,9 @@
     python scripts/benchmark.py toy
 
 `population` trains members of the quickstart, and small ones of the paper's family `---`, three ways, taking turns: our population;
-the same members with flax's own `nn.Conv` under plain `jax.vmap` on one device; and one member after another. `toy` does so with members of the toy model, in float64: ours
-computes with members on the trailing axis, a few at a time on every device; the plain model is written as one would for one member.
+the same members with flax's own `nn.Conv` under plain `jax.vmap` on one device; and one member after another. `toy` does so with
+members of the toy model, in float64: ours computes with members on the trailing axis, a few at a time on every device; the plain
+model is written as one would for one member.
 Before measuring it checks that all ways compute the same.
 """
 

@@ -12,17 +12,22 @@ import scipy.special
 import scipy.stats
 
 from rd_elbo import information
+from rd_elbo.config import PAPER_PARTS, PAPER_STRONG, PAPER_WEAK
 from rd_elbo.errors import BadInput
-from rd_elbo.models.family import DECODERS, ENCODERS, MARGINALS, Architecture
+from rd_elbo.models import flows
+from rd_elbo.models.family import PAPER_FAMILIES, Architecture, paper_family
 
 SHAPE = (5, 4)
+SMALL = Architecture(latent=3, encoder_width=6, decoder_width=4, decoder_depth=1)
 ARCHITECTURES = {
-    f"{decoder}, {marginal}": Architecture(
-        decoder=decoder, marginal=marginal, latent=3, encoder_width=6, decoder_width=4, decoder_depth=1, pseudo_inputs=4
-    )
-    for decoder in DECODERS
-    for marginal in MARGINALS
+    f"{decoder}, {marginal}": dataclasses.replace(SMALL, decoder=decoder, marginal=marginal, pseudo_inputs=4)
+    for decoder in ("mlp", "pixelcnn")
+    for marginal in ("normal", "vampprior")
 }
+TINY = dict(encoder_width=2, decoder_width=3, encoder_depth=1, flow_steps=2, flow_width=7, flow_depth=1, pseudo_inputs=4)
+FAMILIES = {name: dataclasses.replace(SMALL, **paper_family(name), **TINY) for name in PAPER_FAMILIES}
+# Of the families with the PixelCNN++ form, which takes long to compile, those that have every other part between them.
+ARCHITECTURES |= {name: FAMILIES[name] for name in PAPER_FAMILIES if name[1] == "-" or name in ("-+-", "+++", "++v")}
 
 
 def images(n, shape=SHAPE, seed=0):
@@ -31,7 +36,7 @@ def images(n, shape=SHAPE, seed=0):
 
 def built(name, n=3):
     model = ARCHITECTURES[name].build(SHAPE)
-    return model, model.init(jax.random.key(1), images(1)), images(n)
+    return model, jax.jit(model.init)(jax.random.key(1), images(1)), images(n)
 
 
 def test_closed_form_rate_is_the_integral_of_its_definition():
@@ -66,8 +71,14 @@ def test_closed_form_rate_of_a_nearly_collapsed_encoder():
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_parameter_has_a_gradient(name):
     model, params, x = built(name)
-    loss = lambda p: model.terms(p, x, jax.random.key(3)).rate.mean() + model.terms(p, x, jax.random.key(3)).distortion.mean()  # noqa: E731
-    gradient = jax.grad(loss)(params)
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(params):
+        terms = model.terms(params, x, jax.random.key(3))
+        return terms.rate.mean() + terms.distortion.mean()
+
+    gradient = gradient_of(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.abs(leaf).max() > 0, path
 
@@ -87,19 +98,28 @@ def test_terms_are_their_definitions(name):
     """R and D recomputed from the densities with the same draw of z."""
     model, params, x = built(name)
     key = jax.random.key(4)
-    terms = model.terms(params, x, key)
-    e = model.encode(params, x)
-    z = e.sample(seed=key)
-    log_d = model.decode(params, z).log_prob(x)
+    terms = jax.jit(model.terms)(params, x, key)
+
+    @jax.jit
+    def densities(params):
+        e, m = model.encode(params, x), model.prior(params, x)
+        z = e.sample(seed=key)
+        # Through the flows' inverses, which `terms` never takes.
+        base = e.distribution if flows.is_flow(e) else e
+        return e.log_prob(z), m.log_prob(z), model.decode(params, z).log_prob(x), base.mean()
+
+    log_e, log_m, log_d, mean = densities(params)
     np.testing.assert_allclose(terms.distortion, -log_d, rtol=1e-5)
     assert (terms.distortion >= 0).all()
-    if "normal" in name:
-        np.testing.assert_allclose(terms.rate, e.kl_divergence(model.prior(params, x)), rtol=1e-5)
+    architecture = ARCHITECTURES[name]
+    gaussian = architecture.encoder != "conv_iaf" and architecture.marginal == "normal"
+    if gaussian:
+        np.testing.assert_allclose(terms.rate, model.encode(params, x).kl_divergence(model.prior(params, x)), rtol=1e-5)
         assert (terms.rate >= 0).all()
     else:
-        np.testing.assert_allclose(terms.rate, e.log_prob(z) - model.prior(params, x).log_prob(z), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(terms.code, e.mean(), rtol=1e-6)
-    assert model.rate_estimator(params, x) == ("closed_form" if "normal" in name else "monte_carlo")
+        np.testing.assert_allclose(terms.rate, log_e - log_m, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(terms.code, mean, rtol=1e-6)
+    assert model.rate_estimator(params, x) == ("closed_form" if gaussian else "monte_carlo")
 
 
 def test_bernoulli_distortion_is_cross_entropy():
@@ -148,7 +168,34 @@ def test_parameter_counts_at_full_size():
 def test_family_names():
     assert Architecture().family == "---"
     assert Architecture(decoder="pixelcnn", marginal="vampprior").family == "-+v"
-    assert len(ENCODERS) * len(DECODERS) * len(MARGINALS) == 4
+    assert len(PAPER_FAMILIES) == 12 == len({*FAMILIES.values()})
+    assert all(architecture.family == name for name, architecture in FAMILIES.items())
+    with pytest.raises(BadInput, match=r"family='-x-' does not exist; there are ---, --\+"):
+        paper_family("-x-")
+
+
+# Worked out by hand from the paper's App. A; see the counts in the modules' own tests.
+PAPER_PARAMETERS = {"encoder": {"-": 1_999_424, "+": 5_611_840}, "decoder": {"-": 998_753, "+": 2_421_217}}
+PAPER_PARAMETERS |= {"marginal": {"-": 0, "+": 3_612_416, "v": 500 * 784 + 500}}
+
+
+@pytest.mark.parametrize("name", PAPER_FAMILIES)
+def test_the_papers_families_have_the_papers_parameters(name):
+    """Encoder 2.00 M and 3.61 M for its flow, decoder 1.00 M, marginal 3.61 M."""
+    sizes = PAPER_PARTS | (PAPER_STRONG if name[1] == "+" else PAPER_WEAK)
+    model = Architecture(**paper_family(name), **sizes).build((28, 28))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28)))
+    for part, sign in zip(("encoder", "decoder", "marginal"), name, strict=True):
+        count = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes[part]))
+        assert count == PAPER_PARAMETERS[part][sign]
+    # The same from the layers' sizes: the MADEs, and the convolutional encoder and decoder.
+    gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
+    made = 4 * ((64 * 640 + 640) + 2 * (640 * 640 + 640) + (640 * 64 + 64))
+    encoder = (
+        gated(25, 1, 32) + gated(25, 32, 32) + gated(25, 32, 64) + gated(25, 64, 64) + gated(49, 64, 256) + 2 * (256 * 64 + 64)
+    )
+    decoder = gated(49, 64, 64) + 2 * gated(25, 64, 64) + gated(25, 64, 32) + gated(25, 32, 32) + gated(16, 32, 32) + 25 * 32 + 1
+    assert (encoder, made, decoder) == (1_999_424, 3_612_416, 998_753) and encoder + made == 5_611_840
 
 
 @pytest.mark.parametrize(
