@@ -17,7 +17,7 @@ import numpy as np
 
 from rd_elbo import frontier, grid, paper, records
 from rd_elbo.errors import BadInput
-from rd_elbo.objectives import OBJECTIVES
+from rd_elbo.objectives import OBJECTIVES, SETTINGS
 
 Row = dict[str, Any]
 
@@ -121,7 +121,7 @@ def _described(point: Mapping[str, Any], varying: Sequence[str]) -> Row:
         "model": ", ".join(f"{field.replace('_', ' ')} {point[field]}" for field in varying),
         "member": point["member"],
         "objective": objective,
-        "beta": point["beta"] if objective == "beta" else "",
+        "beta": point["beta"] if "beta" in SETTINGS[objective] else "",
         "target": "" if objective == "beta" else point.get(objective, ""),
         "annealing": point["annealing"],
         "seed": point["seed"],

@@ -32,7 +32,8 @@ class Member(Architecture):
       target_rate: Wanted rate in nats (objective "target_rate").
       target_weight: Weight of |target_rate - R|.
       target_distortion: Wanted distortion in nats (objective "target_distortion").
-      multiplier_rate: How fast the multiplier of that objective may move, see `objectives.ascend`.
+      multiplier_rate: How fast the multiplier of that objective may move, by a factor of at most 1 + this a step; where it is much
+        faster than the model learns, the two swing.
       free_bits: Rate in nats that costs nothing (objective "free_bits").
       annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
       optimizer: A key of `optimizers.OPTIMIZERS`.
@@ -86,11 +87,6 @@ class Member(Architecture):
         """A short name that depends on what the member is, not on where it stands in a grid."""
         identity = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:10]
-
-    @property
-    def label(self) -> str:
-        """The group a figure draws it with: all that shapes its model."""
-        return f"{self.decoder} {self.decoder_width}x{self.decoder_depth}, {self.marginal}"
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Member))

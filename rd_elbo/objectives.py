@@ -1,8 +1,9 @@
 """What is minimised, as a function of the batch means of rate and distortion.
 
 An objective takes the *means* R and D, not the values per example: |sigma - R| of the mean rate is the target-rate objective,
-the mean of |sigma - rate| is another thing that pins every example to the same rate. All weights are traced arrays, so members
-of one population may differ in them.
+the mean of |sigma - rate| is another thing that pins every example to the same rate. They are means of a batch, so an objective
+with a kink, |sigma - R| or max(R, free), rests beside it where batches scatter: at slope 1 and weight 2, 0.67 standard deviations
+of the batches' mean rate above sigma. All weights are traced arrays, so members of one population may differ in them.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,15 +53,16 @@ def target_rate(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
 
 
 def target_distortion(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
-    """R + lambda (D - target), the Lagrangian of min R subject to D = target (GECO, Rezende & Viola 2018, section 3).
+    """R + lambda (D - target), the Lagrangian of min R subject to D <= target (GECO, Rezende & Viola 2018).
 
     Its multiplier rises while D is above the target and falls below it. Where both rest, lambda = -dR/dD = 1 / beta of the curve.
+    Training adds damping, see `pressure`: on a stretch of constant slope the two would circle round each other for ever.
     """
     return rate + weights.multiplier * (distortion - weights.target_distortion)
 
 
 def free_bits(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
-    """D + beta max(R, free) (Kingma et al. 2016, section 3.3, with the whole code as one group).
+    """D + beta max(R, free) (Kingma et al. 2016, appendix C.8, with the whole code as one group).
 
     Below `free` the rate has no price, so it rises to it; beyond it costs beta. One group, and not one per dimension, is what
     families without a rate per dimension, flows and mixtures, have too.
@@ -99,6 +101,8 @@ def annealed(weights: Weights, progress: Scalar, annealing: Scalar) -> Weights:
 
 # Memory of the moving average of D - target, about ten steps; GECO's 0.99 answers so late that the multiplier swings.
 _MEMORY = 0.9
+# Per nat of excess.
+_DAMPING = 1.0
 # Bounds of the multiplier, for targets that cannot be reached or that nothing is needed for.
 _LARGEST_LOG = 7.0
 
@@ -113,6 +117,15 @@ class Multiplier(NamedTuple):
 
     log: Any
     excess: Any
+
+
+def pressure(multiplier: Multiplier, weights: Weights) -> Scalar:
+    """The weight that the distortion has now: lambda and, as damping, a part of the average excess; never below zero.
+
+    The derivative of an augmented Lagrangian, R + lambda (D - target) + damping (D - target)^2 / 2, with the average in place of
+    the batch's own excess, whose noise it would follow. Where D rests at the target the damping is nothing, so it moves no point.
+    """
+    return jnp.maximum(weights.multiplier * jnp.exp(multiplier.log) + _DAMPING * multiplier.excess, 0)
 
 
 def ascend(multiplier: Multiplier, distortion: Scalar, weights: Weights, step: Scalar) -> Multiplier:

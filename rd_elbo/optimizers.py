@@ -28,7 +28,8 @@ SCHEDULES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
 def normalised(gradient: PyTree) -> PyTree:
     """Each tensor of a gradient divided by its own norm (Yu et al. 2017), as Alemi et al. 2018 trained; one of zeros stays so.
 
-    Adam alone forgets the scale of a tensor's gradients slowly; so it does not matter at all, and no step is an outlier.
+    Adam alone forgets the scale of a tensor's gradients slowly. So it does not matter, while squares neither overflow nor vanish,
+    and no step is an outlier.
     """
     return jax.tree.map(lambda g: g / (jnp.sqrt(jnp.sum(g**2)) + _SMALLEST_NORM), gradient)
 

@@ -253,7 +253,7 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
             progress = ((first_step + i) / total_steps).astype(program.dtype)
             weights = objectives.annealed(hypers.weights, progress, hypers.annealing)
             if constrained:
-                weights = weights._replace(multiplier=weights.multiplier * jnp.exp(state.multiplier.log))
+                weights = weights._replace(multiplier=objectives.pressure(state.multiplier, weights))
             (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
                 state.params, x, jax.random.fold_in(noise, first_step + i), weights
             )

@@ -115,8 +115,8 @@ class PlainConvEncoder(nn.Module):
         for channels, strides in ((1, 1), (1, 2), (2, 1), (2, 2)):
             h = halves(nn.Conv(2 * channels * self.width, (5, 5), strides)(h))
         h = halves(nn.Conv(16 * self.width, h.shape[1:3], padding="VALID")(h)).reshape(len(h), -1)
-        scale = nn.softplus(nn.Dense(self.latent, name="scale")(h)) + 1e-5
-        return distrax.MultivariateNormalDiag(nn.Dense(self.latent, name="mean")(h), scale)
+        variance = nn.softplus(nn.Dense(self.latent, name="variance")(h)) + 1e-10
+        return distrax.MultivariateNormalDiag(nn.Dense(self.latent, name="mean")(h), jnp.sqrt(variance))
 
 
 class PlainDeconvDecoder(nn.Module):
@@ -144,7 +144,7 @@ def plain_conv_params(params: Any) -> Any:
     """The parameters of a population of `---`, arranged for the plain encoder and decoder."""
     flat = lambda a: a.reshape(*a.shape[:-2], -1)  # noqa: E731
     encoder, decoder = dict(params["encoder"]), dict(params["decoder"])
-    plain = {"encoder": {name: encoder.pop(name) for name in ("mean", "scale")}, "decoder": {}, "marginal": {}}
+    plain = {"encoder": {name: encoder.pop(name) for name in ("mean", "variance")}, "decoder": {}, "marginal": {}}
     for i, name in enumerate(("conv_0_0", "conv_0_1", "conv_1_0", "conv_1_1", "whole")):
         plain["encoder"][f"Conv_{i}"] = {"kernel": flat(encoder[name]["kernel"]), "bias": flat(encoder[name]["bias"])}
     for i, name in enumerate(("whole", "deconv_0_1", "deconv_1_0", "deconv_1_1", "deconv_2_0", "deconv_2_1")):

@@ -38,6 +38,13 @@ def test_masks_connect_each_output_to_all_inputs_before_it(dimensions, depth):
     np.testing.assert_array_equal(paths > 0, np.triu(np.ones((dimensions, dimensions)), 1) > 0)
 
 
+def test_a_narrow_made_spreads_its_units_over_the_dimensions():
+    """With fewer units than dimensions it cannot see all, but its last output sees what lies up to the last degree."""
+    paths = np.linalg.multi_dot(made_masks(9, 4, 2)) > 0
+    assert not np.tril(paths).any()
+    assert paths[:, -1].tolist() == [True] * 7 + [False] * 2  # degrees 1, 3, 5, 7
+
+
 def test_made_is_causal_by_its_jacobian(x64):
     module, z = MADE(60, 2), jax.random.normal(jax.random.key(1), (6,))
     params = stirred(module.init(jax.random.key(0), z))

@@ -209,3 +209,9 @@ def test_a_unit_without_weights_is_silent_and_has_no_gradient(x64):
     of_kernel, of_readout = jax.grad(loss, (0, 1))(kernel, readout)
     assert (of_kernel[:, :, 1] == 0).all() and of_readout[1] == 0
     assert (of_kernel[:, :, 0] != 0).all() and of_readout[0] != 0
+
+
+def test_only_a_single_pixel_is_painted_by_a_filter_of_the_whole_size():
+    module = GatedConvTranspose(2, (5, 5), (10, 10), same=False)
+    with pytest.raises(ValueError, match=r"kernel=\(5, 5\) must be size=\(10, 10\) and the image \(1, 1\), not \(6, 6\)"):
+        module.init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))

@@ -454,9 +454,28 @@ def settled(objective, steps=4000, **weights):
 @pytest.mark.parametrize("target", [0.25, 1.0, 2.25])
 def test_target_distortion_rests_on_the_curve_at_its_target(x64, target):
     """D = target, and there R is least: all components are 2 - sqrt(target)."""
-    rate, distortion = settled("target_distortion", target_distortion=4 * target, multiplier_rate=0.01)
+    rate, distortion = settled("target_distortion", target_distortion=4 * target, multiplier_rate=0.003)
     np.testing.assert_allclose(distortion, target, rtol=1e-3)
     np.testing.assert_allclose(rate, (2 - np.sqrt(target)) ** 2, rtol=2e-3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line(Parabolas):
+    """D = 10 - R: the slope is 1 everywhere, so beta, or a multiplier alone, cannot choose a point."""
+
+    def terms(self, params, x, key):
+        w = jnp.sum(params["one"])
+        return Terms(jnp.full(len(x), w), jnp.full(len(x), 10 - w), x)
+
+
+def test_target_distortion_rests_at_its_target_where_the_slope_is_constant(x64):
+    program = population.Program(Line("w"), "target_distortion", batch_size=4, schedule="cosine", dtype="float64")
+    weights = objectives.Weights(target_distortion=5.0, multiplier_rate=Member().multiplier_rate)
+    hypers = population.Hypers(0, weights, 0.0, 1e-2)
+    fitted = train.fit(program, [program.model], hypers, np.zeros((4, 1)), 4000)
+    # Without damping the second half swings by more than a nat.
+    np.testing.assert_allclose(fitted.metrics.distortion[0, 2000:], 5.0, atol=0.2)
+    np.testing.assert_allclose(fitted.metrics.distortion[0, -1], 5.0, atol=0.06)
 
 
 @pytest.mark.parametrize(("free", "rests_at"), [(0.25, 1.0), (2.25, 2.25), (9.0, 4.0)])
@@ -473,6 +492,8 @@ def test_the_multiplier_moves_as_its_rule_says():
     np.testing.assert_allclose(up, (0.5 + 0.1 * 0.5 * 1.0, 0.9 * 2.0 + 0.1 * 3.0), rtol=1e-6)
     down = objectives.ascend(now._replace(excess=0.0), jnp.float32(1.0), weights, jnp.float32(1.0))
     np.testing.assert_allclose(down, (0.5 - 0.1 * 0.4, -0.4), rtol=1e-6)
+    np.testing.assert_allclose(objectives.pressure(now, weights), np.exp(0.5) + 2.0, rtol=1e-6)
+    assert objectives.pressure(now._replace(excess=jnp.float32(-20.0)), weights) == 0
     for direction in (-1, 1):
         far = objectives.ascend(
             objectives.Multiplier(7.0 * direction, 9.0 * direction), jnp.float32(5.0), weights, jnp.float32(1.0)

@@ -2,6 +2,7 @@
 
 import distrax
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rd_elbo.models.flows import AutoregressiveFlow
@@ -30,7 +31,9 @@ class DenseEncoder(nn.Module):
         h = _scaled(x).reshape(len(x), -1)
         for i in range(self.depth):
             h = GatedDense(self.width, name=f"hidden_{i}")(h)
-        return _gaussian(h, self.latent)
+        mean = nn.Dense(self.latent, name="mean")(h)
+        scale = nn.softplus(nn.Dense(self.latent, name="scale")(h)) + _SMALLEST_SCALE
+        return distrax.MultivariateNormalDiag(mean, scale)
 
 
 class ConvEncoder(nn.Module):
@@ -58,7 +61,10 @@ class ConvEncoder(nn.Module):
                 strides = (2, 2) if i == self.depth - 1 else (1, 1)
                 h = GatedConv(self.width * 2**size, (5, 5), strides, name=f"conv_{size}_{i}")(h)
         h = GatedConv(8 * self.width, h.shape[1:3], same=False, name="whole")(h)
-        return _gaussian(h.reshape(len(h), -1), self.latent)
+        h = h.reshape(len(h), -1)
+        # Alemi et al. 2018, App. A, has the variance, and not the standard deviation, as the softplus.
+        variance = nn.softplus(nn.Dense(self.latent, name="variance")(h)) + _SMALLEST_SCALE**2
+        return distrax.MultivariateNormalDiag(nn.Dense(self.latent, name="mean")(h), jnp.sqrt(variance))
 
 
 class FlowEncoder(nn.Module):
@@ -81,10 +87,3 @@ class FlowEncoder(nn.Module):
 def _scaled(x: Array) -> Array:
     # Alemi et al. 2018, App. A: input scaled to [-1, 1].
     return 2 * x - 1
-
-
-def _gaussian(h: Array, latent: int) -> distrax.MultivariateNormalDiag:
-    """Mean and standard deviation, linear in the features; layers of the module that calls."""
-    mean = nn.Dense(latent, name="mean")(h)
-    scale = nn.softplus(nn.Dense(latent, name="scale")(h)) + _SMALLEST_SCALE
-    return distrax.MultivariateNormalDiag(mean, scale)

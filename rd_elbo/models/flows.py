@@ -17,15 +17,16 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-# Shifts start small, so that a flow starts near the identity and yet every weight has a gradient.
+# Shifts start small, so that a flow starts near the identity, but not at zero, where weights before the last have no gradient.
 _FIRST_SHIFTS = 0.1
 
 
 def made_masks(dimensions: int, width: int, depth: int) -> list[np.ndarray]:
     """Which weights of a MADE may differ from zero (Germain et al. 2015), from input to output.
 
-    Unit k of a hidden layer may look at inputs 1 to d_k only, with the degrees d_k running through 1, ..., dimensions - 1; output i
-    looks at units of a degree below i.
+    Unit k of a hidden layer may look at inputs 1 to d_k only; output i looks at units of a degree d below i. Degrees run through
+    1, ..., dimensions - 1, again and again in a wide layer; a layer narrower than that spreads what it has over them, and then an
+    output may miss some of the inputs before it.
 
     Args:
       dimensions: Inputs, and outputs.
@@ -35,8 +36,9 @@ def made_masks(dimensions: int, width: int, depth: int) -> list[np.ndarray]:
     Returns:
       depth + 1 arrays (inputs, outputs) of zeros and ones.
     """
-    # With a single dimension there is nothing to look at, and no unit may.
-    hidden = np.arange(width) % max(dimensions - 1, 1) + (1 if dimensions > 1 else 2)
+    most = max(dimensions - 1, 1)
+    # With a single dimension no output may look at any unit: degree 1 is not below it.
+    hidden = (np.arange(width) % most if width >= most else np.arange(width) * most // width) + 1
     degrees = [np.arange(1, dimensions + 1), *[hidden] * depth]
     masks = [before[:, None] <= after for before, after in itertools.pairwise(degrees)]
     masks.append(hidden[:, None] < degrees[0])

@@ -219,7 +219,7 @@ def same_padding(size: Pair, kernel: Pair, strides: Pair) -> Padding:
 
 
 def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
-    """Linear gating, h = (W1 x + b1) * sigmoid(W2 x + b2) (van den Oord et al. 2016), of the pair on the axis before last."""
+    """Linear gating, h = (W1 x + b1) * sigmoid(W2 x + b2) (Dauphin et al. 2017), of the pair on the axis before last."""
     return h[..., 0, :] * nn.sigmoid(h[..., 1, :])
 
 
@@ -274,7 +274,10 @@ class GatedConvTranspose(nn.Module):
       kernel: (rows, columns) of the filter.
       size: (height, width) of the result.
       strides: Of the filter.
-      same: As in `GatedConv`.
+      same: As in `GatedConv`; otherwise a single pixel is painted by a filter of the size of the result.
+
+    Raises:
+      ValueError: If `same` is False and there is more than one pixel or the filter is not of the size of the result.
     """
 
     units: int
@@ -286,6 +289,8 @@ class GatedConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width inputs"]) -> Float[Array, "batch new_height new_width units"]:
         """The gated images."""
+        if not self.same and (self.kernel != self.size or x.shape[1:3] != (1, 1)):
+            raise ValueError(f"kernel={self.kernel} must be size={self.size} and the image (1, 1), not {x.shape[1:3]}, unless same")
         kernel = self.param("kernel", self._init, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
         padding = same_padding(self.size, self.kernel, self.strides) if self.same else ((0, 0), (0, 0))

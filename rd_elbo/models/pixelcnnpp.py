@@ -3,7 +3,11 @@
 Two streams of features run through six blocks at full, half, quarter, quarter, half and full size, with shortcuts between blocks of
 one size. The *down* stream knows the rows above a pixel; the *right* stream knows the pixels to its left as well, and it hears the
 down stream. Causality comes from where the filters lie, above or to the left, and not from masks, which would compute what they
-throw away.
+throw away; only the first, tiny filter of the right stream has one. Not every pixel sees all of its past: in odd rows the coarse
+levels know nothing newer than two rows up, and only they reach further to the side than the full-size filters do.
+
+In what the paper leaves open this is not the published PixelCNN++: it has as many layers on the way down as on the way up, drops
+the earliest shortcut of the two larger sizes, and grows images by filters that do not overlap.
 
 The network is a list of nodes, and `_apply` computes any rectangle of a node from the rectangle of its source that its filter
 covers. Scoring takes whole images, node by node. Sampling takes a row of the down stream as soon as the rows above are drawn,

@@ -1,0 +1,29 @@
+"""The twelve families of Alemi et al. 2018 on Omniglot at a size for two cores: what its Figures 7 to 9 show, in about an hour.
+
+    python scripts/sweep.py --config=configs/omniglot_small.py --workdir=runs/omniglot_small
+    python scripts/sweep.py --config=configs/omniglot_small.py --workdir=runs/omniglot_small --config.data.path=chardata.mat
+    python scripts/sweep.py --config=configs/omniglot_small.py:quick --workdir=runs/quick    # three families, tiny: about a minute
+
+Claim: as in configs/mnist_small.py, whose twin it is. Betas are those of configs/omniglot_paper.py, fewer of the small ones. Data
+are Burda et al.'s, downloaded or from `--config.data.path`. On tensorflow-datasets' own Omniglot, which
+`--config.data.name=omniglot_tfds` chooses, numbers are not comparable with the paper's.
+"""
+
+from ml_collections import ConfigDict
+
+from rd_elbo.config import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, blank, families, tiny
+
+WEAK_BETAS = (0.9, 1.0, 1.1)
+STRONG_BETAS = (0.1, 0.3, 0.6, 0.8, 1.0)
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The configuration; `form` is "full" or "quick"."""
+    if form not in ("full", "quick"):
+        raise ValueError(f"configs/omniglot_small.py has the forms full and quick, not {form!r}")
+    config = blank("omniglot_small")
+    config.data.name = "omniglot_burda"
+    config.data.splits = ("test",)
+    config.base = ConfigDict({**SMALL_PARTS, **SMALL_TRAINING, "seed": 0})
+    config.blocks = ConfigDict(families({**SMALL_WEAK, "beta": WEAK_BETAS}, {**SMALL_STRONG, "beta": STRONG_BETAS}))
+    return tiny(config) if form == "quick" else config
