@@ -62,9 +62,9 @@ PAPER_TRAINING = {
 SMALL_PARTS = {"encoder_width": 8, "encoder_depth": 2, "latent": 32, "flow_steps": 4, "flow_width": 128, "flow_depth": 2}
 SMALL_PARTS |= {"pseudo_inputs": 50}
 SMALL_TRAINING = {"optimizer": "normalised_adam", "schedule": "cosine"}
-SMALL_WEAK = {"decoder_width": 8, "decoder_depth": 2, "batch_size": 16, "epochs": 0.8, "learning_rate": 4e-3}
+SMALL_WEAK = {"decoder_width": 8, "decoder_depth": 2, "batch_size": 16, "epochs": 0.7, "learning_rate": 4e-3}
 # Small batches: an autoregressive decoder sees its local statistics 784 times an image, and wants many steps more than many images.
-SMALL_STRONG = {"decoder_width": 16, "decoder_depth": 1, "batch_size": 8, "epochs": 0.16, "learning_rate": 6e-3}
+SMALL_STRONG = {"decoder_width": 16, "decoder_depth": 1, "batch_size": 8, "epochs": 0.15, "learning_rate": 6e-3}
 # Three families that have every part between them, at sizes at which nothing means anything.
 _QUICK = ("---", "+-+", "++v")
 _TINY = {"encoder_width": 2, "encoder_depth": 1, "latent": 4, "flow_steps": 2, "flow_width": 8, "flow_depth": 1, "pseudo_inputs": 4}
