@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install sweep quick figures toy gaussian test lint format types check benchmark lock clean
+.PHONY: help install sweep quick figures mnist toy gaussian test lint format types check benchmark lock clean
 
 help:            ## say what there is
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -27,6 +27,11 @@ quick: install   ## the same in seconds, too short to show anything (runs/quick)
 figures: install ## redraw the figures of runs/quickstart from its tables
 	$(BIN)/python scripts/figures.py --workdir=runs/quickstart
 
+mnist: install   ## the paper's twelve families at a size for two cores, about an hour (runs/mnist_small)
+	$(BIN)/python scripts/sweep.py --config=configs/mnist_small.py --workdir=runs/mnist_small
+	$(BIN)/python scripts/gallery.py --workdir=runs/mnist_small
+	$(BIN)/python scripts/compare.py --workdir=runs/mnist_small
+
 toy: install     ## the exact toy model: optimum, ELBO, target rate (runs/toy)
 	$(BIN)/python -m experiments.toy --workdir=runs/toy
 
@@ -34,7 +39,7 @@ gaussian: install ## linear VAEs on the exact curve of a Gaussian source (runs/g
 	$(BIN)/python -m experiments.gaussian --workdir=runs/gaussian
 
 test: install    ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: install    ## look for mistakes and unformatted code
 	$(BIN)/ruff check .

@@ -1,0 +1,114 @@
+"""Trains every family at the paper's size for a few steps and tells what a step takes here.
+
+    python scripts/full_size.py --workdir=runs/full_size
+    python scripts/full_size.py --workdir=runs/full_size --families "---" "++v" --steps=40
+
+Models and training are those of configs/mnist_paper.py at beta = 1, but for the length: a batch of 100 a step. Each family gets a
+process of its own, so that the memory is its own. Writes full_size.csv: parameters, seconds per step (after the first few, which
+compile), the process's largest memory, and the loss R + D of the first and of the last steps, means over a quarter of them.
+"""
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import pathlib
+import sys
+import time
+from typing import Any
+
+import console as terminal
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rd_elbo import host, records
+from rd_elbo.errors import BadInput
+from rd_elbo.models.family import PAPER_FAMILIES
+
+COLUMNS = (
+    "family",
+    "parameters",
+    "batch_size",
+    "steps",
+    "first_seconds",
+    "seconds_per_step",
+    "memory_gib",
+    "first_loss",
+    "last_loss",
+)
+# Steps of the first call, which compiles; the others are timed.
+_FIRST = 4
+
+
+def measure(family: str, steps: int) -> dict[str, Any]:
+    """A row of the table; runs in a process of its own."""
+    # One member has one device, which then has all cores.
+    host.configure(1)
+    import math
+    import resource
+
+    import jax
+
+    from rd_elbo import config, data, grid, population, train
+    from rd_elbo.models.family import paper_family
+
+    sizes = config.PAPER_PARTS | (config.PAPER_STRONG if family[1] == "+" else config.PAPER_WEAK)
+    member = grid.Member(**paper_family(family), **sizes, **config.PAPER_TRAINING)
+    images = data.load("mnist_static").splits["train"]
+    model = member.build(images.shape[1:])
+    program = population.Program(
+        model, member.objective, member.batch_size, member.schedule, member.optimizer, segment_steps=_FIRST
+    )
+    fitted = train.fit(program, [model], population.Hypers.of([member]), images, steps)
+    loss, part = fitted.metrics.loss[0], max(1, steps // 4)
+    return {
+        "family": family,
+        "parameters": sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(fitted.params)),
+        "batch_size": member.batch_size,
+        "steps": int(fitted.steps[0]),
+        "first_seconds": fitted.compile_seconds,
+        "seconds_per_step": (fitted.seconds - fitted.compile_seconds) / (steps - _FIRST),
+        # Linux counts kibibytes.
+        "memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "first_loss": float(loss[:part].mean()),
+        "last_loss": float(loss[-part:].mean()),
+    }
+
+
+@terminal.guarded
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the folder for the table")
+    parser.add_argument("--families", nargs="+", default=list(PAPER_FAMILIES), help="by default all twelve")
+    parser.add_argument("--steps", type=int, default=20, help="of each")
+    # argparse takes a family for a flag, unless it is told that it is a word.
+    args = parser.parse_args([f" {a}" if a in PAPER_FAMILIES else a for a in sys.argv[1:]])
+    families = [family.strip() for family in args.families]
+    for family in families:
+        if family not in PAPER_FAMILIES:
+            raise BadInput(f"--families={family!r} does not exist; there are {', '.join(PAPER_FAMILIES)}")
+    if args.steps < 2 * _FIRST:
+        raise BadInput(f"--steps={args.steps} must be at least {2 * _FIRST}: the first {_FIRST} are not timed")
+    began, rows, console = time.perf_counter(), [], Console()
+    for family in families:
+        fresh = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(1, fresh) as process:
+            row = process.submit(measure, family, args.steps).result()
+        rows.append(row)
+        records.write_table(args.workdir / "full_size.csv", COLUMNS, rows)
+        console.print(f"{family}  {row['seconds_per_step']:.2f} s a step, {row['memory_gib']:.1f} GiB", highlight=False)
+    host.configure(1)
+    about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
+    seconds = {"total": time.perf_counter() - began}
+    records.write_json(args.workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("family", "parameters", "s / step", "GiB", "first loss", "last loss"):
+        table.add_column(name, justify="left" if name == "family" else "right", no_wrap=True)
+    for row in rows:
+        numbers = [f"{row[name]:.2f}" for name in ("seconds_per_step", "memory_gib", "first_loss", "last_loss")]
+        table.add_row(row["family"], f"{row['parameters']:,}", *numbers)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
