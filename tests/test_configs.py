@@ -4,7 +4,6 @@ import collections
 import pathlib
 
 import pytest
-from ml_collections import config_flags  # noqa: F401  (what users load them by)
 
 from rd_elbo import grid, paper, sweep
 from rd_elbo.models.family import PAPER_FAMILIES
