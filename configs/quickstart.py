@@ -4,8 +4,8 @@
 
 Decoders that predict each pixel from z alone and decoders that also see the pixels before it, each in two widths, along beta.
 
-Claim: at beta = 1 the former keep a rate of about 20 nats and the latter under 3 of about 92; at beta = 0.1 all use their codes. Under
-four minutes on two cores.
+Claim: at beta = 1 the former keep a rate of about 20 nats and the latter under 3 of about 92; at beta = 0.1 all use their codes.
+Under four minutes on two cores.
 """
 
 from ml_collections import ConfigDict

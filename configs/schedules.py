@@ -4,8 +4,8 @@
     python scripts/sweep.py --config=configs/schedules.py:quick --workdir=runs/quick     # tiny: about a minute
 
 Two families at the sizes and with the steps of configs/mnist_small.py, at two betas, each trained three ways with four learning
-rates, so that every way has its best: the paper's (Adam on normalised gradients, the rate flat and then linear to zero), a modern one
-(Adam, a rate that warms up and falls as a cosine), and normalised gradients with the modern schedule, which tells the two apart.
+rates, so that every way has its best: the paper's (Adam on normalised gradients; the rate flat, then linear to zero), a modern one
+(Adam; a rate that warms up and falls as a cosine), and normalised gradients with the modern schedule, which tells the two apart.
 
 Claim: none is made before it is run; about half an hour on two cores.
 """
