@@ -5,7 +5,8 @@
 
 Models and training are those of configs/mnist_paper.py at beta = 1, but for the length: a batch of 100 a step. Each family gets a
 process of its own, so that the memory is its own. Writes full_size.csv: parameters, seconds per step (after the first few, which
-compile), the process's largest memory, and the loss R + D of the first and of the last steps, means over a quarter of them.
+compile), the process's largest memory while training, the loss R + D of the first and of the last steps, means over a quarter of
+them, and the seconds it takes to draw 16 images from the model, z and all (the second time, when nothing is compiled).
 """
 
 import argparse
@@ -35,7 +36,10 @@ COLUMNS = (
     "memory_gib",
     "first_loss",
     "last_loss",
+    "images",
+    "sample_seconds",
 )
+_IMAGES = 16
 # Steps of the first call, which compiles; the others are timed.
 _FIRST = 4
 
@@ -60,7 +64,21 @@ def measure(family: str, steps: int) -> dict[str, Any]:
         model, member.objective, member.batch_size, member.schedule, member.optimizer, segment_steps=_FIRST
     )
     fitted = train.fit(program, [model], population.Hypers.of([member]), images, steps)
+    # Linux counts kibibytes.
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     loss, part = fitted.metrics.loss[0], max(1, steps // 4)
+
+    @jax.jit
+    def sample(params: Any, key: jax.Array) -> jax.Array:
+        of_z, of_x = jax.random.split(key)
+        z = model.prior(params, images[:1].astype(float)).sample(seed=of_z, sample_shape=_IMAGES)
+        return model.decode(params, z).sample(seed=of_x)
+
+    params = jax.tree.map(lambda leaf: leaf[0], fitted.params)
+    for seed in range(2):
+        began = time.perf_counter()
+        sample(params, jax.random.key(seed)).block_until_ready()
+        sample_seconds = time.perf_counter() - began
     return {
         "family": family,
         "parameters": sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(fitted.params)),
@@ -68,10 +86,11 @@ def measure(family: str, steps: int) -> dict[str, Any]:
         "steps": int(fitted.steps[0]),
         "first_seconds": fitted.compile_seconds,
         "seconds_per_step": (fitted.seconds - fitted.compile_seconds) / (steps - _FIRST),
-        # Linux counts kibibytes.
-        "memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "memory_gib": memory,
         "first_loss": float(loss[:part].mean()),
         "last_loss": float(loss[-part:].mean()),
+        "images": _IMAGES,
+        "sample_seconds": sample_seconds,
     }
 
 
@@ -102,10 +121,10 @@ def main() -> None:
     seconds = {"total": time.perf_counter() - began}
     records.write_json(args.workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("family", "parameters", "s / step", "GiB", "first loss", "last loss"):
+    for name in ("family", "parameters", "s / step", "GiB", "first loss", "last loss", f"s / {_IMAGES} images"):
         table.add_column(name, justify="left" if name == "family" else "right", no_wrap=True)
     for row in rows:
-        numbers = [f"{row[name]:.2f}" for name in ("seconds_per_step", "memory_gib", "first_loss", "last_loss")]
+        numbers = [f"{row[name]:.2f}" for name in ("seconds_per_step", "memory_gib", "first_loss", "last_loss", "sample_seconds")]
         table.add_row(row["family"], f"{row['parameters']:,}", *numbers)
     console.print(table)
 
