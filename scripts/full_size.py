@@ -1,7 +1,7 @@
 """Trains every family at the paper's size for a few steps and tells what a step takes here.
 
     python scripts/full_size.py --workdir=runs/full_size
-    python scripts/full_size.py --workdir=runs/full_size --families "---" "++v" --steps=40
+    python scripts/full_size.py --workdir=runs/full_size --families="---,++v" --steps=40
 
 Models and training are those of configs/mnist_paper.py at beta = 1, but for the length: a batch of 100 a step. Each family gets a
 process of its own, so that the memory is its own. Writes full_size.csv: parameters, seconds per step (after the first few, which
@@ -98,11 +98,10 @@ def measure(family: str, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the folder for the table")
-    parser.add_argument("--families", nargs="+", default=list(PAPER_FAMILIES), help="by default all twelve")
+    parser.add_argument("--families", default=",".join(PAPER_FAMILIES), help="with commas between; by default all twelve")
     parser.add_argument("--steps", type=int, default=20, help="of each")
-    # argparse takes a family for a flag, unless it is told that it is a word.
-    args = parser.parse_args([f" {a}" if a in PAPER_FAMILIES else a for a in sys.argv[1:]])
-    families = [family.strip() for family in args.families]
+    args = parser.parse_args()
+    families = args.families.split(",")
     for family in families:
         if family not in PAPER_FAMILIES:
             raise BadInput(f"--families={family!r} does not exist; there are {', '.join(PAPER_FAMILIES)}")
