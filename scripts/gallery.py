@@ -13,9 +13,10 @@ import console as terminal
 from absl import app, flags, logging
 from rich.console import Console
 
-from rd_elbo import choices, gallery, host, plotting_gallery, records, sweep
+from rd_elbo import choices, gallery, host, records, sweep
 from rd_elbo.data.larochelle import cache_folder
 from rd_elbo.errors import BadInput
+from rd_elbo.plotting import gallery as plotting_gallery
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory of a sweep, with its trained parameters.")
 _EXAMPLES = flags.DEFINE_integer("examples", 8, "Images of the split to show.")

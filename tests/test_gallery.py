@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from rd_elbo import choices, data, gallery, plotting_gallery, records, sweep
+from rd_elbo import choices, data, gallery, records, sweep
 from rd_elbo.errors import BadInput
 from rd_elbo.grid import Member
+from rd_elbo.plotting import gallery as plotting_gallery
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHAPE = (4, 3)

@@ -6,8 +6,9 @@ from families import row
 from matplotlib import colors
 from matplotlib import pyplot as plt
 
-from rd_elbo import frontier, paper, plotting, plotting_families, records
+from rd_elbo import frontier, paper, plotting, records
 from rd_elbo.evaluate import POINT_COLUMNS
+from rd_elbo.plotting import families as plotting_families
 
 BETAS = (0.25, 0.5, 1.0, 2.0)
 
@@ -170,7 +171,7 @@ def test_the_papers_frontier_is_drawn_on_the_test_split_of_its_data_alone(tmp_pa
         plt.close(figure)
         return [folder / name]
 
-    monkeypatch.setattr(plotting, "save", look)
+    monkeypatch.setattr(plotting.plane, "save", look)
     for dataset, said in (
         (None, []),
         ("path", []),

@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import frontier, grid, objectives, paper, plotting_families, records
-from rd_elbo.plotting_style import COLOURS, MARKERS, STYLE, save
+from rd_elbo import frontier, grid, objectives, paper, records
+from rd_elbo.plotting import families
+from rd_elbo.plotting.style import COLOURS, MARKERS, STYLE, save
 
 Row = Mapping[str, Any]
 
@@ -218,7 +219,7 @@ FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}
 def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -> list[pathlib.Path]:
     """Draws every figure of a run directory from its points.csv, as PNG and PDF.
 
-    The paper's Figure 3 is among them where `plotting_families.worth_drawing` finds enough families. The paper's own frontier is
+    The paper's Figure 3 is among them where `families.worth_drawing` finds enough families. The paper's own frontier is
     behind ours where `paper.reference` has one for the data, and only on the test split, since it looks like one of test images.
 
     Args:
@@ -238,9 +239,9 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
     written: list[pathlib.Path] = []
     for position, split in enumerate(splits or dict.fromkeys(point["split"] for point in points)):
         figures = {name: draw(points, split) for name, draw in FIGURES.items()}
-        if plotting_families.worth_drawing(points, split):
+        if families.worth_drawing(points, split):
             theirs = reference if split == "test" else None
-            figures |= {name: draw(points, split, theirs) for name, draw in plotting_families.FIGURES.items()}
+            figures |= {name: draw(points, split, theirs) for name, draw in families.FIGURES.items()}
         for name, figure in figures.items():
             written += save(figure, workdir / "figures", f"{name}{'' if position == 0 else f'_{split}'}")
     return written

@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from rd_elbo import records
 from rd_elbo.errors import BadInput
 from rd_elbo.gallery import GALLERY_COLUMNS
-from rd_elbo.plotting_style import STYLE, save
+from rd_elbo.plotting.style import STYLE, save
 
 Row = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]

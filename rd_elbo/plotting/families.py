@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from rd_elbo import frontier, records
 from rd_elbo.paper import DIGITISED_ERROR, FAMILIES, Reference
-from rd_elbo.plotting_style import COLOURS, MARKERS, STYLE
+from rd_elbo.plotting.style import COLOURS, MARKERS, STYLE
 
 Row = Mapping[str, Any]
 
