@@ -21,6 +21,7 @@ from typing import Any
 from rd_elbo import data, evaluate, grid, records, train
 from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS, Point
+from rd_elbo.models.family import users
 
 Config = Mapping[str, Any]
 _SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "population")
@@ -105,7 +106,7 @@ def members_of(config: Config) -> list[grid.Member]:
         raise BadInput("the grid is empty: the configuration has no blocks")
     for field in overrides:
         if all(field in member.idle for member in members):
-            needed = ("objective",) if field in grid.SETTINGS_OF_OBJECTIVES else ("encoder", "marginal")
+            needed = ("objective",) if field in grid.SETTINGS_OF_OBJECTIVES else users(field)
             now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
             raise BadInput(f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere")
     return grid.unique(members)

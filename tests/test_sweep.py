@@ -108,6 +108,7 @@ def test_the_same_configuration_gives_the_same_points(tmp_path):
         ({"only": ("vae",)}, "only='vae' names no block"),
         ({"grid": {"target_rate": (3.0,)}}, "target_rate=(3.0,) has no effect on any member, since objective is 'beta' everywhere"),
         ({"grid": {"pseudo_inputs": (3, 4)}}, "has no effect on any member, since marginal is 'normal' everywhere"),
+        ({"grid": {"flow_width": (3, 4)}}, "since encoder is 'dense' and marginal is 'normal' everywhere"),
         ({"grid": {"epochs": (1.0,)}, "train": {"epochs": 2.0}}, "epochs is given twice"),
         ({"train": {"batch_size": 100}}, "batch_size=100 is more than the 64 examples"),
         ({"population": {"chunk": 0}}, "chunk=0 must be a whole number"),

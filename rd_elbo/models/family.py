@@ -163,6 +163,12 @@ def paper_family(name: str) -> dict[str, str]:
     return {part: names[sign] for (part, names), sign in zip(_PAPER, name, strict=True)}
 
 
+def users(field: str) -> tuple[str, ...]:
+    """Which of encoder, decoder and marginal may have a use for an optional field."""
+    tables = {"encoder": ENCODERS, "decoder": DECODERS, "marginal": MARGINALS}
+    return tuple(name for name, table in tables.items() if any(field in part.uses for part in table.values()))
+
+
 def widths_that_pad(architecture: Architecture) -> dict[str, Any]:
     """The width fields of `architecture` in which it may share a program with wider or narrower ones, and their values."""
     parts = {"encoder_width": ENCODERS[architecture.encoder], "decoder_width": DECODERS[architecture.decoder]}
