@@ -48,14 +48,12 @@ class Hypers(NamedTuple):
 
     @classmethod
     def of(cls, members: Sequence[Any], dtype: str = "float32") -> "Hypers":
-        """Collects them from objects with the fields of `grid.Member`."""
+        """Collects them from objects with the fields of `grid.Member`; weights that they do not have are those of `Weights`."""
 
-        def column(field: str) -> np.ndarray:
-            return np.asarray([getattr(m, field) for m in members], dtype)
+        def column(field: str, *default: float) -> np.ndarray:
+            return np.asarray([getattr(m, field, *default) for m in members], dtype)
 
-        # The multiplier is no setting: every one starts at 1.
-        varied = [name for name in objectives.Weights._fields if name != "multiplier"]
-        weights = objectives.Weights(**{name: column(name) for name in varied}, multiplier=np.ones(len(members), dtype))
+        weights = objectives.Weights(*(column(*item) for item in objectives.Weights._field_defaults.items()))
         seed = np.asarray([m.seed for m in members], np.uint32)
         return cls(seed, weights, column("annealing"), column("learning_rate"))
 
