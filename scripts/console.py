@@ -113,8 +113,8 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
         padding=(0, 0),
         pad_edge=False,
     )
-    by_beta = all(point["objective"] == "beta" for point in rows)
-    for name in ("", "decoder", "marginal", "beta" if by_beta else "aim"):
+    by_beta = all(point["objective"] == "beta" and not point["annealing"] for point in rows)
+    for name in ("family", "decoder", "β" if by_beta else "aim"):
         table.add_column(name, no_wrap=True)
     for name in ("seed", "R", "±", "D", "±", "R + D", "active"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -123,8 +123,7 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
         table.add_row(
             point["family"],
             f"{point['decoder']} {point['decoder_width']}x{point['decoder_depth']}",
-            point["marginal"],
-            f"{_control(point):.3g}" if by_beta else f"{_AIMS.get(point['objective'], point['objective'])} {_control(point):.3g}",
+            f"{_control(point):.3g}" if by_beta else aim(point),
             str(point["seed"]),
             f"{point['rate']:.2f}",
             f"{point['rate_se']:.2f}",
@@ -143,8 +142,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-# What the setting that is varied along an objective's curve is called.
-_AIMS = {"beta": "β =", "target_rate": "R =", "target_distortion": "D =", "free_bits": "R ≥"}
+def aim(point: Mapping[str, Any]) -> str:
+    """What a model was trained for: a beta, or a target; an arrow where that was annealed."""
+    name, sign = {"beta": ("β", "="), "target_rate": ("R", "="), "target_distortion": ("D", "="), "free_bits": ("R", "≥")}.get(
+        point["objective"], (point["objective"], "=")
+    )
+    return f"{name} {'→' if point['annealing'] else sign} {_control(point):.3g}"
 
 
 def _control(point: Mapping[str, Any]) -> float:

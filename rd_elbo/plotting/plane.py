@@ -29,6 +29,8 @@ _NAMES: dict[str, str] = {
     "maf": "MAF",
     "vampprior": "VampPrior",
 }
+# Of families, beyond which their legend says too much; and the longest name of which two fit beside each other.
+_MOST_CURVES, _LONGEST_OF_TWO = 12, 46
 # What identifies a curve: fields and values, without those in which its points differ or that mean nothing to them.
 Key = Mapping[str, Any]
 
@@ -124,9 +126,10 @@ def _label(row: Row, named: Sequence[str]) -> str:
     """The decoder, its size where that varies, the marginal, then whatever else tells this group from the others."""
     sizes = {"decoder_width": "width", "decoder_depth": "depth"}
     words = [_NAMES.get(row["decoder"], str(row["decoder"]))]
+    if "encoder" in named:
+        words[0] = f"{_NAMES.get(row['encoder'], row['encoder'])}, {words[0]}"
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
     words.append(_NAMES.get(row["marginal"], str(row["marginal"])))
-    words += [f"{_NAMES.get(row['encoder'], row['encoder'])} before it"] if "encoder" in named else []
     words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "marginal", *sizes)]
     return ", ".join(words)
 
@@ -174,8 +177,13 @@ def _cycle(groups: Sequence[Curve]) -> list[str]:
 
 
 def _legend_inches(groups: Sequence[Curve]) -> float:
-    """What a legend of many groups needs beyond one of few, so that it takes nothing from the axes."""
-    return 0.08 * max(0, len(groups) - 12)
+    """What a legend of many groups, or of long names, needs beyond one of few, so that it takes nothing from the axes."""
+    lines = (len(groups) + 4) / _legend_columns(groups)
+    return 0.16 * max(0.0, lines - 8)
+
+
+def _legend_columns(groups: Sequence[Curve]) -> int:
+    return 2 if max(len(curve.label) for curve in groups) <= _LONGEST_OF_TWO else 1
 
 
 def _draw(axes: Axes, curve: Curve, height: np.ndarray, spread: np.ndarray, colour: str) -> None:
@@ -209,7 +217,12 @@ def _legend(axes: Axes, groups: Sequence[Curve], split: str) -> None:
     signs = "filled: autoregressive decoder; " if len({curve.family[1] for curve in groups}) > 1 else ""
     title = f"{split} split; {signs}points joined along {'/'.join(dict.fromkeys(c.objective for c in groups))}{bars}"
     axes.legend(
-        fontsize=7.5, title=title.replace("_", " "), title_fontsize=7.5, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2
+        fontsize=7.5,
+        title=title.replace("_", " "),
+        title_fontsize=7.5,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncol=_legend_columns(groups),
     )
 
 
@@ -219,8 +232,9 @@ FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}
 def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -> list[pathlib.Path]:
     """Draws every figure of a run directory from its points.csv, as PNG and PDF.
 
-    The paper's Figure 3 is among them where `families.worth_drawing` finds enough families. The paper's own frontier is
-    behind ours where `paper.reference` has one for the data, and only on the test split, since it looks like one of test images.
+    The paper's Figure 3 is among them where `families.worth_drawing` finds enough families, and is all there is where a legend of
+    their curves would be larger than the plane. The paper's own frontier is behind ours where `paper.reference` has one for the
+    data, and only on the test split, since it looks like one of test images.
 
     Args:
       workdir: The run directory.
@@ -238,8 +252,11 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
     reference = paper.reference(records.data_name(workdir))
     written: list[pathlib.Path] = []
     for position, split in enumerate(splits or dict.fromkeys(point["split"] for point in points)):
-        figures = {name: draw(points, split) for name, draw in FIGURES.items()}
-        if families.worth_drawing(points, split):
+        many_families = families.worth_drawing(points, split)
+        figures = {}
+        if not many_families or len(curves(points, split)) <= _MOST_CURVES:
+            figures |= {name: draw(points, split) for name, draw in FIGURES.items()}
+        if many_families:
             theirs = reference if split == "test" else None
             figures |= {name: draw(points, split, theirs) for name, draw in families.FIGURES.items()}
         for name, figure in figures.items():
