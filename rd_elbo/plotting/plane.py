@@ -253,7 +253,7 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
     written: list[pathlib.Path] = []
     for position, split in enumerate(splits or dict.fromkeys(point["split"] for point in points)):
         many_families = families.worth_drawing(points, split)
-        figures = {}
+        figures: dict[str, Figure] = {}
         if not many_families or len(curves(points, split)) <= _MOST_CURVES:
             figures |= {name: draw(points, split) for name, draw in FIGURES.items()}
         if many_families:
