@@ -1,12 +1,12 @@
-"""The twelve families of Alemi et al. 2018 on Omniglot at a size for two cores: what its Figures 7 to 9 show, in about an hour.
+"""The twelve families of Alemi et al. 2018 on Omniglot at a size for two cores: what its Figures 7 to 9 show.
 
     python scripts/sweep.py --config=configs/omniglot_small.py --workdir=runs/omniglot_small
     python scripts/sweep.py --config=configs/omniglot_small.py --workdir=runs/omniglot_small --config.data.path=chardata.mat
     python scripts/sweep.py --config=configs/omniglot_small.py:quick --workdir=runs/quick    # three families, tiny: about a minute
 
-Claim: as in configs/mnist_small.py, whose twin it is. Betas are those of configs/omniglot_paper.py, fewer of the small ones. Data
-are Burda et al.'s, downloaded or from `--config.data.path`. On tensorflow-datasets' own Omniglot, which
-`--config.data.name=omniglot_tfds` chooses, numbers are not comparable with the paper's.
+Claim: as in configs/mnist_small.py, whose twin it is, in steps too; not run to the end yet, so its time is not known. Betas are
+those of configs/omniglot_paper.py, fewer of the small ones. Data are Burda et al.'s, downloaded or from `--config.data.path`. On
+tensorflow-datasets' own Omniglot, which `--config.data.name=omniglot_tfds` chooses, numbers are not comparable with the paper's.
 """
 
 from ml_collections import ConfigDict

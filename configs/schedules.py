@@ -7,7 +7,7 @@ Two families at the sizes and with the steps of configs/mnist_small.py, at two b
 rates, so that every way has its best: the paper's (Adam on normalised gradients; the rate flat, then linear to zero), a modern one
 (Adam; a rate that warms up and falls as a cosine), and normalised gradients with the modern schedule, which tells the two apart.
 
-Claim: none is made before it is run; about half an hour on two cores.
+Claim: none is made before it is run; nor is its time known.
 """
 
 from ml_collections import ConfigDict
