@@ -107,9 +107,16 @@ def families(
     return {name + suffix: {**paper_family(name), **(strong if name[1] == "+" else weak)} for name in names}
 
 
-def tiny(config: ConfigDict) -> ConfigDict:
-    """A configuration of the paper's families shrunk to take a minute, on the embedded digits."""
+def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
+    """A configuration of the paper's families shrunk to take a minute, on the embedded digits.
+
+    Args:
+      config: The configuration.
+      keep: Whether its blocks stay, but for their sizes and lengths; else there are three, of three families at beta = 1.
+    """
     config.data.update({"name": "mnist_static", "examples": 64})
     config.base = ConfigDict({**config.base, **_TINY})
-    config.blocks = ConfigDict(families({}, {}, _QUICK))
+    shrunk = _TINY.keys() - {"beta", "annealing"}
+    kept = {name: {field: axis for field, axis in block.items() if field not in shrunk} for name, block in config.blocks.items()}
+    config.blocks = ConfigDict(kept if keep else families({}, {}, _QUICK))
     return config

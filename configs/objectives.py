@@ -1,0 +1,42 @@
+"""What keeps the code of an autoregressive decoder, and what four times the training changes.
+
+    python scripts/sweep.py --config=configs/objectives.py --workdir=runs/objectives
+    python scripts/sweep.py --config=configs/objectives.py:quick --workdir=runs/quick     # tiny: about a minute
+
+The family -+- at the size and with the training of configs/mnist_small.py, where the ELBO drops the code, under every objective: beta
+at 0.3 and 1; annealing; a target rate of 10 nats, with annealing and without; a target distortion, by a multiplier (GECO); ten free
+bits, which are nats. Then four times as long: beta, and the target rate; and --- by beta, to tell what of its distance to the paper is
+training time.
+"""
+
+from ml_collections import ConfigDict
+
+from rd_elbo.config import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, blank, families, tiny
+
+LONGER = 4.0
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The configuration; `form` is "full" or "quick"."""
+    if form not in ("full", "quick"):
+        raise ValueError(f"configs/objectives.py has the forms full and quick, not {form!r}")
+    config = blank("objectives")
+    config.data.splits = ("test",)
+    config.base = ConfigDict({**SMALL_PARTS, **SMALL_TRAINING, "seed": 0})
+    beta = {"beta": (0.3, 1.0)}
+    target = {"objective": "target_rate", "target_rate": 10.0}
+    strong = {
+        "": beta,
+        "_annealed": {"beta": 1.0, "annealing": 0.5},
+        "_target": {**target, "annealing": (0.0, 0.3)},
+        "_distortion": {"objective": "target_distortion", "target_distortion": (80.0, 83.0)},
+        "_free": {"objective": "free_bits", "free_bits": 10.0, "annealing": (0.0, 0.5)},
+        "_longer": {**beta, "epochs": LONGER * SMALL_STRONG["epochs"]},
+        "_target_longer": {**target, "annealing": (0.3, 0.6), "epochs": LONGER * SMALL_STRONG["epochs"]},
+    }
+    blocks = {}
+    for suffix, axes in strong.items():
+        blocks |= families({}, {**SMALL_STRONG, **axes}, ("-+-",), suffix)
+    blocks |= families({**SMALL_WEAK, **beta, "epochs": LONGER * SMALL_WEAK["epochs"]}, {}, ("---",), "_longer")
+    config.blocks = ConfigDict(blocks)
+    return tiny(config, keep=True) if form == "quick" else config
