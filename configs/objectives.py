@@ -3,10 +3,12 @@
     python scripts/sweep.py --config=configs/objectives.py --workdir=runs/objectives
     python scripts/sweep.py --config=configs/objectives.py:quick --workdir=runs/quick     # tiny: about a minute
 
-The family -+- at the size and with the training of configs/mnist_small.py, where the ELBO drops the code, under every objective: beta
-at 0.3 and 1; annealing; a target rate of 10 nats, with annealing and without; a target distortion, by a multiplier (GECO); ten free
-bits, which are nats. Then four times as long: beta, and the target rate; and --- by beta, to tell what of its distance to the paper is
-training time.
+The family -+- at the size and with the training of configs/mnist_small.py, where the ELBO drops the code, under every objective:
+beta at 0.3 and 1; annealing; a target rate of 10 nats, with annealing and without; a target distortion, by a multiplier (GECO); ten
+free bits, which are nats. Then four times as long: beta, and the target rate; and --- by beta, to tell what of its distance to the
+paper is training time.
+
+Claim: none is made before it is run.
 """
 
 from ml_collections import ConfigDict
