@@ -15,24 +15,21 @@ While a run is under way, what is done of points and metrics is in points.partia
 metrics.csv appear, or are replaced, when it is complete.
 """
 
-import csv
 import dataclasses
-import functools
 import json
 import os
 import pathlib
 import platform
 import subprocess
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
-from typing import IO, Any
+from typing import Any
 
 import flax.serialization
 import jax
 import numpy as np
 
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.grid import FIELDS, Member
 from rd_elbo.models.base import Params
@@ -62,112 +59,6 @@ GALLERY_FILES = ("gallery.csv", "gallery.npz")
 _PACKAGES = ("rd_elbo", "jax", "jaxlib", "flax", "distrax", "optax", "tfp-nightly", "numpy")
 
 
-def write_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file beside `path` and gives it its name once it is complete and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (it outlives its closing, to be renamed)
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    )
-    try:
-        with file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o666 & ~_umask())
-        os.replace(file.name, path)
-    except BaseException:
-        pathlib.Path(file.name).unlink(missing_ok=True)
-        raise
-
-
-@functools.cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes `content` as indented JSON."""
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
-
-
-def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Writes a CSV with a header; every row must have just these columns. Floats keep all their digits."""
-
-    def write(file: IO[bytes]) -> None:
-        lines = _Lines(file)
-        writer = csv.DictWriter(lines, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-    write_whole(path, write)
-
-
-def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays as .npz."""
-    given: dict[str, Any] = dict(arrays)  # NumPy types its own options into the same namespace
-    write_whole(path, lambda file: np.savez_compressed(file, **given))
-
-
-def read_arrays(path: pathlib.Path | str) -> dict[str, np.ndarray]:
-    """Reads what `write_arrays` wrote.
-
-    Raises:
-      BadInput: If there is no such file or it is damaged.
-    """
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except OSError as error:
-        raise BadInput(f"arrays {str(path)!r} cannot be read ({error.strerror or error})") from error
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"arrays {str(path)!r} are damaged ({error})") from error
-
-
-def read_json(path: pathlib.Path | str) -> Any:
-    """Reads what `write_json` wrote.
-
-    Raises:
-      BadInput: If there is no such file or it is damaged.
-    """
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except OSError as error:
-        raise BadInput(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise BadInput(f"{str(path)!r} is damaged ({error})") from error
-
-
-class _Lines:
-    """What the csv module needs of a text file, over a binary one."""
-
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-
-    def write(self, text: str) -> int:
-        return self._file.write(text.encode())
-
-
-def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
-    """Rows of a CSV as dictionaries; what reads as a number becomes one.
-
-    Raises:
-      BadInput: If there is no such table or it has a torn row.
-    """
-    path = pathlib.Path(path)
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise BadInput(f"table {str(path)!r} cannot be read ({error.strerror})") from error
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise BadInput(f"table {str(path)!r}, line {number}, has another number of fields than the header")
-    return [{name: _parse(name, value) for name, value in row.items()} for row in rows]
-
-
 def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
     """Rows of a sweep's points.csv, whenever it was written.
 
@@ -177,7 +68,7 @@ def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
       BadInput: If there is no such table, it has a torn row or no row, or it is no sweep's.
     """
     path = pathlib.Path(workdir) / "points.csv"
-    rows = read_table(path)
+    rows = disk.read_table(path)
     if not rows:
         raise BadInput(f"table {str(path)!r} has no points")
     for column in _SWEEP_COLUMNS:
@@ -208,24 +99,12 @@ def data_name(workdir: pathlib.Path | str) -> str | None:
     for file in ("provenance.json", "config.json"):
         path = pathlib.Path(workdir) / file
         if path.exists():
-            recorded = read_json(path)
+            recorded = disk.read_json(path)
             about = recorded.get("data") if isinstance(recorded, dict) else None
             name = about.get("name") if isinstance(about, dict) else None
             if isinstance(name, str):
                 return name
     return None
-
-
-def _parse(name: str, value: str) -> Any:
-    # A hash may look like a number (1234567890, 12e4567890).
-    if name == "member":
-        return value
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
 
 
 def open_run(workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
@@ -258,7 +137,7 @@ def open_run(workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool =
     try:
         if recorded.exists() and before != given:
             _remove_run(workdir)
-        write_json(recorded, given)
+        disk.write_json(recorded, given)
     except OSError as error:
         raise BadInput(f"workdir={str(workdir)!r} cannot be written to ({error.strerror})") from error
 
@@ -289,7 +168,7 @@ def save_params(workdir: pathlib.Path, member: Member, params: Params) -> None:
     content = flax.serialization.msgpack_serialize(
         {"member": dataclasses.asdict(member), "params": jax.tree.map(np.asarray, params)}
     )
-    write_whole(workdir / "params" / f"{member.name}.msgpack", lambda file: file.write(content))
+    disk.write_whole(workdir / "params" / f"{member.name}.msgpack", lambda file: file.write(content))
 
 
 def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rd_elbo import data, evaluate, grid, records, train
+from rd_elbo import data, disk, evaluate, grid, records, train
 from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS, Point
 from rd_elbo.models.family import users
@@ -174,7 +174,7 @@ def recorded_config(workdir: str | pathlib.Path) -> dict[str, Any]:
     Raises:
       BadInput: If there is none, or the run is of something else.
     """
-    config = records.read_json(pathlib.Path(workdir) / "config.json")
+    config = disk.read_json(pathlib.Path(workdir) / "config.json")
     # Experiments on exact models keep a config.json too, without blocks.
     if not isinstance(config, dict) or not isinstance(config.get("blocks"), dict):
         raise BadInput(f"workdir={str(workdir)!r} holds no sweep: its config.json has no blocks")
@@ -188,7 +188,7 @@ def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
       BadInput: If there is no sweep, or its data cannot be had or are no longer what it was trained on.
     """
     dataset, _ = load_data(recorded_config(workdir).get("data") or {})
-    recorded = records.read_json(pathlib.Path(workdir) / "provenance.json").get("data", {}).get("sha256")
+    recorded = disk.read_json(pathlib.Path(workdir) / "provenance.json").get("data", {}).get("sha256")
     if dataset.checksum() != recorded:
         raise BadInput(
             f"the data of workdir={str(workdir)!r} have changed: dataset {dataset.name!r} has SHA-256 {dataset.checksum()}, "
@@ -222,7 +222,7 @@ def run(plan: Plan, workdir: str | pathlib.Path, listener: Listener | None = Non
     records.open_run(workdir, plan.config, overwrite)
     began = time.perf_counter()
     group_of = {member: i for i, chunk in enumerate(plan.chunks) for member in chunk.members}
-    records.write_table(workdir / "members.csv", records.MEMBER_COLUMNS, records.member_rows(plan.members, group_of))
+    disk.write_table(workdir / "members.csv", records.MEMBER_COLUMNS, records.member_rows(plan.members, group_of))
     meter = _Meter(plan, listener)
     points: list[Point] = []
     metrics: list[dict[str, Any]] = []
@@ -238,16 +238,16 @@ def run(plan: Plan, workdir: str | pathlib.Path, listener: Listener | None = Non
         metrics += _metric_rows(trained)
         for i, member in enumerate(chunk.members):
             records.save_params(workdir, member, trained.member_params(i, plan.dataset.image_shape))
-        records.write_table(workdir / "points.partial.csv", POINT_COLUMNS, points)
-        records.write_table(workdir / "metrics.partial.csv", records.METRIC_COLUMNS, metrics)
+        disk.write_table(workdir / "points.partial.csv", POINT_COLUMNS, points)
+        disk.write_table(workdir / "metrics.partial.csv", records.METRIC_COLUMNS, metrics)
         meter.members_done += len(chunk.members)
     order = {member.name: i for i, member in enumerate(plan.members)}
     points.sort(key=lambda point: (plan.splits.index(point["split"]), order[point["member"]]))
     about_data = {"name": plan.dataset.name, "origin": plan.dataset.origin, "sha256": plan.dataset.checksum()}
     seconds["total"] = time.perf_counter() - began
-    records.write_json(workdir / "provenance.json", records.provenance(about_data, sys.argv, seconds))
-    records.write_table(workdir / "metrics.csv", records.METRIC_COLUMNS, metrics)
-    records.write_table(workdir / "points.csv", POINT_COLUMNS, points)
+    disk.write_json(workdir / "provenance.json", records.provenance(about_data, sys.argv, seconds))
+    disk.write_table(workdir / "metrics.csv", records.METRIC_COLUMNS, metrics)
+    disk.write_table(workdir / "points.csv", POINT_COLUMNS, points)
     for name in ("points.partial.csv", "metrics.partial.csv"):
         (workdir / name).unlink(missing_ok=True)
     return points

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import grid, records, sweep, train
+from rd_elbo import disk, grid, records, sweep, train
 from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS
 
@@ -44,18 +44,18 @@ def test_run_directory(tmp_path):
     heard = []
     plan = sweep.make_plan(config(population={"chunk": 3, "max_waste": 2.0}))
     points = sweep.run(plan, tmp_path / "run", heard.append)
-    rows = records.read_table(tmp_path / "run" / "points.csv")
+    rows = disk.read_table(tmp_path / "run" / "points.csv")
     assert tuple(rows[0]) == POINT_COLUMNS and len(rows) == 10
     for row, point in zip(rows, points, strict=True):
         assert row == point
         assert row["elbo"] == -(row["rate"] + row["distortion"]) and row["rate"] >= 0 and row["distortion"] >= 0
     assert [row["member"] for row in rows[:5]] == [m.name for m in plan.members]
-    metrics = records.read_table(tmp_path / "run" / "metrics.csv")
+    metrics = disk.read_table(tmp_path / "run" / "metrics.csv")
     assert {(m["member"], m["step"]) for m in metrics} == {(m.name, step) for m in plan.members for step in range(2)}
     beta = {m.name: m.beta for m in plan.members}
     for row in metrics:
         np.testing.assert_allclose(row["loss"], row["distortion"] + beta[row["member"]] * row["rate"], rtol=1e-5)
-    table = records.read_table(tmp_path / "run" / "members.csv")
+    table = disk.read_table(tmp_path / "run" / "members.csv")
     assert [row["member"] for row in table] == [m.name for m in plan.members]
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert provenance["data"]["sha256"] == plan.dataset.checksum()
@@ -151,7 +151,7 @@ def quick(tmp_path_factory):
 
 def test_command_line(quick):
     workdir, result = quick
-    rows = records.read_table(workdir / "points.csv")
+    rows = disk.read_table(workdir / "points.csv")
     assert {(r["decoder"], r["beta"]) for r in rows} == {(d, b) for d in ("mlp", "pixelcnn") for b in (0.251, 1.0)}
     assert all(row["status"] == "ok" for row in rows)
     assert "pixelcnn 3x1" in result.stdout and "R + D" in result.stdout
@@ -213,7 +213,7 @@ def test_when_all_members_diverge_the_tables_are_there_and_the_exit_code_says_so
     result = script("sweep.py", QUICK, *only, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 1, result.stderr
     assert "2 members, 2 of them diverged" in result.stdout.strip().splitlines()[-1]
-    rows = records.read_table(tmp_path / "run" / "points.csv")
+    rows = disk.read_table(tmp_path / "run" / "points.csv")
     assert {row["status"] for row in rows} == {"diverged"}
 
 
