@@ -30,15 +30,15 @@ class Checkpoints:
     """The last few states of one training, in a folder of their own.
 
     Attributes:
-      folder: Where they are; made when the first is saved.
+      folder: Where they are; made when the first is saved. None keeps nothing.
       identity: What is trained, as JSON; states of anything else are left out.
       seconds: The least time from one save to the next, see `due`.
       keep: How many are kept.
       report: Told, in a sentence, of each that is left out.
     """
 
-    folder: pathlib.Path
-    identity: Mapping[str, Any]
+    folder: pathlib.Path | None = None
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 60.0
     keep: int = 2
     report: Report = lambda _: None
@@ -47,27 +47,30 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Whether the last save, or the beginning, is long enough ago; saving takes no more than a tenth of the time."""
-        return time.monotonic() - self._last >= max(self.seconds, 10 * self._cost)
+        return self.folder is not None and time.monotonic() - self._last >= max(self.seconds, 10 * self._cost)
 
     def save(self, step: int, state: PyTree) -> None:
         """Saves the state after `step` steps, whole or not at all, and lets go of the oldest.
 
         Where it cannot be written, which is reported, the states before it stay: training can go on without.
         """
-        began, name = time.monotonic(), str(step)
-        self._discard(name)
+        if self.folder is None:
+            return
+        began = time.monotonic()
+        path = self.folder / str(step)
+        _discard(path)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-            ocp.save(self.folder.absolute() / name, leaves)
-            about = {"identity": self.identity, "step": step, "files": _digests(self.folder / name)}
-            disk.write_json(self.folder / f"{name}.json", about)
+            ocp.save(path.absolute(), leaves)
+            about = {"identity": self.identity, "step": step, "files": _digests(path)}
+            disk.write_json(_record(path), about)
         except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, ...
-            self._discard(name)
-            self.report(f"checkpoint {str(self.folder / name)!r} cannot be written ({disk.gist(error)}); training goes on")
+            _discard(path)
+            self.report(f"checkpoint {str(path)!r} cannot be written ({disk.gist(error)}); training goes on")
         else:
-            for old in self._steps()[: -self.keep]:
-                self._discard(str(old))
+            for old in _paths(self.folder)[: -self.keep]:
+                _discard(old)
         self._last = time.monotonic()
         self._cost = self._last - began
 
@@ -77,49 +80,59 @@ class Checkpoints:
         Args:
           like: Anything of the structure of the state.
         """
-        for step in reversed(self._steps()):
-            reason = self._damage(step)
+        for path in reversed(_paths(self.folder)) if self.folder else ():
+            reason = self._damage(path)
             if reason is None:
-                loaded = ocp.load(self.folder.absolute() / str(step))
-                return step, jax.tree.unflatten(jax.tree.structure(like), [loaded[key] for key in sorted(loaded)])
-            self.report(f"checkpoint {str(self.folder / str(step))!r} is left out: {reason}")
-            self._discard(str(step))
+                loaded = ocp.load(path.absolute())
+                leaves = [loaded[key] for key in sorted(loaded)]
+                return int(path.name), jax.tree.unflatten(jax.tree.structure(like), leaves)
+            self.report(f"checkpoint {str(path)!r} is left out: {reason}")
+            _discard(path)
         return None
 
     def clear(self) -> None:
         """Removes all states; the training is done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _steps(self) -> list[int]:
-        """Steps of which there is anything, in order."""
-        found = {path.name.partition(".")[0] for path in self.folder.glob("*")}
-        return sorted(int(name) for name in found if name.isdecimal())
-
-    def _damage(self, step: int) -> str | None:
+    def _damage(self, path: pathlib.Path) -> str | None:
         """What is wrong with a state, if anything."""
         try:
-            about = json.loads((self.folder / f"{step}.json").read_text())
+            about = json.loads(_record(path).read_text())
         except FileNotFoundError:
             return "it was not written to its end"
         except (OSError, ValueError) as error:
             return f"its record cannot be read ({error})"
         if not isinstance(about, dict) or about.get("identity") != json.loads(json.dumps(self.identity)):
             return "it is of another training"
-        if about.get("step") != step:
+        if str(about.get("step")) != path.name:
             return f"it is of step {about.get('step')}"
-        digests = _digests(self.folder / str(step))
-        recorded = about.get("files")
+        recorded, found = about.get("files"), _digests(path)
         for name, digest in recorded.items() if isinstance(recorded, dict) and recorded else (("?", ""),):
-            if digests.get(name) != digest:
-                return f"its file {name} {'has changed' if name in digests else 'is missing'}"
+            if found.get(name) != digest:
+                return f"its file {name} {'has changed' if name in found else 'is missing'}"
         return None
 
-    def _discard(self, name: str) -> None:
-        # The record first: what has none is no checkpoint.
-        (self.folder / f"{name}.json").unlink(missing_ok=True)
-        for path in self.folder.glob(f"{name}*"):
-            if path.name.partition(".")[0] == name:
-                shutil.rmtree(path, ignore_errors=True)
+
+def _record(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Paths of all states of which there is anything, in order of their steps."""
+    steps = {path.name.partition(".")[0] for path in folder.glob("*")}
+    return [folder / step for step in sorted((step for step in steps if step.isdecimal()), key=int)]
+
+
+def _discard(path: pathlib.Path) -> None:
+    # The record first: what has none is no checkpoint.
+    _record(path).unlink(missing_ok=True)
+    for part in path.parent.glob(f"{path.name}*"):
+        if part.name.partition(".")[0] == path.name:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:

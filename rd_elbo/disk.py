@@ -50,6 +50,15 @@ def gist(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
+def difference(before: Any, now: Any, where: str = "") -> str | None:
+    """The first field in which two JSON values differ, in words; None if there is none."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                return difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+    return None if before == now else f"{where} was {before!r} and is {now!r}".lstrip()
+
+
 def sha256(path: pathlib.Path) -> str:
     """The SHA-256 of a file's content."""
     with path.open("rb") as file:

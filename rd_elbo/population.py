@@ -211,10 +211,9 @@ def _fresh(params: Params) -> State:
     return State(params, optimizer, multiplier, jnp.zeros(members, jnp.int32), jnp.ones(members, bool))
 
 
-def state_shapes(model: Trainable, shape: tuple[int, ...], dtype: str, members: int) -> State:
-    """Shapes and dtypes of the state of a population whose members train as `model`; nothing is computed."""
-    one = jax.eval_shape(_init(model, dtype, shape), jax.ShapeDtypeStruct((1,), jnp.uint32))
-    return jax.eval_shape(_fresh, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype), one))
+def state_shapes(model: Trainable, shape: tuple[int, ...], dtype: str) -> State:
+    """Shapes and dtypes of the state of a population of one; nothing is computed."""
+    return jax.eval_shape(_fresh, jax.eval_shape(_init(model, dtype, shape), jax.ShapeDtypeStruct((1,), jnp.uint32)))
 
 
 @functools.cache

@@ -11,8 +11,8 @@
     figures/          drawn from the tables
     comparison.csv    the points beside the paper's, once they have been compared
 
-While a run is under way, what is done of points and metrics is in points.partial.csv and metrics.partial.csv; points.csv and
-metrics.csv appear, or are replaced, when it is complete.
+plan.json, parts/ and checkpoints/ are what a run that was interrupted goes on from, see `parts`. While a run is under way, what is
+done of the points is in points.partial.csv; points.csv and metrics.csv appear, or are replaced, when it is complete.
 """
 
 import dataclasses
@@ -20,8 +20,9 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -65,9 +66,15 @@ def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
     Fields of `Member` that did not exist then are at their defaults, which is what the members were trained with.
 
     Raises:
-      BadInput: If there is no such table, it has a torn row or no row, or it is no sweep's.
+      BadInput: If there is no such table, it has a torn row or no row, it is no sweep's, or it is not what the sweep has written.
     """
     path = pathlib.Path(workdir) / "points.csv"
+    recorded = path.with_name("provenance.json")
+    about = disk.read_json(recorded) if path.exists() and recorded.exists() else None
+    digest = (about.get("tables") or {}).get(path.name) if isinstance(about, dict) else None
+    # Tables from before this was recorded are taken as they are.
+    if digest is not None and digest != disk.sha256(path):
+        raise BadInput(f"table {str(path)!r} is not the table that was written; the sweep's command, run again, restores it")
     rows = disk.read_table(path)
     if not rows:
         raise BadInput(f"table {str(path)!r} has no points")
@@ -107,11 +114,22 @@ def data_name(workdir: pathlib.Path | str) -> str | None:
     return None
 
 
-def open_run(workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
+def open_run(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    overwrite: bool = False,
+    bound: Callable[[Mapping[str, Any]], Any] = lambda config: config,
+) -> None:
     """Makes sure that `workdir` may hold the run of `config`, and records the configuration there.
 
-    The same configuration may be run again: its tables are replaced when the new ones are complete. With `overwrite`, the files of
-    a different run are removed first, so that no two runs ever share a folder.
+    A configuration that differs only in what is not `bound` may go on where the other one was: tables and pictures of that one are
+    removed then, what it trained is not. With `overwrite`, all files of a run are removed first.
+
+    Args:
+      workdir: The run directory.
+      config: The configuration.
+      overwrite: Whether to begin anew.
+      bound: The part of a configuration that a run directory is bound to; by default all of it.
 
     Raises:
       BadInput: If the folder holds another run or something else, or cannot be written to.
@@ -121,54 +139,58 @@ def open_run(workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool =
     before: Any = None
     if workdir.exists() and not workdir.is_dir():
         raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
-    if recorded.exists():
+    if recorded.exists() and not overwrite:
         try:
             before = json.loads(recorded.read_text())
-        except (OSError, ValueError) as error:
-            if not overwrite:
-                raise BadInput(f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error})") from error
-        if before != given and not overwrite:
+            difference = disk.difference(bound(before), bound(given))
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise BadInput(
-                f"workdir={str(workdir)!r} already holds a different run ({_difference(before, given)}); "
+                f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error}); give --overwrite to begin anew"
+            ) from error
+        if difference:
+            raise BadInput(
+                f"workdir={str(workdir)!r} already holds a different run ({difference}); "
                 "choose another folder, or give --overwrite to replace it"
             )
-    elif workdir.is_dir() and any(workdir.iterdir()) and not overwrite:
+    elif workdir.is_dir() and not recorded.exists() and any(workdir.iterdir()) and not overwrite:
         raise BadInput(f"workdir={str(workdir)!r} holds files but no run; choose another folder, or give --overwrite")
     try:
-        if recorded.exists() and before != given:
-            _remove_run(workdir)
+        if overwrite:
+            _remove(workdir, (*_TABLES, *_TRAINED))
+        elif before != given:
+            _remove(workdir, _TABLES)
         disk.write_json(recorded, given)
     except OSError as error:
         raise BadInput(f"workdir={str(workdir)!r} cannot be written to ({error.strerror})") from error
 
 
-def _remove_run(workdir: pathlib.Path) -> None:
-    """Removes what a run has written, and nothing else."""
-    for folder in ("params", "figures"):
-        for path in (workdir / folder).glob("*"):
-            if path.suffix in (".msgpack", ".png", ".pdf"):
-                path.unlink()
-    tables = ("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES)
-    for name in (*tables, "summary.json", "provenance.json"):
-        for path in workdir.glob(name):
-            path.unlink()
+# What is made of what was trained, and that; patterns of everything that a run writes, and of nothing else.
+_TABLES = (
+    *("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES),
+    *("summary.json", "provenance.json", "status.json", "figures/*.png", "figures/*.pdf"),
+)
+_TRAINED = ("plan.json", "parts/*.npz", "params/*.msgpack", "checkpoints/*")
 
 
-def _difference(before: Any, now: Any, where: str = "") -> str:
-    """The first field in which two configurations differ, in words."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            if before.get(key) != now.get(key):
-                return _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
-    return f"{where} was {before!r} and is {now!r}"
+def _remove(workdir: pathlib.Path, patterns: Iterable[str]) -> None:
+    for pattern in patterns:
+        for path in workdir.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def save_params(workdir: pathlib.Path, member: Member, params: Params) -> None:
-    """Saves one trained member."""
+def params_path(workdir: pathlib.Path | str, name: str) -> pathlib.Path:
+    """Where the parameters of a member are saved."""
+    return pathlib.Path(workdir) / "params" / f"{name}.msgpack"
+
+
+def save_params(workdir: pathlib.Path, member: Member, params: Params) -> pathlib.Path:
+    """Saves one trained member; returns where."""
     content = flax.serialization.msgpack_serialize(
         {"member": dataclasses.asdict(member), "params": jax.tree.map(np.asarray, params)}
     )
-    disk.write_whole(workdir / "params" / f"{member.name}.msgpack", lambda file: file.write(content))
+    path = params_path(workdir, member.name)
+    disk.write_whole(path, lambda file: file.write(content))
+    return path
 
 
 def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]:
@@ -181,7 +203,7 @@ def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]
     Raises:
       BadInput: If there is no such member or its file is damaged.
     """
-    path = pathlib.Path(workdir) / "params" / f"{name}.msgpack"
+    path = params_path(workdir, name)
     try:
         content = flax.serialization.msgpack_restore(path.read_bytes())
         return Member(**content["member"]), content["params"]
@@ -191,12 +213,16 @@ def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]
         raise BadInput(f"{str(path)!r} is damaged ({error})") from error
 
 
-def member_rows(members: Iterable[Member], group_of: Mapping[Member, int]) -> list[dict[str, Any]]:
-    """Rows of members.csv."""
-    return [{"member": m.name, "family": m.family, "group": group_of[m], **dataclasses.asdict(m)} for m in members]
+def member_rows(members: Iterable[Member], state_of: Callable[[Member], tuple[str, str]]) -> list[dict[str, Any]]:
+    """Rows of members.csv; `state_of` gives the part that a member was trained in, and how it ended."""
+    rows = []
+    for member in members:
+        part, status = state_of(member)
+        rows.append({"member": member.name, "family": member.family, "part": part, "status": status, **dataclasses.asdict(member)})
+    return rows
 
 
-MEMBER_COLUMNS = ("member", "family", "group", *FIELDS)
+MEMBER_COLUMNS = ("member", "family", "part", "status", *FIELDS)
 METRIC_COLUMNS = ("member", "step", "rate", "distortion", "loss")
 
 

@@ -31,7 +31,8 @@ class Execution:
       chunk: The most members trained at once; None means all of a group.
       lanes: The most members a device advances side by side, see `population.Program`; None means all.
       max_waste: See `grid.groups`.
-      dtype: Of parameters and arithmetic, "float32" or "float64" (which needs JAX's x64 mode).
+      dtype: Of parameters and arithmetic, "float32" or "float64" (which needs JAX's x64 mode). It is the one that changes numbers.
+      checkpoint_seconds: The least time between two saves of the state of what is being trained.
     """
 
     devices: int | None = None
@@ -39,8 +40,10 @@ class Execution:
     lanes: int | None = None
     max_waste: float = 1.25
     dtype: str = "float32"
+    checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint_seconds", number("checkpoint_seconds", self.checkpoint_seconds))
         for field in ("devices", "chunk", "lanes"):
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, whole(field, getattr(self, field)))
@@ -253,11 +256,13 @@ def fit(
     # A mesh takes a multiple of its size; the last member stands in for those that are missing and is dropped at the end.
     models = fill(models, mesh.size)
     hypers = jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), hypers)
-    like = population.state_shapes(program.model, data.shape[1:], program.dtype, len(models))
-    saved = checkpoints.restore((like, population.Metrics(0, 0, 0), 0)) if checkpoints else None
+    like = population.state_shapes(program.model, data.shape[1:], program.dtype)
+    checkpoints = checkpoints or Checkpoints()
+    saved = checkpoints.restore((like, population.Metrics(like.steps, like.steps, like.steps), 0.0))
     if saved:
         first, (kept, seen, spent) = saved
-        state, history, spent = population.place(kept, mesh), [seen], float(spent)
+        state = population.place(jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), kept), mesh)
+        history, spent = [seen], float(spent)
     else:
         params = population.initialise(models, hypers.seed.tolist(), program.model, data.shape[1:], program.dtype)
         first, state, history, spent = 0, population.start(params, mesh), [], 0.0
@@ -265,7 +270,8 @@ def fit(
 
     def save() -> None:
         metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
-        checkpoints.save(first, (state, metrics, np.float64(spent + time.perf_counter() - began)))
+        kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], state)
+        checkpoints.save(first, (kept, metrics, np.float64(spent + time.perf_counter() - began)))
 
     wanted, compile_seconds = min(_FIRST_STEPS, program.segment_steps), 0.0
     while first < steps:
@@ -286,8 +292,8 @@ def fit(
             listener(Progress(count, first, steps, int(finite.sum()), rate, distortion))
         stopping = first < steps and stop is not None and stop()
         # What follows a long training, its evaluation, may be interrupted too.
-        long = first == steps and spent + time.perf_counter() - began > (checkpoints.seconds if checkpoints else 0)
-        if checkpoints and (stopping or long or checkpoints.due()):
+        long = first == steps and spent + time.perf_counter() - began > checkpoints.seconds
+        if stopping or long or checkpoints.due():
             save()
         if stopping:
             raise Stopped(f"after {first} of {steps} steps")

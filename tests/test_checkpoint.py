@@ -1,6 +1,7 @@
 """A training that was interrupted ends as one that was not, to the last bit; what is damaged is named and left out."""
 
 import itertools
+import pathlib
 import shutil
 
 import jax
@@ -81,11 +82,12 @@ def test_states_rotate_and_come_back(tmp_path):
 
 
 def test_saving_is_due_by_time_and_cost():
-    checkpoints = Checkpoints(None, {}, seconds=0.0)
+    checkpoints = Checkpoints(pathlib.Path("nowhere"), seconds=0.0)
     assert checkpoints.due()
     checkpoints._cost = 100.0
     assert not checkpoints.due()
-    assert not Checkpoints(None, {}, seconds=100.0).due()
+    assert not Checkpoints(pathlib.Path("nowhere"), seconds=100.0).due()
+    assert not Checkpoints(seconds=0.0).due()
 
 
 def files_of(folder):

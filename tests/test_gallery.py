@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from rd_elbo import choices, data, disk, gallery, records, sweep
+from rd_elbo import choices, data, disk, gallery, planning, records, sweep
 from rd_elbo.errors import BadInput
 from rd_elbo.grid import Member
 from rd_elbo.plotting import gallery as plotting_gallery
@@ -376,7 +376,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("gallery") / "run"
-    sweep.run(sweep.make_plan(CONFIG), workdir)
+    sweep.run(planning.make_plan(CONFIG), workdir)
     return workdir
 
 
@@ -394,7 +394,7 @@ def test_command_line(trained):
     assert result.stdout.splitlines()[-6:] == [str(path) for path in figures]
     assert {row["split"] for row in disk.read_table(trained / "gallery.csv")} == {"train"}
     arrays = disk.read_arrays(trained / "gallery.npz")
-    dataset = sweep.recorded_data(trained)
+    dataset = planning.recorded_data(trained)
     np.testing.assert_array_equal(arrays["data"], dataset.splits["train"][arrays["index"]])
     before = figures[0].read_bytes()
     figures[0].unlink()
@@ -424,9 +424,9 @@ def test_bad_command_lines_exit_with_two(arguments, sentence):
 def test_changed_data_are_refused(trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
-    assert sweep.recorded_data(copy).splits["test"].shape == (64, 28, 28)
+    assert planning.recorded_data(copy).splits["test"].shape == (64, 28, 28)
     config = disk.read_json(copy / "config.json")
     config["data"]["examples"] = 65
     disk.write_json(copy / "config.json", config)
     with pytest.raises(BadInput, match=r"have changed: dataset 'mnist_static' has SHA-256 \w{64}, and it was trained on \w{64}"):
-        sweep.recorded_data(copy)
+        planning.recorded_data(copy)

@@ -102,31 +102,34 @@ def test_the_datas_name_is_found_where_it_is_recorded(tmp_path):
 
 
 def test_a_run_directory_takes_one_run(tmp_path):
-    config = {"grid": {"beta": (0.5, 1.0)}, "train": {"epochs": None}}
+    config = {"data": 1, "grid": {"beta": (0.5, 1.0)}, "train": {"epochs": None}}
     workdir = tmp_path / "run"
     records.open_run(workdir, config)
     records.open_run(workdir, config)  # the same again
-    other = {"grid": {"beta": (0.5, 2.0)}, "train": {"epochs": None}}
+    other = {"data": 1, "grid": {"beta": (0.5, 2.0)}, "train": {"epochs": None}}
     kept = (workdir / "config.json").read_bytes()
     with pytest.raises(BadInput, match=r"different run \(grid.beta was \[0.5, 1.0\] and is \[0.5, 2.0\]\)"):
         records.open_run(workdir, other)
     assert (workdir / "config.json").read_bytes() == kept
-    disk.write_table(workdir / "points.csv", ("a",), [{"a": 1}])
-    for name in (
-        "comparison.csv",
-        "metrics.partial.csv",
-        "params/0.msgpack",
-        "figures/rd_plane.png",
-        "figures/mine.svg",
-        "notes.txt",
-    ):
+    tables = ("points.csv", "comparison.csv", "points.partial.csv", "figures/rd_plane.png")
+    trained = ("params/0.msgpack", "parts/0.npz", "checkpoints/0/5.json", "plan.json")
+    own = ("figures/mine.svg", "notes.txt")
+    for name in (*tables, *trained, *own):
         disk.write_whole(workdir / name, lambda file: file.write(b"x"))
-    records.open_run(workdir, config, overwrite=True)  # the same again: nothing to replace yet
-    assert (workdir / "points.csv").exists()
-    records.open_run(workdir, other, overwrite=True)  # another one: no two runs share a folder
-    left = sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file())
-    assert left == ["config.json", "figures/mine.svg", "notes.txt"]
+
+    def left():
+        return sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file())
+
+    records.open_run(workdir, config)
+    assert left() == sorted([*tables, *trained, *own, "config.json"])
+    # Bound to the data alone: the tables are of another grid, but what was trained stays.
+    records.open_run(workdir, other, bound=lambda config: config["data"])
+    assert left() == sorted([*trained, *own, "config.json"])
     assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(other))
+    with pytest.raises(BadInput, match="was 1 and is 2"):
+        records.open_run(workdir, other | {"data": 2}, bound=lambda config: config["data"])
+    records.open_run(workdir, other | {"data": 2}, overwrite=True)
+    assert left() == sorted([*own, "config.json"])
 
 
 def test_folders_that_are_no_runs(tmp_path):
