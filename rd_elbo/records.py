@@ -5,6 +5,7 @@
     metrics.csv       one row per member and step, as training saw it
     points.csv        one row per member and split
     params/           <member>.msgpack, the trained parameters of each member at its own widths
+    status.json       how far the run is, or how it ended, see `watch`
     provenance.json   versions, device, revision, data checksum, times
     gallery.csv       one row per model and place in a gallery, where one was made
     gallery.npz       its pictures

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import sys
 import time
@@ -13,37 +14,12 @@ from rd_elbo.checkpoint import Report
 from rd_elbo.evaluate import POINT_COLUMNS, Point
 from rd_elbo.parts import Finished, Store
 from rd_elbo.planning import Plan
+from rd_elbo.watch import Listener, Recorder, Status
 
 # A training step is about three forward passes.
 _TRAINING_COST = 3.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Status:
-    """How far a sweep is.
-
-    Attributes:
-      part: The part at work, counted from 0 over those that this run trains.
-      parts: Number of parts that this run trains.
-      members_done: Members that are trained and evaluated.
-      members: Members in all.
-      diverged: Members that diverged so far.
-      done: Arithmetic done, as a part of all that this run has to do.
-      doing: "training" or "evaluating".
-      progress: The last report of the training loop; None while evaluating.
-    """
-
-    part: int
-    parts: int
-    members_done: int
-    members: int
-    diverged: int
-    done: float
-    doing: str
-    progress: train.Progress | None
-
-
-Listener = Callable[[Status], None]
 # Stops are asked for between segments of training and calls of an evaluation.
 Stop = Callable[[], bool]
 
@@ -104,9 +80,31 @@ def run(
     records.open_run(workdir, plan.config, overwrite, _bound)
     pending = store.pending(plan.members, done, plan.divide)
     missing = sum(len(part.members) for part in pending)
+    recorder = Recorder(workdir)
+    meter = _Meter(plan, pending, done, lambda status: (recorder(status), listener(status) if listener else None), stop)
+    recorder.write("running", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
+    _write_members(workdir, plan.members, done, {})
+    try:
+        failed = _train(plan, pending, done, store, meter)
+    except train.Stopped:
+        recorder.write("stopped")
+        raise
+    points = _write_tables(plan, workdir, store, done, failed)
+    own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}.values()
+    seconds = {key: sum(part.seconds[key] for part in own) for key in ("training", "compiling", "evaluating")}
+    seconds["total"] = time.perf_counter() - began
+    about_data = {"name": plan.dataset.name, "origin": plan.dataset.origin, "sha256": plan.dataset.checksum()}
+    about = records.provenance(about_data, sys.argv, seconds)
+    about["tables"] = {name: disk.sha256(workdir / name) for name in ("points.csv", "metrics.csv")}
+    disk.write_json(workdir / "provenance.json", about)
+    ended = {"members": len(plan.members), "members_done": meter.members_done, "diverged": meter.diverged, "failed": len(failed)}
+    recorder.write("finished", **ended)
+    return Outcome(points, failed, missing - len(failed))
+
+
+def _train(plan: Plan, pending: list[grid.Group], done: dict[str, Finished], store: Store, meter: "_Meter") -> dict[str, str]:
+    """Trains what is pending, which `done` then has; returns why the others failed, by name."""
     failed: dict[str, str] = {}
-    meter = _Meter(plan, pending, done, listener, stop)
-    _write_members(workdir, plan.members, done, failed)
     while pending:
         part = pending.pop(0)
         try:
@@ -117,16 +115,23 @@ def run(
             if not parts.retried(error):
                 raise
             if len(part.members) > 1:
-                report(f"{len(part.members)} members together failed ({disk.gist(error)}); they are tried in two halves")
-                pending = [*parts.halves(part), *pending]
+                store.report(f"{len(part.members)} members together failed ({disk.gist(error)}); they are tried in two halves")
+                pending[:0] = parts.halves(part)
                 meter.split(part)
             else:
                 (member,) = part.members
                 failed[member.name] = disk.gist(error)
-                report(f"member {member.name} failed ({failed[member.name]})")
+                store.report(f"member {member.name} failed ({failed[member.name]})")
                 meter.finish(part, None)
         store.record(pending)
-        _write_points(workdir / "points.partial.csv", plan, done)
+        _write_points(store.workdir / "points.partial.csv", plan, done)
+    return failed
+
+
+def _write_tables(
+    plan: Plan, workdir: pathlib.Path, store: Store, done: Mapping[str, Finished], failed: Mapping[str, str]
+) -> list[Point]:
+    """Writes the tables, and removes what was kept to go on from; returns the points."""
     points = _write_points(workdir / "points.csv", plan, done)
     _write_metrics(workdir / "metrics.csv", plan, store, done)
     _write_members(workdir, plan.members, done, failed)
@@ -134,14 +139,7 @@ def run(
         (workdir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         (workdir / "checkpoints").rmdir()
-    own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}.values()
-    seconds = {key: sum(part.seconds[key] for part in own) for key in ("training", "compiling", "evaluating")}
-    seconds["total"] = time.perf_counter() - began
-    about_data = {"name": plan.dataset.name, "origin": plan.dataset.origin, "sha256": plan.dataset.checksum()}
-    about = records.provenance(about_data, sys.argv, seconds)
-    about["tables"] = {name: disk.sha256(workdir / name) for name in ("points.csv", "metrics.csv")}
-    disk.write_json(workdir / "provenance.json", about)
-    return Outcome(points, failed, missing - len(failed))
+    return points
 
 
 def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +191,7 @@ class _Meter:
         plan: Plan,
         pending: Sequence[grid.Group],
         done: Mapping[str, Finished],
-        listener: Listener | None,
+        listener: Callable[[Status], Any],
         stop: Stop | None,
     ):
         self.plan, self.listener, self.stop = plan, listener, stop
@@ -209,7 +207,7 @@ class _Meter:
         self.evaluated = 0.0
 
         def tell(progress: train.Progress) -> None:
-            self._tell(training * progress.steps / progress.total_steps, "training", progress)
+            self._tell(part, training * progress.steps / progress.total_steps, "training", progress)
 
         return tell
 
@@ -220,7 +218,7 @@ class _Meter:
             if self.stop and self.stop():
                 raise train.Stopped("while evaluating")
             self.evaluated += examples / (len(part.members) * self.examples)
-            self._tell(training + evaluation * self.evaluated, "evaluating", None)
+            self._tell(part, training + evaluation * self.evaluated, "evaluating")
 
         return tell
 
@@ -244,11 +242,24 @@ class _Meter:
         training = _TRAINING_COST * count * steps * grid.work(part.padded, shape, lead.batch_size)
         return training, count * self.examples / evaluate.BATCH * grid.work(part.padded, shape, evaluate.BATCH)
 
-    def _tell(self, now: float, doing: str, progress: train.Progress | None) -> None:
-        if self.listener:
-            done = (self.finished + now) / self.whole
-            members = len(self.plan.members)
-            self.listener(Status(self.part, self.parts, self.members_done, members, self.diverged, done, doing, progress))
+    def _tell(self, part: grid.Group, now: float, doing: str, progress: train.Progress | None = None) -> None:
+        p = progress or train.Progress(len(part.members), 0, 0, 0, math.nan, math.nan)
+        self.listener(
+            Status(
+                part=self.part,
+                parts=self.parts,
+                members_done=self.members_done,
+                members=len(self.plan.members),
+                diverged=self.diverged + (p.members - p.finite if progress else 0),
+                done=(self.finished + now) / self.whole,
+                doing=doing,
+                at_work=p.members,
+                step=p.steps,
+                steps=p.total_steps,
+                rate=p.rate,
+                distortion=p.distortion,
+            )
+        )
 
 
 def summary(outcome: Outcome) -> str:

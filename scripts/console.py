@@ -16,7 +16,7 @@ from rich.table import Table
 
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import SETTINGS
-from rd_elbo.sweep import Listener, Status
+from rd_elbo.watch import Listener, Status
 
 BAD_INPUT = 2
 # 128 and the number of the signal, as shells count.
@@ -68,10 +68,11 @@ def gist(error: Exception) -> str:
 def describe(status: Status, brief: bool = False) -> str:
     """One line on where a sweep is; `brief` fits beside a bar into 80 columns."""
     line = f"{status.members_done}/{status.members} members, part {status.part + 1}/{status.parts}: "
-    p = status.progress
-    line += f"step {p.steps}/{p.total_steps}" if p else "evaluating"
-    if p and not brief:
-        line += f" of {p.members}, R {p.rate:.1f}, D {p.distortion:.1f}"
+    if status.doing == "training":
+        line += f"step {status.step}/{status.steps}"
+        line += "" if brief else f" of {status.at_work}, R {status.rate:.1f}, D {status.distortion:.1f}"
+    else:
+        line += status.doing
     return line + (f", {status.diverged} diverged" if status.diverged else "")
 
 
