@@ -4,8 +4,9 @@
     python scripts/sweep.py --config=configs/mnist_paper.py --workdir=runs/deconvolutional --config.only="('---', '--+', '--v')"
     python scripts/sweep.py --config=configs/mnist_paper.py:quick --workdir=runs/quick     # three families, tiny: about a minute
 
-Claim: the paper's Figures 3 to 6; `scripts/compare.py` puts the points beside the paper's. Not run yet: 264 models for 200 epochs
-each, of which a family, or a few betas of one, may be all that one has time for.
+Claim: the paper's Figures 3 to 6; `scripts/compare.py` puts the points beside the paper's. Not run yet: 264 models for 100,000
+steps each, of which a family, or a few betas of one, may be all that one has time for. On two cores a step takes 0.7 to 12 s
+(results/full_size): it is for a GPU.
 
 Widths, layers, optimizer and learning rate are the paper's. It does not state the batch size, the number of pseudo-inputs, the
 betas or how it annealed; 100, 500 and annealing over half of the training are those of the nearest public code (that of the
