@@ -115,16 +115,13 @@ def data_name(workdir: pathlib.Path | str) -> str | None:
     return None
 
 
-def open_run(
+def check_run(
     workdir: pathlib.Path,
     config: Mapping[str, Any],
     overwrite: bool = False,
     bound: Callable[[Mapping[str, Any]], Any] = lambda config: config,
-) -> None:
-    """Makes sure that `workdir` may hold the run of `config`, and records the configuration there.
-
-    A configuration that differs only in what is not `bound` may go on where the other one was: tables and pictures of that one are
-    removed then, what it trained is not. With `overwrite`, all files of a run are removed first.
+) -> Any:
+    """Makes sure that `workdir` may hold the run of `config`; nothing is written.
 
     Args:
       workdir: The run directory.
@@ -132,35 +129,57 @@ def open_run(
       overwrite: Whether to begin anew.
       bound: The part of a configuration that a run directory is bound to; by default all of it.
 
+    Returns:
+      The configuration that is recorded there; None if there is none, or `overwrite`.
+
+    Raises:
+      BadInput: If the folder holds another run or something else.
+    """
+    recorded = workdir / "config.json"
+    if workdir.exists() and not workdir.is_dir():
+        raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
+    if overwrite:
+        return None
+    if not recorded.exists():
+        if workdir.is_dir() and any(workdir.iterdir()):
+            raise BadInput(f"workdir={str(workdir)!r} holds files but no run; choose another folder, or give --overwrite")
+        return None
+    try:
+        before = json.loads(recorded.read_text())
+        difference = disk.difference(bound(before), bound(json.loads(json.dumps(config))))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise BadInput(
+            f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error}); give --overwrite to begin anew"
+        ) from error
+    if difference:
+        raise BadInput(
+            f"workdir={str(workdir)!r} already holds a different run ({difference}); "
+            "choose another folder, or give --overwrite to replace it"
+        )
+    return before
+
+
+def open_run(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    overwrite: bool = False,
+    bound: Callable[[Mapping[str, Any]], Any] = lambda config: config,
+) -> None:
+    """Records the configuration in `workdir`, which may hold it, see `check_run`.
+
+    A configuration that differs only in what is not `bound` goes on where the other one was: tables and pictures of that one are
+    removed, what it trained is not. With `overwrite`, all files of a run are removed first.
+
     Raises:
       BadInput: If the folder holds another run or something else, or cannot be written to.
     """
-    given = json.loads(json.dumps(config))
-    recorded = workdir / "config.json"
-    before: Any = None
-    if workdir.exists() and not workdir.is_dir():
-        raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
-    if recorded.exists() and not overwrite:
-        try:
-            before = json.loads(recorded.read_text())
-            difference = disk.difference(bound(before), bound(given))
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise BadInput(
-                f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error}); give --overwrite to begin anew"
-            ) from error
-        if difference:
-            raise BadInput(
-                f"workdir={str(workdir)!r} already holds a different run ({difference}); "
-                "choose another folder, or give --overwrite to replace it"
-            )
-    elif workdir.is_dir() and not recorded.exists() and any(workdir.iterdir()) and not overwrite:
-        raise BadInput(f"workdir={str(workdir)!r} holds files but no run; choose another folder, or give --overwrite")
+    before, given = check_run(workdir, config, overwrite, bound), json.loads(json.dumps(config))
     try:
         if overwrite:
             _remove(workdir, (*_TABLES, *_TRAINED))
         elif before != given:
             _remove(workdir, _TABLES)
-        disk.write_json(recorded, given)
+        disk.write_json(workdir / "config.json", given)
     except OSError as error:
         raise BadInput(f"workdir={str(workdir)!r} cannot be written to ({error.strerror})") from error
 

@@ -76,6 +76,8 @@ def run(
         "dtype": plan.execution.dtype,
     }
     store = Store(workdir, identity, report)
+    records.check_run(workdir, plan.config, overwrite, _bound)
+    # Before anything is removed: files of the same name and other content make another study, too.
     done = {} if overwrite else store.finished()
     records.open_run(workdir, plan.config, overwrite, _bound)
     pending = store.pending(plan.members, done, plan.divide)

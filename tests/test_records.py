@@ -1,9 +1,8 @@
-"""Files appear whole or not at all, and read back as written."""
+"""What is in a run directory, and what is not one."""
 
 import dataclasses
 import json
 import pathlib
-import stat
 
 import jax
 import jax.numpy as jnp
@@ -16,44 +15,6 @@ from rd_elbo.evaluate import POINT_COLUMNS
 from rd_elbo.grid import FIELDS, Member
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
-
-
-def test_tables_read_back_to_the_last_digit(tmp_path):
-    rows = [
-        {"member": "0123456789", "rate": 1 / 3, "seed": 7, "status": "ok"},
-        {"member": "12e4567890", "rate": float("nan"), "seed": -1, "status": 'with, comma and "quotes"'},
-    ]
-    path = tmp_path / "deep" / "points.csv"
-    disk.write_table(path, ("member", "rate", "seed", "status"), rows)
-    back = disk.read_table(path)
-    assert back[0] == rows[0] and isinstance(back[0]["seed"], int)
-    assert np.isnan(back[1]["rate"]) and back[1]["member"] == "12e4567890" and back[1]["status"] == rows[1]["status"]
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
-    path = tmp_path / "points.csv"
-    disk.write_table(path, ("a",), [{"a": 1}])
-    before = path.read_bytes()
-
-    def rows():
-        yield {"a": 2}
-        raise RuntimeError("out of luck")
-
-    with pytest.raises(RuntimeError):
-        disk.write_table(path, ("a",), rows())
-    with pytest.raises(ValueError, match="dict contains fields"):
-        disk.write_table(path, ("a",), [{"a": 1, "b": 2}])
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~records._umask()
-
-
-def test_torn_and_missing_tables_are_refused(tmp_path):
-    path = tmp_path / "points.csv"
-    path.write_text("a,b\n1,2\n3\n")
-    with pytest.raises(BadInput, match="line 3"):
-        disk.read_table(path)
-    with pytest.raises(BadInput, match="cannot be read"):
-        disk.read_table(tmp_path / "absent.csv")
 
 
 def test_points_of_old_tables_have_the_fields_of_today_at_their_defaults(tmp_path):

@@ -191,7 +191,7 @@ def test_bad_command_lines_exit_with_two(tmp_path, arguments, sentence):
 def test_other_data_are_refused_and_nothing_is_touched(quick):
     workdir, _ = quick
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    result = script("sweep.py", QUICK, "--config.data.examples=32", f"--workdir={workdir}")
+    result = script("sweep.py", QUICK, "--config.data.examples=128", f"--workdir={workdir}")
     assert result.returncode == 2 and "already holds a different run (data.examples was" in result.stderr
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
