@@ -24,7 +24,7 @@ MOST_STEPS = 512
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How members are run; nothing here changes what a member becomes.
+    """How members are run; nothing here changes what a member becomes, but for rounding.
 
     Attributes:
       devices: Devices to spread members over; None means all local ones.

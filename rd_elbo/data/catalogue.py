@@ -33,7 +33,7 @@ def sources(
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise BadInput(f"dataset {name!r} needs tensorflow-datasets: pip install 'rd_elbo[tfds]', or {advice}") from error
+        raise BadInput(f"dataset {name!r} needs tensorflow-datasets: pip install -e '.[tfds]', or {advice}") from error
 
     def prepared() -> dict[str, Any]:
         # download=False: left to itself, it would try for minutes to download without network. Images are decoded by us: what it
