@@ -7,9 +7,9 @@ Two families at the sizes and with the steps of configs/mnist_small.py, at two b
 rates, so that every way has its best: the paper's (Adam on normalised gradients; the rate flat, then linear to zero), a modern one
 (Adam; a rate that warms up and falls as a cosine), and normalised gradients with the modern schedule, which tells the two apart.
 
-Claim: the paper's way is the best everywhere, at the best learning rate of each by 1.7 to 3.4 nats of D + beta R over the modern one;
-normalised gradients and the longer time at the full rate both have a part in it (results/schedules). 35 minutes on two cores that
-had other work too.
+Claim: the paper's way is the best everywhere, at the best learning rate of each by 1.7 to 3.4 nats of D + beta R over the modern
+one; normalised gradients and the longer time at the full rate both have a part in it (results/schedules). 35 minutes on two cores
+that had other work too.
 """
 
 from ml_collections import ConfigDict
