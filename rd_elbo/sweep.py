@@ -83,7 +83,13 @@ def run(
     pending = store.pending(plan.members, done, plan.divide)
     missing = sum(len(part.members) for part in pending)
     recorder = Recorder(workdir)
-    meter = _Meter(plan, pending, done, lambda status: (recorder(status), listener(status) if listener else None), stop)
+
+    def tell(status: Status) -> None:
+        recorder(status)
+        if listener:
+            listener(status)
+
+    meter = _Meter(plan, pending, done, tell, stop)
     recorder.write("running", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
     _write_members(workdir, plan.members, done, {})
     try:
@@ -193,7 +199,7 @@ class _Meter:
         plan: Plan,
         pending: Sequence[grid.Group],
         done: Mapping[str, Finished],
-        listener: Callable[[Status], Any],
+        listener: Listener,
         stop: Stop | None,
     ):
         self.plan, self.listener, self.stop = plan, listener, stop
