@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from rd_elbo import host, records
+from rd_elbo import disk, host, records
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 from scripts import console as terminal
@@ -51,7 +51,7 @@ def main(
         if _REDRAW.value:
             if any(a.lstrip("-").startswith("config") for a in sys.argv[1:]):
                 raise BadInput("--config has no effect with --redraw, which draws what is in --workdir")
-            held = records.read_json(workdir / "config.json")
+            held = disk.read_json(workdir / "config.json")
             if held.get("name") != name:
                 raise BadInput(f"--workdir={str(workdir)!r} holds a run of {held.get('name')!r}, not of {name!r}")
         else:
@@ -74,7 +74,7 @@ def main(
             seconds["total"] = time.perf_counter() - began
             about = {"name": name, "origin": "exact", "sha256": None}
             command = ["python", "-m", f"experiments.{name}", *sys.argv[1:]]
-            records.write_json(workdir / "provenance.json", records.provenance(about, command, seconds))
+            disk.write_json(workdir / "provenance.json", records.provenance(about, command, seconds))
         report(console, workdir)
         drawn = ", ".join(str(path) for path in draw(workdir) if path.suffix == ".png")
         console.print(f"tables in {workdir}, figures in {drawn}", soft_wrap=True, highlight=False)

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common
-from rd_elbo import evaluate, information, objectives, optimizers, plotting, population, records, train
+from rd_elbo import disk, evaluate, information, objectives, optimizers, plotting, population, train
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import gaussian
 from rd_elbo.models.base import Model
@@ -119,9 +119,9 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
                     "status": "ok" if finite else "diverged",
                 }
             )
-    records.write_table(workdir / "curves.csv", ("curve", "rate", "distortion"), curves(config, variances, points))
-    records.write_json(workdir / "summary.json", summary(points, config))
-    records.write_table(workdir / "points.csv", tuple(points[0]), points)
+    disk.write_table(workdir / "curves.csv", ("curve", "rate", "distortion"), curves(config, variances, points))
+    disk.write_json(workdir / "summary.json", summary(points, config))
+    disk.write_table(workdir / "points.csv", tuple(points[0]), points)
     return seconds
 
 
@@ -190,7 +190,7 @@ def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
 
 def report(console: Console, workdir: pathlib.Path) -> None:
     """Prints the numbers of a run directory."""
-    points, totals = records.read_table(workdir / "points.csv"), records.read_json(workdir / "summary.json")
+    points, totals = disk.read_table(workdir / "points.csv"), disk.read_json(workdir / "summary.json")
     title = "linear VAEs, nats, worst seed; gap: D above the exact\ncurve at this R; for ppca, -ELBO above its -log likelihood"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("", "latents", "beta", "R", "D", "gap"):
@@ -217,7 +217,7 @@ def report(console: Console, workdir: pathlib.Path) -> None:
 
 def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
     """Draws the learned points on the exact curves; returns the files written."""
-    points, exact = records.read_table(workdir / "points.csv"), records.read_table(workdir / "curves.csv")
+    points, exact = disk.read_table(workdir / "points.csv"), disk.read_table(workdir / "curves.csv")
     points = [row for row in points if row["study"] == "frontier" and row["status"] == "ok"]
     with plt.rc_context(plotting.STYLE):
         figure, (plane, gaps) = plt.subplots(1, 2, figsize=(9.0, 3.9), width_ratios=(1.4, 1))

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common, toy_figures
-from rd_elbo import optimizers, population, records, train
+from rd_elbo import disk, optimizers, population, train
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import discrete, toy
 from rd_elbo.exact.blahut_arimoto import blahut_arimoto
@@ -141,15 +141,15 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
         done += sum(run.steps for run in population_runs)
     began = time.perf_counter()
     tell(0.97, "phase diagram by Blahut-Arimoto")
-    records.write_table(workdir / "phase_diagram.csv", ("curve", "beta", "rate", "distortion", "gap"), phase_diagram())
+    disk.write_table(workdir / "phase_diagram.csv", ("curve", "beta", "rate", "distortion", "gap"), phase_diagram())
     seconds["phase_diagram"] = time.perf_counter() - began
     hand_built = [{"study": "optimum", **functionals(models["optimum"])}]
-    records.write_table(workdir / "optimum.csv", tuple(hand_built[0]), hand_built)
-    records.write_arrays(
+    disk.write_table(workdir / "optimum.csv", tuple(hand_built[0]), hand_built)
+    disk.write_arrays(
         workdir / "models.npz", {f"{name}/{key}": np.asarray(v) for name, t in models.items() for key, v in t._asdict().items()}
     )
-    records.write_json(workdir / "summary.json", summary(points, config))
-    records.write_table(workdir / "points.csv", tuple(points[0]), points)
+    disk.write_json(workdir / "summary.json", summary(points, config))
+    disk.write_table(workdir / "points.csv", tuple(points[0]), points)
     return seconds
 
 
@@ -287,9 +287,9 @@ _PAPER = {"optimum": {"rate": "0.5"}, "elbo": {"rate": "0.0002"}, "target": {"ra
 
 def report(console: Console, workdir: pathlib.Path) -> None:
     """Prints the numbers of a run directory beside the paper's."""
-    totals, points = records.read_json(workdir / "summary.json"), records.read_table(workdir / "points.csv")
+    totals, points = disk.read_json(workdir / "summary.json"), disk.read_table(workdir / "points.csv")
     firsts = {study: next(row for row in points if row["study"] == study) for study in ("elbo", "target")}
-    shown = {"optimum": records.read_table(workdir / "optimum.csv")[0], **firsts}
+    shown = {"optimum": disk.read_table(workdir / "optimum.csv")[0], **firsts}
     titles = {"optimum": "built by hand", "elbo": "ELBO", "target": "target rate"}
     title = f"the toy model, seed 0, nats; H = {totals['entropy']:.4f}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -300,7 +300,7 @@ def report(console: Console, workdir: pathlib.Path) -> None:
         paper = _PAPER[study]["rate"] if study != "target" or row["target_rate"] == 0.5 else ""
         table.add_row(titles[study], f"{row['rate']:.4f}", paper, *(f"{number:.4f}" for number in numbers))
     console.print(table)
-    n, config = totals["initialisations"], records.read_json(workdir / "config.json")
+    n, config = totals["initialisations"], disk.read_json(workdir / "config.json")
     wide = f"from scale {config['wide_scale']:g}"
     lines = [
         ("ELBO, R <= 0.005", "elbo_collapsed_fraction", n),

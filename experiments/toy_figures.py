@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import plotting, records
+from rd_elbo import disk, plotting
 from rd_elbo.exact import discrete, toy
 
 Row = dict[str, Any]
@@ -25,9 +25,9 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       BadInput: If a table is missing or damaged.
     """
-    points, totals = records.read_table(workdir / "points.csv"), records.read_json(workdir / "summary.json")
-    optimum, phases = records.read_table(workdir / "optimum.csv"), records.read_table(workdir / "phase_diagram.csv")
-    arrays, config = records.read_arrays(workdir / "models.npz"), records.read_json(workdir / "config.json")
+    points, totals = disk.read_table(workdir / "points.csv"), disk.read_json(workdir / "summary.json")
+    optimum, phases = disk.read_table(workdir / "optimum.csv"), disk.read_table(workdir / "phase_diagram.csv")
+    arrays, config = disk.read_arrays(workdir / "models.npz"), disk.read_json(workdir / "config.json")
     models = {
         name: discrete.Tables(*(jnp.asarray(arrays[f"{name}/{field}"]) for field in discrete.Tables._fields)) for name in _MODELS
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rd_elbo import frontier, grid, paper, records
+from rd_elbo import disk, frontier, grid, paper, records
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
 
@@ -98,7 +98,7 @@ def write(workdir: pathlib.Path | str, comparison: Comparison) -> pathlib.Path:
     """Writes comparison.csv into a run directory, whole or not at all, and returns its path."""
     path = pathlib.Path(workdir) / "comparison.csv"
     try:
-        records.write_table(path, COLUMNS, comparison.rows)
+        disk.write_table(path, COLUMNS, comparison.rows)
     except OSError as error:
         raise BadInput(f"{str(path)!r} cannot be written ({error.strerror})") from error
     return path

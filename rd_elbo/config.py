@@ -41,6 +41,7 @@ def blank(name: str) -> ConfigDict:
             "lanes": config_dict.placeholder(int),
             "max_waste": 1.25,
             "dtype": "float32",
+            "checkpoint_seconds": 60.0,
         }
     )
     return config

@@ -36,7 +36,6 @@ POINT_COLUMNS = (
     "active_units",
     "examples",
     "parameters",
-    "train_seconds",
     "status",
 )
 
@@ -87,7 +86,6 @@ def evaluate(
                     "active_units": int(active[i]),
                     "examples": len(images),
                     "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
-                    "train_seconds": trained.seconds / len(members),
                     # A last step may explode without a further one to notice it.
                     "status": "ok" if trained.finite[i] and math.isfinite(estimates["elbo"]) else "diverged",
                 }

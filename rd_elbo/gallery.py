@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rd_elbo import records
+from rd_elbo import disk, records
 from rd_elbo.choices import Choice
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput, whole
@@ -158,8 +158,8 @@ def make(
         "sample": _compact(np.stack([picture.sample for picture in pictures])),
         "seed": np.asarray(seed),
     }
-    records.write_arrays(workdir / "gallery.npz", arrays)
-    records.write_table(workdir / "gallery.csv", GALLERY_COLUMNS, (table_row(choice, dataset.name) for choice in choices))
+    disk.write_arrays(workdir / "gallery.npz", arrays)
+    disk.write_table(workdir / "gallery.csv", GALLERY_COLUMNS, (table_row(choice, dataset.name) for choice in choices))
     return Report(len(names), len(architectures), seconds)
 
 

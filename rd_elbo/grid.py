@@ -84,8 +84,10 @@ class Member(Architecture):
 
     @property
     def name(self) -> str:
-        """A short name that depends on what the member is, not on where it stands in a grid."""
-        identity = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """A short name that depends on what the member is, not on where it stands in a grid, nor on fields added since."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        identity = json.dumps({name: value for name, value in own.items() if value != defaults[name]}, sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:10]
 
 

@@ -203,16 +203,22 @@ def initialise(
     return stacked
 
 
+def _fresh(params: Params) -> State:
+    members, dtype = len(jax.tree.leaves(params)[0]), jax.tree.leaves(params)[0].dtype
+    # Two arrays, since what is donated must not be given twice.
+    multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
+    optimizer = jax.vmap(optax.scale_by_adam().init)(params)
+    return State(params, optimizer, multiplier, jnp.zeros(members, jnp.int32), jnp.ones(members, bool))
+
+
+def state_shapes(model: Trainable, shape: tuple[int, ...], dtype: str) -> State:
+    """Shapes and dtypes of the state of a population of one; nothing is computed."""
+    return jax.eval_shape(_fresh, jax.eval_shape(_init(model, dtype, shape), jax.ShapeDtypeStruct((1,), jnp.uint32)))
+
+
 @functools.cache
 def _start(mesh: Mesh) -> Callable[[Params], State]:
-    def start(params: Params) -> State:
-        members, dtype = len(jax.tree.leaves(params)[0]), jax.tree.leaves(params)[0].dtype
-        # Two arrays, since what is donated must not be given twice.
-        multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
-        optimizer = jax.vmap(optax.scale_by_adam().init)(params)
-        return State(params, optimizer, multiplier, jnp.zeros(members, jnp.int32), jnp.ones(members, bool))
-
-    return jax.jit(jax.shard_map(start, mesh=mesh, in_specs=P(MEMBER_AXIS), out_specs=P(MEMBER_AXIS)), donate_argnums=0)
+    return jax.jit(jax.shard_map(_fresh, mesh=mesh, in_specs=P(MEMBER_AXIS), out_specs=P(MEMBER_AXIS)), donate_argnums=0)
 
 
 def start(params: Params, mesh: Mesh) -> State:

@@ -5,34 +5,33 @@
     metrics.csv       one row per member and step, as training saw it
     points.csv        one row per member and split
     params/           <member>.msgpack, the trained parameters of each member at its own widths
+    status.json       how far the run is, or how it ended, see `watch`
     provenance.json   versions, device, revision, data checksum, times
     gallery.csv       one row per model and place in a gallery, where one was made
     gallery.npz       its pictures
     figures/          drawn from the tables
     comparison.csv    the points beside the paper's, once they have been compared
 
-While a run is under way, what is done of points and metrics is in points.partial.csv and metrics.partial.csv; points.csv and
-metrics.csv appear, or are replaced, when it is complete.
+plan.json, parts/ and checkpoints/ are what a run that was interrupted goes on from, see `parts`. While a run is under way, what is
+done of the points is in points.partial.csv; points.csv and metrics.csv appear, or are replaced, when it is complete.
 """
 
-import csv
 import dataclasses
-import functools
 import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
-from typing import IO, Any
+from typing import Any
 
 import flax.serialization
 import jax
 import numpy as np
 
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.grid import FIELDS, Member
 from rd_elbo.models.base import Params
@@ -62,122 +61,22 @@ GALLERY_FILES = ("gallery.csv", "gallery.npz")
 _PACKAGES = ("rd_elbo", "jax", "jaxlib", "flax", "distrax", "optax", "tfp-nightly", "numpy")
 
 
-def write_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file beside `path` and gives it its name once it is complete and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = tempfile.NamedTemporaryFile(  # noqa: SIM115  (it outlives its closing, to be renamed)
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    )
-    try:
-        with file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(file.name, 0o666 & ~_umask())
-        os.replace(file.name, path)
-    except BaseException:
-        pathlib.Path(file.name).unlink(missing_ok=True)
-        raise
-
-
-@functools.cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes `content` as indented JSON."""
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
-
-
-def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Writes a CSV with a header; every row must have just these columns. Floats keep all their digits."""
-
-    def write(file: IO[bytes]) -> None:
-        lines = _Lines(file)
-        writer = csv.DictWriter(lines, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-    write_whole(path, write)
-
-
-def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays as .npz."""
-    given: dict[str, Any] = dict(arrays)  # NumPy types its own options into the same namespace
-    write_whole(path, lambda file: np.savez_compressed(file, **given))
-
-
-def read_arrays(path: pathlib.Path | str) -> dict[str, np.ndarray]:
-    """Reads what `write_arrays` wrote.
-
-    Raises:
-      BadInput: If there is no such file or it is damaged.
-    """
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except OSError as error:
-        raise BadInput(f"arrays {str(path)!r} cannot be read ({error.strerror or error})") from error
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"arrays {str(path)!r} are damaged ({error})") from error
-
-
-def read_json(path: pathlib.Path | str) -> Any:
-    """Reads what `write_json` wrote.
-
-    Raises:
-      BadInput: If there is no such file or it is damaged.
-    """
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except OSError as error:
-        raise BadInput(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise BadInput(f"{str(path)!r} is damaged ({error})") from error
-
-
-class _Lines:
-    """What the csv module needs of a text file, over a binary one."""
-
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-
-    def write(self, text: str) -> int:
-        return self._file.write(text.encode())
-
-
-def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
-    """Rows of a CSV as dictionaries; what reads as a number becomes one.
-
-    Raises:
-      BadInput: If there is no such table or it has a torn row.
-    """
-    path = pathlib.Path(path)
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise BadInput(f"table {str(path)!r} cannot be read ({error.strerror})") from error
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise BadInput(f"table {str(path)!r}, line {number}, has another number of fields than the header")
-    return [{name: _parse(name, value) for name, value in row.items()} for row in rows]
-
-
 def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
     """Rows of a sweep's points.csv, whenever it was written.
 
     Fields of `Member` that did not exist then are at their defaults, which is what the members were trained with.
 
     Raises:
-      BadInput: If there is no such table, it has a torn row or no row, or it is no sweep's.
+      BadInput: If there is no such table, it has a torn row or no row, it is no sweep's, or it is not what the sweep has written.
     """
     path = pathlib.Path(workdir) / "points.csv"
-    rows = read_table(path)
+    recorded = path.with_name("provenance.json")
+    about = disk.read_json(recorded) if path.exists() and recorded.exists() else None
+    digest = (about.get("tables") or {}).get(path.name) if isinstance(about, dict) else None
+    # Tables from before this was recorded are taken as they are.
+    if digest is not None and digest != disk.sha256(path):
+        raise BadInput(f"table {str(path)!r} is not the table that was written; the sweep's command, run again, restores it")
+    rows = disk.read_table(path)
     if not rows:
         raise BadInput(f"table {str(path)!r} has no points")
     for column in _SWEEP_COLUMNS:
@@ -208,7 +107,7 @@ def data_name(workdir: pathlib.Path | str) -> str | None:
     for file in ("provenance.json", "config.json"):
         path = pathlib.Path(workdir) / file
         if path.exists():
-            recorded = read_json(path)
+            recorded = disk.read_json(path)
             about = recorded.get("data") if isinstance(recorded, dict) else None
             name = about.get("name") if isinstance(about, dict) else None
             if isinstance(name, str):
@@ -216,80 +115,102 @@ def data_name(workdir: pathlib.Path | str) -> str | None:
     return None
 
 
-def _parse(name: str, value: str) -> Any:
-    # A hash may look like a number (1234567890, 12e4567890).
-    if name == "member":
-        return value
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
+def check_run(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    overwrite: bool = False,
+    bound: Callable[[Mapping[str, Any]], Any] = lambda config: config,
+) -> Any:
+    """Makes sure that `workdir` may hold the run of `config`; nothing is written.
+
+    Args:
+      workdir: The run directory.
+      config: The configuration.
+      overwrite: Whether to begin anew.
+      bound: The part of a configuration that a run directory is bound to; by default all of it.
+
+    Returns:
+      The configuration that is recorded there; None if there is none, or `overwrite`.
+
+    Raises:
+      BadInput: If the folder holds another run or something else.
+    """
+    recorded = workdir / "config.json"
+    if workdir.exists() and not workdir.is_dir():
+        raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
+    if overwrite:
+        return None
+    if not recorded.exists():
+        if workdir.is_dir() and any(workdir.iterdir()):
+            raise BadInput(f"workdir={str(workdir)!r} holds files but no run; choose another folder, or give --overwrite")
+        return None
+    try:
+        before = json.loads(recorded.read_text())
+        difference = disk.difference(bound(before), bound(json.loads(json.dumps(config))))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise BadInput(
+            f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error}); give --overwrite to begin anew"
+        ) from error
+    if difference:
+        raise BadInput(
+            f"workdir={str(workdir)!r} already holds a different run ({difference}); "
+            "choose another folder, or give --overwrite to replace it"
+        )
+    return before
 
 
-def open_run(workdir: pathlib.Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
-    """Makes sure that `workdir` may hold the run of `config`, and records the configuration there.
+def open_run(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    overwrite: bool = False,
+    bound: Callable[[Mapping[str, Any]], Any] = lambda config: config,
+) -> None:
+    """Records the configuration in `workdir`, which may hold it, see `check_run`.
 
-    The same configuration may be run again: its tables are replaced when the new ones are complete. With `overwrite`, the files of
-    a different run are removed first, so that no two runs ever share a folder.
+    A configuration that differs only in what is not `bound` goes on where the other one was: tables and pictures of that one are
+    removed, what it trained is not. With `overwrite`, all files of a run are removed first.
 
     Raises:
       BadInput: If the folder holds another run or something else, or cannot be written to.
     """
-    given = json.loads(json.dumps(config))
-    recorded = workdir / "config.json"
-    before: Any = None
-    if workdir.exists() and not workdir.is_dir():
-        raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
-    if recorded.exists():
-        try:
-            before = json.loads(recorded.read_text())
-        except (OSError, ValueError) as error:
-            if not overwrite:
-                raise BadInput(f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error})") from error
-        if before != given and not overwrite:
-            raise BadInput(
-                f"workdir={str(workdir)!r} already holds a different run ({_difference(before, given)}); "
-                "choose another folder, or give --overwrite to replace it"
-            )
-    elif workdir.is_dir() and any(workdir.iterdir()) and not overwrite:
-        raise BadInput(f"workdir={str(workdir)!r} holds files but no run; choose another folder, or give --overwrite")
+    before, given = check_run(workdir, config, overwrite, bound), json.loads(json.dumps(config))
     try:
-        if recorded.exists() and before != given:
-            _remove_run(workdir)
-        write_json(recorded, given)
+        if overwrite:
+            _remove(workdir, (*_TABLES, *_TRAINED))
+        elif before != given:
+            _remove(workdir, _TABLES)
+        disk.write_json(workdir / "config.json", given)
     except OSError as error:
         raise BadInput(f"workdir={str(workdir)!r} cannot be written to ({error.strerror})") from error
 
 
-def _remove_run(workdir: pathlib.Path) -> None:
-    """Removes what a run has written, and nothing else."""
-    for folder in ("params", "figures"):
-        for path in (workdir / folder).glob("*"):
-            if path.suffix in (".msgpack", ".png", ".pdf"):
-                path.unlink()
-    tables = ("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES)
-    for name in (*tables, "summary.json", "provenance.json"):
-        for path in workdir.glob(name):
-            path.unlink()
+# What is made of what was trained, and that; patterns of everything that a run writes, and of nothing else.
+_TABLES = (
+    *("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES),
+    *("summary.json", "provenance.json", "status.json", "figures/*.png", "figures/*.pdf"),
+)
+_TRAINED = ("plan.json", "parts/*.npz", "params/*.msgpack", "checkpoints/*")
 
 
-def _difference(before: Any, now: Any, where: str = "") -> str:
-    """The first field in which two configurations differ, in words."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            if before.get(key) != now.get(key):
-                return _difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
-    return f"{where} was {before!r} and is {now!r}"
+def _remove(workdir: pathlib.Path, patterns: Iterable[str]) -> None:
+    for pattern in patterns:
+        for path in workdir.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def save_params(workdir: pathlib.Path, member: Member, params: Params) -> None:
-    """Saves one trained member."""
+def params_path(workdir: pathlib.Path | str, name: str) -> pathlib.Path:
+    """Where the parameters of a member are saved."""
+    return pathlib.Path(workdir) / "params" / f"{name}.msgpack"
+
+
+def save_params(workdir: pathlib.Path, member: Member, params: Params) -> pathlib.Path:
+    """Saves one trained member; returns where."""
     content = flax.serialization.msgpack_serialize(
         {"member": dataclasses.asdict(member), "params": jax.tree.map(np.asarray, params)}
     )
-    write_whole(workdir / "params" / f"{member.name}.msgpack", lambda file: file.write(content))
+    path = params_path(workdir, member.name)
+    disk.write_whole(path, lambda file: file.write(content))
+    return path
 
 
 def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]:
@@ -302,7 +223,7 @@ def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]
     Raises:
       BadInput: If there is no such member or its file is damaged.
     """
-    path = pathlib.Path(workdir) / "params" / f"{name}.msgpack"
+    path = params_path(workdir, name)
     try:
         content = flax.serialization.msgpack_restore(path.read_bytes())
         return Member(**content["member"]), content["params"]
@@ -312,12 +233,16 @@ def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]
         raise BadInput(f"{str(path)!r} is damaged ({error})") from error
 
 
-def member_rows(members: Iterable[Member], group_of: Mapping[Member, int]) -> list[dict[str, Any]]:
-    """Rows of members.csv."""
-    return [{"member": m.name, "family": m.family, "group": group_of[m], **dataclasses.asdict(m)} for m in members]
+def member_rows(members: Iterable[Member], state_of: Callable[[Member], tuple[str, str]]) -> list[dict[str, Any]]:
+    """Rows of members.csv; `state_of` gives the part that a member was trained in, and how it ended."""
+    rows = []
+    for member in members:
+        part, status = state_of(member)
+        rows.append({"member": member.name, "family": member.family, "part": part, "status": status, **dataclasses.asdict(member)})
+    return rows
 
 
-MEMBER_COLUMNS = ("member", "family", "group", *FIELDS)
+MEMBER_COLUMNS = ("member", "family", "part", "status", *FIELDS)
 METRIC_COLUMNS = ("member", "step", "rate", "distortion", "loss")
 
 

@@ -1,313 +1,281 @@
-"""A sweep: from a configuration to a run directory.
+"""A sweep: what a plan asks for, trained part by part into a run directory, and taken up again where it was left."""
 
-A configuration is a nested mapping (scripts make it with ml_collections):
-
-    data         name, and path, manual_dir, data_dir where the dataset needs them; examples, to use only so many of each split;
-                 splits, those that points are reported on
-    base         values of `grid.Member` fields that all blocks start from
-    blocks       name -> axes: each block is the product of its axes (a single value is an axis of one)
-    only         names of the blocks to use; empty means all
-    grid, train  where not None, values that replace those of every block
-    population   fields of `train.Execution`
-"""
-
+import contextlib
 import dataclasses
+import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rd_elbo import data, evaluate, grid, records, train
-from rd_elbo.errors import BadInput
+from rd_elbo import disk, evaluate, grid, parts, records, train
+from rd_elbo.checkpoint import Report
 from rd_elbo.evaluate import POINT_COLUMNS, Point
-from rd_elbo.models.family import users
+from rd_elbo.parts import Finished, Store
+from rd_elbo.planning import Plan
+from rd_elbo.watch import Listener, Recorder, Status
 
-Config = Mapping[str, Any]
-_SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "population")
-_DATA_OPTIONS = ("path", "manual_dir", "data_dir")
 # A training step is about three forward passes.
 _TRAINING_COST = 3.0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-    """Everything decided before any training starts.
-
-    Attributes:
-      config: The configuration, as plain values.
-      dataset: The data.
-      splits: Splits that points are reported on.
-      members: In the order of the grid.
-      chunks: Parts of groups, trained one after another.
-      execution: How to run.
-    """
-
-    config: dict[str, Any]
-    dataset: data.Dataset
-    splits: tuple[str, ...]
-    members: list[grid.Member]
-    chunks: list[grid.Group]
-    execution: train.Execution
+# Stops are asked for between segments of training and calls of an evaluation.
+Stop = Callable[[], bool]
 
 
 @dataclasses.dataclass(frozen=True)
-class Status:
-    """How far a sweep is.
+class Outcome:
+    """What a sweep ended with.
 
     Attributes:
-      chunk: The part at work, counted from 0.
-      chunks: Number of parts.
-      members_done: Members of finished parts.
-      members: Members in all.
-      diverged: Members that diverged so far.
-      done: Arithmetic done, as a part of all of it.
-      doing: "training" or "evaluating".
-      progress: The last report of the training loop; None while evaluating.
+      points: The rows of points.csv.
+      failed: Members that could not be trained, by name, and why.
+      trained: Number of members that this run trained; the others were found done.
     """
 
-    chunk: int
-    chunks: int
-    members_done: int
-    members: int
-    diverged: int
-    done: float
-    doing: str
-    progress: train.Progress | None
+    points: list[Point]
+    failed: dict[str, str]
+    trained: int
 
 
-Listener = Callable[[Status], None]
+def run(
+    plan: Plan,
+    workdir: str | pathlib.Path,
+    listener: Listener | None = None,
+    overwrite: bool = False,
+    *,
+    stop: Stop | None = None,
+    report: Report = lambda _: None,
+) -> Outcome:
+    """Trains and evaluates every member that is not done yet and fills the run directory, except for its figures.
 
-
-def members_of(config: Config) -> list[grid.Member]:
-    """The members a configuration describes, in order, each once.
-
-    Raises:
-      BadInput: If a block, an axis or a value is not allowed, or nothing is left to train.
-    """
-    blocks, only = config.get("blocks") or {}, tuple(config.get("only") or ())
-    for name in only:
-        if name not in blocks:
-            raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
-    base = _axes(config.get("base") or {})
-    given = {section: _axes(config.get(section) or {}) for section in ("grid", "train")}
-    for field in given["grid"]:
-        if field in given["train"]:
-            raise BadInput(f"{field} is given twice, as grid.{field} and as train.{field}; give one of them")
-    overrides = {**given["grid"], **given["train"]}
-    members: list[grid.Member] = []
-    for name, block in blocks.items():
-        if not only or name in only:
-            # One product, so that a field that matters only together with another one is seen with it.
-            axes = _axes(block)
-            rest = {field: values for field, values in base.items() if field not in axes}
-            members += grid.product(grid.Member(), **{**rest, **axes, **overrides})
-    if not members:
-        raise BadInput("the grid is empty: the configuration has no blocks")
-    for field in overrides:
-        if all(field in member.idle for member in members):
-            needed = ("objective",) if field in grid.SETTINGS_OF_OBJECTIVES else users(field)
-            now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
-            raise BadInput(f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere")
-    return grid.unique(members)
-
-
-def _listed(members: Sequence[grid.Member], field: str) -> str:
-    return ", ".join(sorted({repr(getattr(member, field)) for member in members}))
-
-
-def _axes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Axes from values: None is left out, a single value is an axis of one."""
-    return {
-        name: tuple(value) if isinstance(value, list | tuple) else (value,) for name, value in values.items() if value is not None
-    }
-
-
-def make_plan(config: Config) -> Plan:
-    """Checks a configuration, loads its data and decides what is trained together.
-
-    Raises:
-      BadInput: If anything in it cannot be done.
-    """
-    for section in config:
-        if section not in _SECTIONS:
-            raise BadInput(f"config has no section {section!r}; there are {', '.join(_SECTIONS)}")
-    members = members_of(config)
-    fields = tuple(field.name for field in dataclasses.fields(train.Execution))
-    for name in config.get("population") or {}:
-        if name not in fields:
-            raise BadInput(f"population.{name} does not exist; there are {', '.join(fields)}")
-    execution = train.Execution(**(config.get("population") or {}))
-    dataset, splits = load_data(config.get("data") or {})
-    for member in members:
-        train.steps_per_epoch(member, len(dataset.splits["train"]))
-    groups = grid.groups(members, dataset.image_shape, execution.max_waste)
-    chunks = [chunk for group in groups for chunk in train.chunks(group, execution)]
-    return Plan(_plain(config), dataset, splits, members, chunks, execution)
-
-
-def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, tuple[str, ...]]:
-    """The data that the section `data` of a configuration describes, and the splits that points are reported on.
-
-    Raises:
-      BadInput: If an option does not exist or has no such value, or the data cannot be had.
-    """
-    section = dict(section)
-    splits = tuple(section.pop("splits", None) or ("test", "train"))
-    examples = section.pop("examples", None)
-    name = section.pop("name", "mnist_static")
-    for option in section:
-        if option not in _DATA_OPTIONS:
-            raise BadInput(f"data.{option} does not exist; there are name, splits, examples, {', '.join(_DATA_OPTIONS)}")
-    if examples is not None and (isinstance(examples, bool) or not isinstance(examples, int) or examples < 1):
-        raise BadInput(f"data.examples={examples!r} must be a whole number of at least 1, or None for all")
-    dataset = data.load(name, **{option: value for option, value in section.items() if value is not None})
-    for split in splits:
-        if split not in dataset.splits:
-            raise BadInput(f"data.splits={split!r} does not exist; {dataset.name!r} has {', '.join(dataset.splits)}")
-    return (dataset if examples is None else dataset.head(examples)), splits
-
-
-def recorded_config(workdir: str | pathlib.Path) -> dict[str, Any]:
-    """The configuration of the sweep in `workdir`.
-
-    Raises:
-      BadInput: If there is none, or the run is of something else.
-    """
-    config = records.read_json(pathlib.Path(workdir) / "config.json")
-    # Experiments on exact models keep a config.json too, without blocks.
-    if not isinstance(config, dict) or not isinstance(config.get("blocks"), dict):
-        raise BadInput(f"workdir={str(workdir)!r} holds no sweep: its config.json has no blocks")
-    return config
-
-
-def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
-    """The data of the sweep in `workdir`, loaded again.
-
-    Raises:
-      BadInput: If there is no sweep, or its data cannot be had or are no longer what it was trained on.
-    """
-    dataset, _ = load_data(recorded_config(workdir).get("data") or {})
-    recorded = records.read_json(pathlib.Path(workdir) / "provenance.json").get("data", {}).get("sha256")
-    if dataset.checksum() != recorded:
-        raise BadInput(
-            f"the data of workdir={str(workdir)!r} have changed: dataset {dataset.name!r} has SHA-256 {dataset.checksum()}, "
-            f"and it was trained on {recorded}"
-        )
-    return dataset
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def run(plan: Plan, workdir: str | pathlib.Path, listener: Listener | None = None, overwrite: bool = False) -> list[Point]:
-    """Trains and evaluates every member and fills the run directory, except for its figures.
+    However often it is interrupted and run again, the tables are to the last bit those of a run that was not, on the same devices.
 
     Args:
       plan: What to do.
-      workdir: The run directory; see `records`.
+      workdir: The run directory; see `records` and `parts`.
       listener: Told now and then how far the sweep is.
-      overwrite: Whether a different run in `workdir` may be replaced.
+      overwrite: Whether to begin anew, and remove what a run has left in `workdir`.
+      stop: Asked now and then whether to save and stop.
+      report: Told, in a sentence, of what went wrong and how it was got round.
 
     Returns:
-      The rows of points.csv.
+      The points, and members that failed: those are tried again by the next run.
 
     Raises:
       BadInput: If `workdir` may not be used; nothing has been trained or written then.
+      train.Stopped: If `stop` said so; what was done is saved.
+      OSError: If what was trained cannot be written.
     """
     workdir = pathlib.Path(workdir)
-    records.open_run(workdir, plan.config, overwrite)
     began = time.perf_counter()
-    group_of = {member: i for i, chunk in enumerate(plan.chunks) for member in chunk.members}
-    records.write_table(workdir / "members.csv", records.MEMBER_COLUMNS, records.member_rows(plan.members, group_of))
-    meter = _Meter(plan, listener)
-    points: list[Point] = []
-    metrics: list[dict[str, Any]] = []
-    seconds = {"training": 0.0, "compiling": 0.0, "evaluating": 0.0}
-    for index, chunk in enumerate(plan.chunks):
-        trained = train.train(chunk, plan.dataset, plan.execution, meter.training(index))
-        meter.diverged += int((~trained.finite).sum())
-        evaluation_began = time.perf_counter()
-        points += evaluate.evaluate(trained, plan.dataset, plan.splits, meter.evaluating(index))
-        seconds["evaluating"] += time.perf_counter() - evaluation_began
-        seconds["training"] += trained.seconds
-        seconds["compiling"] += trained.compile_seconds
-        metrics += _metric_rows(trained)
-        for i, member in enumerate(chunk.members):
-            records.save_params(workdir, member, trained.member_params(i, plan.dataset.image_shape))
-        records.write_table(workdir / "points.partial.csv", POINT_COLUMNS, points)
-        records.write_table(workdir / "metrics.partial.csv", records.METRIC_COLUMNS, metrics)
-        meter.members_done += len(chunk.members)
-    order = {member.name: i for i, member in enumerate(plan.members)}
-    points.sort(key=lambda point: (plan.splits.index(point["split"]), order[point["member"]]))
-    about_data = {"name": plan.dataset.name, "origin": plan.dataset.origin, "sha256": plan.dataset.checksum()}
+    identity = {
+        "data": {"name": plan.dataset.name, "sha256": plan.dataset.checksum()},
+        "splits": list(plan.splits),
+        "dtype": plan.execution.dtype,
+    }
+    store = Store(workdir, identity, report)
+    records.check_run(workdir, plan.config, overwrite, _bound)
+    # Before anything is removed: files of the same name and other content make another study, too.
+    done = {} if overwrite else store.finished()
+    records.open_run(workdir, plan.config, overwrite, _bound)
+    pending = store.pending(plan.members, done, plan.divide)
+    missing = sum(len(part.members) for part in pending)
+    recorder = Recorder(workdir)
+
+    def tell(status: Status) -> None:
+        recorder(status)
+        if listener:
+            listener(status)
+
+    meter = _Meter(plan, pending, done, tell, stop)
+    recorder.write("running", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
+    _write_members(workdir, plan.members, done, {})
+    try:
+        failed = _train(plan, pending, done, store, meter)
+    except train.Stopped:
+        recorder.write("stopped")
+        raise
+    points = _write_tables(plan, workdir, store, done, failed)
+    own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}.values()
+    seconds = {key: sum(part.seconds[key] for part in own) for key in ("training", "compiling", "evaluating")}
     seconds["total"] = time.perf_counter() - began
-    records.write_json(workdir / "provenance.json", records.provenance(about_data, sys.argv, seconds))
-    records.write_table(workdir / "metrics.csv", records.METRIC_COLUMNS, metrics)
-    records.write_table(workdir / "points.csv", POINT_COLUMNS, points)
-    for name in ("points.partial.csv", "metrics.partial.csv"):
+    about_data = {"name": plan.dataset.name, "origin": plan.dataset.origin, "sha256": plan.dataset.checksum()}
+    about = records.provenance(about_data, sys.argv, seconds)
+    about["tables"] = {name: disk.sha256(workdir / name) for name in ("points.csv", "metrics.csv")}
+    disk.write_json(workdir / "provenance.json", about)
+    ended = {"members": len(plan.members), "members_done": meter.members_done, "diverged": meter.diverged, "failed": len(failed)}
+    recorder.write("finished", **ended)
+    return Outcome(points, failed, missing - len(failed))
+
+
+def _train(plan: Plan, pending: list[grid.Group], done: dict[str, Finished], store: Store, meter: "_Meter") -> dict[str, str]:
+    """Trains what is pending, which `done` then has; returns why the others failed, by name."""
+    failed: dict[str, str] = {}
+    while pending:
+        part = pending.pop(0)
+        try:
+            finished = _complete(plan, part, store, meter)
+            done |= dict.fromkeys(finished.members, finished)
+            meter.finish(part, finished)
+        except Exception as error:
+            if not parts.retried(error):
+                raise
+            if len(part.members) > 1:
+                store.report(f"{len(part.members)} members together failed ({disk.gist(error)}); they are tried in two halves")
+                pending[:0] = parts.halves(part)
+                meter.split(part)
+            else:
+                (member,) = part.members
+                failed[member.name] = disk.gist(error)
+                store.report(f"member {member.name} failed ({failed[member.name]})")
+                meter.finish(part, None)
+        store.record(pending)
+        _write_points(store.workdir / "points.partial.csv", plan, done)
+    return failed
+
+
+def _write_tables(
+    plan: Plan, workdir: pathlib.Path, store: Store, done: Mapping[str, Finished], failed: Mapping[str, str]
+) -> list[Point]:
+    """Writes the tables, and removes what was kept to go on from; returns the points."""
+    points = _write_points(workdir / "points.csv", plan, done)
+    _write_metrics(workdir / "metrics.csv", plan, store, done)
+    _write_members(workdir, plan.members, done, failed)
+    for name in ("points.partial.csv", "plan.json"):
         (workdir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (workdir / "checkpoints").rmdir()
     return points
 
 
-def _metric_rows(trained: train.Trained) -> Iterable[dict[str, Any]]:
-    for i, member in enumerate(trained.members):
-        # A member that diverged has nothing to say after its last finite step.
-        for step in range(int(trained.steps[i])):
-            rate, distortion, loss = (float(column[i, step]) for column in trained.metrics)
-            yield {"member": member.name, "step": step, "rate": rate, "distortion": distortion, "loss": loss}
+def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What may not change in a run directory; grids may."""
+    return {"name": config.get("name"), "data": config.get("data"), "dtype": (config.get("population") or {}).get("dtype")}
+
+
+def _complete(plan: Plan, part: grid.Group, store: Store, meter: "_Meter") -> Finished:
+    """Trains and evaluates one part and saves what became of it."""
+    checkpoints = store.checkpoints(part, plan.execution.checkpoint_seconds)
+    trained = train.train(part, plan.dataset, plan.execution, meter.training(part), checkpoints=checkpoints, stop=meter.stop)
+    began = time.perf_counter()
+    points = evaluate.evaluate(trained, plan.dataset, plan.splits, meter.evaluating(part))
+    return store.keep(part, trained, points, time.perf_counter() - began, plan.dataset.image_shape)
+
+
+def _write_points(path: pathlib.Path, plan: Plan, done: Mapping[str, Finished]) -> list[Point]:
+    """Writes the points there are, in the order of the grid, split by split."""
+    rows = [point for member in plan.members if member.name in done for point in done[member.name].of(member.name)]
+    rows.sort(key=lambda point: plan.splits.index(point["split"]))
+    disk.write_table(path, POINT_COLUMNS, rows)
+    return rows
+
+
+def _write_metrics(path: pathlib.Path, plan: Plan, store: Store, done: Mapping[str, Finished]) -> None:
+    wanted = {member.name for member in plan.members}
+    own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}
+    rows = (row for part in own.values() for row in store.metrics(part) if row["member"] in wanted)
+    disk.write_table(path, records.METRIC_COLUMNS, rows)
+
+
+def _write_members(
+    workdir: pathlib.Path, members: Sequence[grid.Member], done: Mapping[str, Finished], failed: Mapping[str, str]
+) -> None:
+    def status(member: grid.Member) -> tuple[str, str]:
+        if member.name in failed:
+            return "", f"failed: {failed[member.name]}"
+        part = done.get(member.name)
+        return (part.name, part.of(member.name)[0]["status"]) if part else ("", "to be trained")
+
+    disk.write_table(workdir / "members.csv", records.MEMBER_COLUMNS, records.member_rows(members, status))
 
 
 class _Meter:
-    """Keeps account of the work done and tells the listener."""
+    """Keeps account of the work done, tells the listener, and asks whether to stop."""
 
-    def __init__(self, plan: Plan, listener: Listener | None):
-        self.plan, self.listener = plan, listener
-        self.members_done = self.diverged = 0
-        shape, splits = plan.dataset.image_shape, plan.dataset.splits
-        examples = sum(len(splits[s]) for s in plan.splits)
-        self.training_work: list[float] = []
-        self.evaluation_work: list[float] = []
-        for chunk in plan.chunks:
-            lead, count = chunk.members[0], len(chunk.members)
-            steps = train.total_steps(lead, len(splits["train"]))
-            self.training_work.append(_TRAINING_COST * count * steps * grid.work(chunk.padded, shape, lead.batch_size))
-            per_batch = grid.work(chunk.padded, shape, evaluate.BATCH)
-            self.evaluation_work.append(count * examples / evaluate.BATCH * per_batch)
-        self.evaluated: list[float] = [0.0] * len(plan.chunks)
+    def __init__(
+        self,
+        plan: Plan,
+        pending: Sequence[grid.Group],
+        done: Mapping[str, Finished],
+        listener: Listener,
+        stop: Stop | None,
+    ):
+        self.plan, self.listener, self.stop = plan, listener, stop
+        self.parts, self.part = len(pending), 0
+        found = [done[member.name].of(member.name)[0] for member in plan.members if member.name in done]
+        self.members_done, self.diverged = len(found), sum(point["status"] != "ok" for point in found)
+        self.examples = sum(len(plan.dataset.splits[split]) for split in plan.splits)
+        self.whole = sum(sum(self._work(part)) for part in pending)
+        self.finished = self.evaluated = 0.0
 
-    def training(self, index: int) -> train.Listener:
+    def training(self, part: grid.Group) -> train.Listener:
+        training, _ = self._work(part)
+        self.evaluated = 0.0
+
         def tell(progress: train.Progress) -> None:
-            self._tell(index, progress.steps / progress.total_steps, "training", progress)
+            self._tell(part, training * progress.steps / progress.total_steps, "training", progress)
 
         return tell
 
-    def evaluating(self, index: int) -> Callable[[int], None]:
-        chunk, splits = self.plan.chunks[index], self.plan.dataset.splits
-        whole = len(chunk.members) * sum(len(splits[s]) for s in self.plan.splits)
+    def evaluating(self, part: grid.Group) -> Callable[[int], None]:
+        training, evaluation = self._work(part)
 
         def tell(examples: int) -> None:
-            self.evaluated[index] += examples / whole
-            self._tell(index, 1.0, "evaluating", None)
+            if self.stop and self.stop():
+                raise train.Stopped("while evaluating")
+            self.evaluated += examples / (len(part.members) * self.examples)
+            self._tell(part, training + evaluation * self.evaluated, "evaluating")
 
         return tell
 
-    def _tell(self, index: int, trained: float, doing: str, progress: train.Progress | None) -> None:
-        if self.listener is None:
-            return
-        before = sum(self.training_work[:index]) + sum(self.evaluation_work[:index])
-        now = before + trained * self.training_work[index] + self.evaluated[index] * self.evaluation_work[index]
-        done = now / (sum(self.training_work) + sum(self.evaluation_work))
-        chunks, members = len(self.plan.chunks), len(self.plan.members)
-        self.listener(Status(index, chunks, self.members_done, members, self.diverged, done, doing, progress))
+    def finish(self, part: grid.Group, finished: Finished | None) -> None:
+        self.finished += sum(self._work(part))
+        self.part += 1
+        if finished:
+            self.members_done += len(finished.members)
+            ended = [finished.of(member)[0]["status"] for member in finished.members]
+            self.diverged += sum(status != "ok" for status in ended)
+
+    def split(self, part: grid.Group) -> None:
+        """The part is trained as two."""
+        self.parts += 1
+        self.whole += sum(sum(self._work(half)) for half in parts.halves(part)) - sum(self._work(part))
+
+    def _work(self, part: grid.Group) -> tuple[float, float]:
+        """Arithmetic of training and of evaluating a part."""
+        lead, count, shape = part.members[0], len(part.members), self.plan.dataset.image_shape
+        steps = train.total_steps(lead, len(self.plan.dataset.splits["train"]))
+        training = _TRAINING_COST * count * steps * grid.work(part.padded, shape, lead.batch_size)
+        return training, count * self.examples / evaluate.BATCH * grid.work(part.padded, shape, evaluate.BATCH)
+
+    def _tell(self, part: grid.Group, now: float, doing: str, progress: train.Progress | None = None) -> None:
+        p = progress or train.Progress(len(part.members), 0, 0, 0, math.nan, math.nan)
+        self.listener(
+            Status(
+                part=self.part,
+                parts=self.parts,
+                members_done=self.members_done,
+                members=len(self.plan.members),
+                diverged=self.diverged + (p.members - p.finite if progress else 0),
+                done=(self.finished + now) / self.whole,
+                doing=doing,
+                at_work=p.members,
+                step=p.steps,
+                steps=p.total_steps,
+                rate=p.rate,
+                distortion=p.distortion,
+            )
+        )
 
 
-def summary(points: Sequence[Point]) -> str:
+def summary(outcome: Outcome) -> str:
     """One sentence on how the members ended."""
-    members = {point["member"]: point["status"] for point in points}
-    diverged = sum(status != "ok" for status in members.values())
-    ended = f"{diverged} of them diverged" if diverged else "none diverged"
-    return f"{len(members)} member{'' if len(members) == 1 else 's'}, {ended}"
+    ended = {point["member"]: point["status"] for point in outcome.points}
+    diverged, failed = sum(status != "ok" for status in ended.values()), len(outcome.failed)
+    count = len(ended) + failed
+    said = f"{count} member{'' if count == 1 else 's'}, {f'{diverged} of them diverged' if diverged else 'none diverged'}"
+    said += f", {failed} failed and will be tried again by the same command" if failed else ""
+    found = count - failed - outcome.trained
+    return said + (f" ({found} found done)" if found > 0 else "")

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from rd_elbo import population
+from rd_elbo.checkpoint import Checkpoints
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.grid import Group, Member
@@ -30,7 +31,8 @@ class Execution:
       chunk: The most members trained at once; None means all of a group.
       lanes: The most members a device advances side by side, see `population.Program`; None means all.
       max_waste: See `grid.groups`.
-      dtype: Of parameters and arithmetic, "float32" or "float64" (which needs JAX's x64 mode).
+      dtype: Of parameters and arithmetic, "float32" or "float64" (which needs JAX's x64 mode). It is the one that changes numbers.
+      checkpoint_seconds: The least time between two saves of the state of what is being trained.
     """
 
     devices: int | None = None
@@ -38,8 +40,10 @@ class Execution:
     lanes: int | None = None
     max_waste: float = 1.25
     dtype: str = "float32"
+    checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoint_seconds", number("checkpoint_seconds", self.checkpoint_seconds))
         for field in ("devices", "chunk", "lanes"):
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, whole(field, getattr(self, field)))
@@ -69,6 +73,10 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+
+
+class Stopped(Exception):
+    """Training was asked to stop before its end; its state is saved."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,7 +144,15 @@ def chunks(group: Group, execution: Execution) -> Iterator[Group]:
         yield dataclasses.replace(group, members=group.members[first : first + size])
 
 
-def train(group: Group, dataset: Dataset, execution: Execution | None = None, listener: Listener | None = None) -> Trained:
+def train(
+    group: Group,
+    dataset: Dataset,
+    execution: Execution | None = None,
+    listener: Listener | None = None,
+    *,
+    checkpoints: Checkpoints | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Trained:
     """Trains the members of one group together.
 
     Args:
@@ -144,12 +160,15 @@ def train(group: Group, dataset: Dataset, execution: Execution | None = None, li
       dataset: Its training split is used.
       execution: How to run.
       listener: Called after every segment of steps.
+      checkpoints: See `fit`.
+      stop: See `fit`.
 
     Returns:
       The trained members. A member that diverged is in its last finite state, with `finite` False.
 
     Raises:
       BadInput: If the batch is larger than the training split, or float64 is wanted and JAX's x64 mode is off.
+      Stopped: See `fit`.
     """
     execution = execution or Execution()
     images, lead = dataset.splits["train"], group.members[0]
@@ -166,7 +185,17 @@ def train(group: Group, dataset: Dataset, execution: Execution | None = None, li
     models = [member.build(dataset.image_shape) for member in group.members]
     hypers = population.Hypers.of(group.members, execution.dtype)
     total = total_steps(lead, len(images))
-    fitted = fit(program, models, hypers, images, total, devices=execution.devices, listener=listener)
+    fitted = fit(
+        program,
+        models,
+        hypers,
+        images,
+        total,
+        devices=execution.devices,
+        listener=listener,
+        checkpoints=checkpoints,
+        stop=stop,
+    )
     return Trained(**vars(fitted), members=group.members)
 
 
@@ -180,6 +209,8 @@ def fit(
     devices: int | None = None,
     every: int = 1,
     listener: Listener | None = None,
+    checkpoints: Checkpoints | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Fitted:
     """Trains a population of models of any kind.
 
@@ -193,6 +224,9 @@ def fit(
       devices: Devices to spread members over; None means all local ones.
       every: Metrics are kept of every so many steps, among them the last.
       listener: Called after every segment of steps.
+      checkpoints: Where the state is saved now and then, and restored from at the beginning if there is one. The result is the
+        same to the last bit, on the same devices, as if training had never been interrupted.
+      stop: Asked after every segment of steps whether to save and stop.
 
     Returns:
       The trained models. One that diverged is in its last finite state, with `finite` False.
@@ -200,6 +234,7 @@ def fit(
     Raises:
       BadInput: If there is nothing to train, the model is no `models.base.Trainable`, the batch is larger than the data, the
         numbers of models and hyperparameters differ, or float64 is wanted and JAX's x64 mode is off.
+      Stopped: If `stop` said so before the last step.
     """
     began = time.perf_counter()
     count, steps, every = len(models), whole("steps", steps), whole("every", every)
@@ -221,12 +256,24 @@ def fit(
     # A mesh takes a multiple of its size; the last member stands in for those that are missing and is dropped at the end.
     models = fill(models, mesh.size)
     hypers = jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), hypers)
-    params = population.initialise(models, hypers.seed.tolist(), program.model, data.shape[1:], program.dtype)
-    state = population.start(params, mesh)
+    like = population.state_shapes(program.model, data.shape[1:], program.dtype)
+    checkpoints = checkpoints or Checkpoints()
+    saved = checkpoints.restore((like, population.Metrics(like.steps, like.steps, like.steps), 0.0))
+    if saved:
+        first, (kept, seen, spent) = saved
+        state = population.place(jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), kept), mesh)
+        history, spent = [seen], float(spent)
+    else:
+        params = population.initialise(models, hypers.seed.tolist(), program.model, data.shape[1:], program.dtype)
+        first, state, history, spent = 0, population.start(params, mesh), [], 0.0
     hypers, resident = population.place(hypers, mesh), population.replicate(data, mesh)
 
-    history: list[population.Metrics] = []
-    first, wanted, compile_seconds = 0, min(_FIRST_STEPS, program.segment_steps), 0.0
+    def save() -> None:
+        metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
+        kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], state)
+        checkpoints.save(first, (kept, metrics, np.float64(spent + time.perf_counter() - began)))
+
+    wanted, compile_seconds = min(_FIRST_STEPS, program.segment_steps), 0.0
     while first < steps:
         segment_began = time.perf_counter()
         longest = population.longest_segment(program.batch_size, len(data), first)
@@ -243,10 +290,17 @@ def fit(
             finite = np.asarray(state.finite)[:count]
             rate, distortion = (float(column[finite].mean()) if finite.any() else math.nan for column in seen[:2])
             listener(Progress(count, first, steps, int(finite.sum()), rate, distortion))
+        stopping = first < steps and stop is not None and stop()
+        # What follows a long training, its evaluation, may be interrupted too.
+        long = first == steps and spent + time.perf_counter() - began > checkpoints.seconds
+        if stopping or long or checkpoints.due():
+            save()
+        if stopping:
+            raise Stopped(f"after {first} of {steps} steps")
 
     params, made, finite = jax.tree.map(lambda a: np.asarray(a)[:count], (state.params, state.steps, state.finite))
     metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
-    seconds = time.perf_counter() - began
+    seconds = spent + time.perf_counter() - began
     return Fitted(program, params, made, finite, metrics, seconds, compile_seconds, mesh.size)
 
 

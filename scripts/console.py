@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +16,11 @@ from rich.table import Table
 
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import SETTINGS
-from rd_elbo.sweep import Listener, Status
+from rd_elbo.watch import Listener, Status
 
 BAD_INPUT = 2
+# 128 and the number of the signal, as shells count.
+STOPPED = 128 + signal.SIGTERM
 _QUIET_SECONDS = 20.0
 
 
@@ -64,12 +67,35 @@ def gist(error: Exception) -> str:
 
 def describe(status: Status, brief: bool = False) -> str:
     """One line on where a sweep is; `brief` fits beside a bar into 80 columns."""
-    line = f"{status.members_done}/{status.members} members, group {status.chunk + 1}/{status.chunks}: "
-    p = status.progress
-    line += f"step {p.steps}/{p.total_steps}" if p else "evaluating"
-    if p and not brief:
-        line += f" of {p.members}, R {p.rate:.1f}, D {p.distortion:.1f}"
+    line = f"{status.members_done}/{status.members} members, part {status.part + 1}/{status.parts}: "
+    if status.doing == "training":
+        line += f"step {status.step}/{status.steps}"
+        line += "" if brief else f" of {status.at_work}, R {status.rate:.1f}, D {status.distortion:.1f}"
+    else:
+        line += status.doing
     return line + (f", {status.diverged} diverged" if status.diverged else "")
+
+
+def warn(sentence: str) -> None:
+    """Says what went wrong and how it was got round."""
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Whether a termination signal has come, the notice that schedulers give; a second one ends the process as ever."""
+    asked = False
+
+    def ask(*_: Any) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

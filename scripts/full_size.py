@@ -22,7 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import host, records
+from rd_elbo import disk, host, records
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import PAPER_FAMILIES
 
@@ -113,12 +113,12 @@ def main() -> None:
         with concurrent.futures.ProcessPoolExecutor(1, fresh) as process:
             row = process.submit(measure, family, args.steps).result()
         rows.append(row)
-        records.write_table(args.workdir / "full_size.csv", COLUMNS, rows)
+        disk.write_table(args.workdir / "full_size.csv", COLUMNS, rows)
         console.print(f"{family}  {row['seconds_per_step']:.2f} s a step, {row['memory_gib']:.1f} GiB", highlight=False)
     host.configure(1)
     about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
     seconds = {"total": time.perf_counter() - began}
-    records.write_json(args.workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
+    disk.write_json(args.workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("family", "parameters", "s / step", "GiB", "first loss", "last loss", f"s / {_IMAGES} images"):
         table.add_column(name, justify="left" if name == "family" else "right", no_wrap=True)

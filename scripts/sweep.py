@@ -5,7 +5,11 @@ r"""Trains a grid of models and draws where they lie in the rate-distortion plan
     python scripts/sweep.py --config=configs/quickstart.py --workdir=runs/mine2 \
         --config.grid.beta="(0.1, 0.5, 1.0)" --config.train.epochs=3
 
-Bad input ends with one sentence and exit code 2, before anything is trained or written.
+The same command goes on where it was interrupted, by whatever; a larger grid in the same folder trains only what is missing.
+
+Exit codes: 0 when all members are in the table; 1 when some failed, all diverged, or the folder could not be written to; 2 after
+one sentence on bad input, before anything is trained or written; 143 after a termination signal and 130 after an interrupt, with
+what was done saved.
 """
 
 import pathlib
@@ -16,13 +20,13 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from rd_elbo import host, plotting, sweep
+from rd_elbo import disk, host, planning, plotting, sweep, train
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a different run in workdir.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir and begin anew.")
 
 
 @terminal.guarded
@@ -43,22 +47,32 @@ def main(argv: list[str]) -> None:
     host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla", x64=x64)
 
     console = Console()
-    plan = sweep.make_plan(config)
+    plan = planning.make_plan(config)
     workdir = pathlib.Path(_WORKDIR.value)
     console.print(
-        f"{terminal.counted(len(plan.members), 'member')} in {terminal.counted(len(plan.chunks), 'group')} on {plan.dataset.name} "
+        f"{terminal.counted(len(plan.members), 'member')} on {plan.dataset.name} "
         f"({len(plan.dataset.splits['train'])} training images)",
         highlight=False,
     )
-    with terminal.progress(console) as listener:
-        points = sweep.run(plan, workdir, listener, _OVERWRITE.value)
-    console.print(terminal.points_table(points, plan.splits[0]))
-    where = f"{sweep.summary(points)}; points in {workdir / 'points.csv'}"
-    if all(point["status"] != "ok" for point in points):
+    try:
+        with terminal.stoppable() as stop, terminal.progress(console) as listener:
+            outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, stop=stop, report=terminal.warn)
+    except train.Stopped as stopped:
+        print(f"stopped {stopped}; what is done is saved, and the same command goes on from there", file=sys.stderr)
+        sys.exit(terminal.STOPPED)
+    except OSError as error:
+        where = f" {error.filename!r}" if error.filename else ""
+        print(f"error: {workdir}{where} cannot be written ({disk.gist(error)}); what is done is kept", file=sys.stderr)
+        sys.exit(1)
+    if outcome.points:
+        console.print(terminal.points_table(outcome.points, plan.splits[0]))
+    where = f"{sweep.summary(outcome)}; points in {workdir / 'points.csv'}"
+    if all(point["status"] != "ok" for point in outcome.points):
         console.print(f"{where}, and nothing to draw", soft_wrap=True, highlight=False)
         sys.exit(1)
     pictures = ", ".join(str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png")
     console.print(f"{where}, figures in {pictures}", soft_wrap=True, highlight=False)
+    sys.exit(1 if outcome.failed else 0)
 
 
 if __name__ == "__main__":

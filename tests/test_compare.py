@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from families import row
 
-from rd_elbo import compare, paper, records
+from rd_elbo import compare, disk, paper, records
 from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS
 
@@ -116,12 +116,12 @@ def script(*arguments):
 
 
 def test_the_script_prints_and_writes_the_same_table(points, tmp_path):
-    records.write_table(tmp_path / "points.csv", POINT_COLUMNS, points)
-    records.write_json(tmp_path / "provenance.json", {"data": {"name": "mnist_static"}})
+    disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, points)
+    disk.write_json(tmp_path / "provenance.json", {"data": {"name": "mnist_static"}})
     result = script(f"--workdir={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert "another draw" in result.stdout and "R = 20" in result.stdout and "diverged" in result.stdout
-    written = records.read_table(tmp_path / "comparison.csv")
+    written = disk.read_table(tmp_path / "comparison.csv")
     expected = compare.compare(records.read_points(tmp_path), "mnist_static").rows
     np.testing.assert_equal(written, expected)
     assert [r["section"] for r in written] == ["run"] * 9 + ["area"] * 2 + ["best"] * 3
@@ -132,7 +132,7 @@ def test_the_script_prints_and_writes_the_same_table(points, tmp_path):
 
 
 def test_the_script_prints_markdown(points, tmp_path):
-    records.write_table(tmp_path / "points.csv", POINT_COLUMNS, points)
+    disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, points)
     (tmp_path / "config.json").write_text(json.dumps({"data": {"name": "binarized_mnist"}}))
     lines = script(f"--workdir={tmp_path}", "--markdown").stdout.splitlines()
     tables = [line for line in lines if line.startswith("|")]

@@ -14,7 +14,7 @@ from rich.console import Console
 from configs import gaussian as gaussian_config
 from configs import toy as toy_config
 from experiments import gaussian, toy, toy_figures
-from rd_elbo import records
+from rd_elbo import disk, records
 from rd_elbo.errors import BadInput
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def toy_run(tmp_path_factory):
 
 
 def test_toy_tables(toy_run):
-    points, totals = records.read_table(toy_run / "points.csv"), records.read_json(toy_run / "summary.json")
+    points, totals = disk.read_table(toy_run / "points.csv"), disk.read_json(toy_run / "summary.json")
     config = config_of(toy_config)
     assert len(points) == 2 * 16 + 2 * 8 + 8 + 2 * 14 + 2 * 12 == len(toy.runs(config))
     for row in points:
@@ -52,13 +52,13 @@ def test_toy_tables(toy_run):
     assert abs(totals["entropy"] - 2.8620) < 5e-5 and totals["initialisations"] == 16
     for name in ("elbo_collapsed_fraction", "elbo_gap_fraction", "target_rate_fraction", "target_gap_fraction"):
         assert 0 <= totals[name] <= 1
-    (optimum,) = records.read_table(toy_run / "optimum.csv")
+    (optimum,) = disk.read_table(toy_run / "optimum.csv")
     assert abs(optimum["rate"] - 0.5) < 5e-5 and abs(optimum["excess"]) < 1e-12
 
 
 def test_toy_phase_diagram(toy_run):
-    rows = records.read_table(toy_run / "phase_diagram.csv")
-    entropy = records.read_json(toy_run / "summary.json")["entropy"]
+    rows = disk.read_table(toy_run / "phase_diagram.csv")
+    entropy = disk.read_json(toy_run / "summary.json")["entropy"]
     curves = {name: [row for row in rows if row["curve"] == name] for name in ("frontier", "worse decoder", "worse marginal")}
     assert all(row["rate"] + row["distortion"] > entropy and row["gap"] < 1e-8 for row in rows)
     for best, up, right in zip(*curves.values(), strict=True):
@@ -108,7 +108,7 @@ def test_gaussian(tmp_path):
     gaussian.check(config)
     records.open_run(tmp_path, config)
     gaussian.work(config, tmp_path, lambda done, doing: None)
-    points, totals = records.read_table(tmp_path / "points.csv"), records.read_json(tmp_path / "summary.json")
+    points, totals = disk.read_table(tmp_path / "points.csv"), disk.read_json(tmp_path / "summary.json")
     assert [(row["study"], row["latent"]) for row in points] == [("frontier", 8)] * 2 + [("frontier", 3)] * 2 + [("ppca", 3)]
     for row in points:
         # The curve of the very data they were trained on: nothing is below it, and four hundred steps come near.
@@ -126,8 +126,8 @@ def test_a_gaussian_run_in_which_all_diverges_still_tells(tmp_path, capsys):
     gaussian.check(config)
     records.open_run(tmp_path, config)
     gaussian.work(config, tmp_path, lambda done, doing: None)
-    assert [row["status"] for row in records.read_table(tmp_path / "points.csv")] == ["diverged"]
-    assert records.read_json(tmp_path / "summary.json")["max_gap_to_exact_curve"] is None
+    assert [row["status"] for row in disk.read_table(tmp_path / "points.csv")] == ["diverged"]
+    assert disk.read_json(tmp_path / "summary.json")["max_gap_to_exact_curve"] is None
     gaussian.report(Console(width=200), tmp_path)
     assert "none, since a model diverged" in capsys.readouterr().out
 

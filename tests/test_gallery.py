@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from rd_elbo import choices, data, gallery, records, sweep
+from rd_elbo import choices, data, disk, gallery, planning, records, sweep
 from rd_elbo.errors import BadInput
 from rd_elbo.grid import Member
 from rd_elbo.plotting import gallery as plotting_gallery
@@ -160,7 +160,7 @@ def test_pictures_are_of_the_members_they_name(run, dataset):
     report = gallery.make(run, dataset, CHOICES, examples=3, listener=lambda *done: heard.append(done))
     assert (report.members, report.architectures) == (4, 3) and report.seconds > 0
     assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    arrays = records.read_arrays(run / "gallery.npz")
+    arrays = disk.read_arrays(run / "gallery.npz")
     assert arrays["member"].tolist() == [m.name for m in MEMBERS]
     np.testing.assert_array_equal(arrays["data"], dataset.splits["test"][arrays["index"]])
     for part in ("reconstruction", "sample"):
@@ -169,7 +169,7 @@ def test_pictures_are_of_the_members_they_name(run, dataset):
             np.testing.assert_array_equal(arrays[part][i], np.broadcast_to(pattern(i), (5, 3, *SHAPE)))
         # The PixelCNN, which nothing holds, draws five different images.
         assert len(np.unique(arrays[part][3], axis=0)) == 5
-    table = records.read_table(run / "gallery.csv")
+    table = disk.read_table(run / "gallery.csv")
     assert tuple(table[0]) == gallery.GALLERY_COLUMNS and len(table) == 8
     assert [(r["panel"], r["part"], r["position"]) for r in table[3:5]] == [("a", "reconstruction", 3), ("b", "sample", 0)]
     last = table[7]
@@ -185,16 +185,16 @@ def test_pictures_are_of_the_members_they_name(run, dataset):
 
 def test_pictures_do_not_depend_on_their_neighbours(run, dataset):
     gallery.make(run, dataset, CHOICES, examples=3)
-    together, file = records.read_arrays(run / "gallery.npz"), (run / "gallery.npz").read_bytes()
+    together, file = disk.read_arrays(run / "gallery.npz"), (run / "gallery.npz").read_bytes()
     gallery.make(run, dataset, CHOICES, examples=3)
     assert (run / "gallery.npz").read_bytes() == file
     for only in ([CHOICES[3]], [CHOICES[3], CHOICES[1], CHOICES[0]]):
         gallery.make(run, dataset, only, examples=3)
-        alone = records.read_arrays(run / "gallery.npz")
+        alone = disk.read_arrays(run / "gallery.npz")
         for part in ("reconstruction", "sample"):
             np.testing.assert_array_equal(alone[part][0], together[part][3])
     gallery.make(run, dataset, [CHOICES[3]], examples=3, seed=1)
-    assert (records.read_arrays(run / "gallery.npz")["sample"][0] != together["sample"][3]).any()
+    assert (disk.read_arrays(run / "gallery.npz")["sample"][0] != together["sample"][3]).any()
 
 
 def test_members_have_randomness_of_their_own(run, dataset):
@@ -204,7 +204,7 @@ def test_members_have_randomness_of_their_own(run, dataset):
     records.save_params(run, twin, params)
     other = dataclasses.replace(CHOICES[3], row={**CHOICES[3].row, "member": twin.name})
     gallery.make(run, dataset, [CHOICES[3], other], examples=3)
-    arrays = records.read_arrays(run / "gallery.npz")
+    arrays = disk.read_arrays(run / "gallery.npz")
     assert (arrays["sample"][0] != arrays["sample"][1]).any()
 
 
@@ -277,7 +277,7 @@ def test_heads_say_what_a_model_is(changes, lines):
 def test_titles_tell_where_beta_one_is_missing_and_how_equal_the_elbos_are(run, dataset):
     def title(*chosen):
         gallery.make(run, dataset, chosen, examples=2)
-        return plotting_gallery.panel(records.read_table(run / "gallery.csv"), records.read_arrays(run / "gallery.npz")).title
+        return plotting_gallery.panel(disk.read_table(run / "gallery.csv"), disk.read_arrays(run / "gallery.npz")).title
 
     assert title(choice(1), choice(2, position=1)) == r"(a) reconstructions: families at $\beta = 1$"
     assert title(choice(0), choice(2, position=1)) == r"(a) reconstructions: families at $\beta = 1$, or the nearest there is"
@@ -301,7 +301,7 @@ def test_a_figure_places_every_panel_inside_and_none_on_another(run, dataset):
     fours = [choice(i, 4, panel, part, i, "by_beta") for panel, part in parts for i in (0, 1)]
     fours += [choice(i, 4, "c", position=i) for i in range(4)] + [choice(3, 4, "d", by="equal_elbo")]
     gallery.make(run, dataset, fours, examples=3)
-    table, arrays = records.read_table(run / "gallery.csv"), records.read_arrays(run / "gallery.npz")
+    table, arrays = disk.read_table(run / "gallery.csv"), disk.read_arrays(run / "gallery.npz")
     figure = plotting_gallery.figure(4, table, arrays)
     assert len(figure.axes) == 4
     figure.canvas.draw()
@@ -345,11 +345,11 @@ def test_redrawing_needs_nothing_but_the_two_files(run, dataset, tmp_path):
     for name in records.GALLERY_FILES:
         shutil.copy(run / name, bare / name)
     assert {path.name: path.read_bytes() for path in plotting_gallery.draw_all(bare)} == before
-    arrays = records.read_arrays(bare / "gallery.npz")
-    records.write_arrays(bare / "gallery.npz", {**arrays, "member": np.array(["0000000000"] * 4)})
+    arrays = disk.read_arrays(bare / "gallery.npz")
+    disk.write_arrays(bare / "gallery.npz", {**arrays, "member": np.array(["0000000000"] * 4)})
     with pytest.raises(BadInput, match=f"no pictures of '{MEMBERS[0].name}', which gallery.csv names"):
         plotting_gallery.draw_all(bare)
-    records.write_arrays(bare / "gallery.npz", {"data": arrays["data"]})
+    disk.write_arrays(bare / "gallery.npz", {"data": arrays["data"]})
     with pytest.raises(BadInput, match="has no 'member'; make it again"):
         plotting_gallery.draw_all(bare)
     (bare / "gallery.npz").unlink()
@@ -358,7 +358,7 @@ def test_redrawing_needs_nothing_but_the_two_files(run, dataset, tmp_path):
 
 
 def test_another_run_removes_the_gallery(run, dataset):
-    records.write_json(run / "config.json", {"blocks": {}})
+    disk.write_json(run / "config.json", {"blocks": {}})
     gallery.make(run, dataset, CHOICES[:1], examples=2)
     plotting_gallery.draw_all(run)
     records.open_run(run, {"blocks": {"other": {}}}, overwrite=True)
@@ -376,7 +376,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("gallery") / "run"
-    sweep.run(sweep.make_plan(CONFIG), workdir)
+    sweep.run(planning.make_plan(CONFIG), workdir)
     return workdir
 
 
@@ -392,9 +392,9 @@ def test_command_line(trained):
     assert "of 2 architectures drawn from in " in result.stdout
     figures = [trained / "figures" / f"figure{n}.{kind}" for n in (4, 5, 6) for kind in ("png", "pdf")]
     assert result.stdout.splitlines()[-6:] == [str(path) for path in figures]
-    assert {row["split"] for row in records.read_table(trained / "gallery.csv")} == {"train"}
-    arrays = records.read_arrays(trained / "gallery.npz")
-    dataset = sweep.recorded_data(trained)
+    assert {row["split"] for row in disk.read_table(trained / "gallery.csv")} == {"train"}
+    arrays = disk.read_arrays(trained / "gallery.npz")
+    dataset = planning.recorded_data(trained)
     np.testing.assert_array_equal(arrays["data"], dataset.splits["train"][arrays["index"]])
     before = figures[0].read_bytes()
     figures[0].unlink()
@@ -424,9 +424,9 @@ def test_bad_command_lines_exit_with_two(arguments, sentence):
 def test_changed_data_are_refused(trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
-    assert sweep.recorded_data(copy).splits["test"].shape == (64, 28, 28)
-    config = records.read_json(copy / "config.json")
+    assert planning.recorded_data(copy).splits["test"].shape == (64, 28, 28)
+    config = disk.read_json(copy / "config.json")
     config["data"]["examples"] = 65
-    records.write_json(copy / "config.json", config)
+    disk.write_json(copy / "config.json", config)
     with pytest.raises(BadInput, match=r"have changed: dataset 'mnist_static' has SHA-256 \w{64}, and it was trained on \w{64}"):
-        sweep.recorded_data(copy)
+        planning.recorded_data(copy)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from rd_elbo import plotting, records
+from rd_elbo import disk, plotting
 from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS
 from rd_elbo.grid import Member, product
@@ -90,7 +90,7 @@ def test_the_plane_draws_the_points_the_hull_and_the_diagonal(points):
 def test_all_figures_come_from_the_table_alone(points, tmp_path):
     points += [{**point, "split": "train"} for point in points]
     workdir = tmp_path / "run"
-    records.write_table(workdir / "points.csv", POINT_COLUMNS, points)
+    disk.write_table(workdir / "points.csv", POINT_COLUMNS, points)
     written = plotting.draw_all(workdir)
     assert sorted(path.name for path in written) == sorted(
         f"{name}{split}.{kind}" for name in plotting.FIGURES for split in ("", "_train") for kind in ("png", "pdf")
@@ -101,6 +101,6 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     assert {path.name: path.read_bytes() for path in plotting.draw_all(workdir)} == before
     with pytest.raises(BadInput, match="cannot be read"):
         plotting.draw_all(tmp_path / "absent")
-    records.write_table(workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}])
+    disk.write_table(workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}])
     with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
         plotting.draw_all(workdir)

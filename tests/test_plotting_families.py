@@ -6,7 +6,7 @@ from families import row
 from matplotlib import colors
 from matplotlib import pyplot as plt
 
-from rd_elbo import frontier, paper, plotting, records
+from rd_elbo import disk, frontier, paper, plotting
 from rd_elbo.evaluate import POINT_COLUMNS
 from rd_elbo.plotting import families as plotting_families
 
@@ -162,7 +162,7 @@ def test_which_tables_are_worth_it():
 def test_the_papers_frontier_is_drawn_on_the_test_split_of_its_data_alone(tmp_path, monkeypatch):
     points = twelve()
     points += [{**p, "split": "train"} for p in points]
-    records.write_table(tmp_path / "points.csv", POINT_COLUMNS, points)
+    disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, points)
     behind = {}
 
     def look(figure, folder, name):
@@ -180,7 +180,7 @@ def test_the_papers_frontier_is_drawn_on_the_test_split_of_its_data_alone(tmp_pa
         ("binarized_mnist", ["MNIST"]),
     ):
         if dataset:
-            records.write_json(tmp_path / "provenance.json", {"data": {"name": dataset}})
+            disk.write_json(tmp_path / "provenance.json", {"data": {"name": dataset}})
         written = plotting.draw_all(tmp_path)
         kinds = ("rd_plane", "elbo_against_rate", "figure3a", "figure3b")
         assert [path.name for path in written] == [name + split for split in ("", "_train") for name in kinds]
@@ -192,7 +192,7 @@ def test_an_old_table_of_families_is_drawn(tmp_path):
     """Without columns of fields that came later."""
     columns = [name for name in POINT_COLUMNS if name not in ("annealing", "target_weight")]
     points = [p for p in twelve() if p["family"] in ("---", "-+-", "--v", "--+")]
-    records.write_table(tmp_path / "points.csv", columns, [{name: p[name] for name in columns} for p in points])
+    disk.write_table(tmp_path / "points.csv", columns, [{name: p[name] for name in columns} for p in points])
     written = plotting.draw_all(tmp_path)
     assert [path.name for path in written][4:] == ["figure3a.png", "figure3a.pdf", "figure3b.png", "figure3b.pdf"]
     assert all(path.stat().st_size > 1000 for path in written)

@@ -1,16 +1,15 @@
-"""Files appear whole or not at all, and read back as written."""
+"""What is in a run directory, and what is not one."""
 
 import dataclasses
 import json
 import pathlib
-import stat
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import records
+from rd_elbo import disk, records
 from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS
 from rd_elbo.grid import FIELDS, Member
@@ -18,63 +17,25 @@ from rd_elbo.grid import FIELDS, Member
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
 
-def test_tables_read_back_to_the_last_digit(tmp_path):
-    rows = [
-        {"member": "0123456789", "rate": 1 / 3, "seed": 7, "status": "ok"},
-        {"member": "12e4567890", "rate": float("nan"), "seed": -1, "status": 'with, comma and "quotes"'},
-    ]
-    path = tmp_path / "deep" / "points.csv"
-    records.write_table(path, ("member", "rate", "seed", "status"), rows)
-    back = records.read_table(path)
-    assert back[0] == rows[0] and isinstance(back[0]["seed"], int)
-    assert np.isnan(back[1]["rate"]) and back[1]["member"] == "12e4567890" and back[1]["status"] == rows[1]["status"]
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
-    path = tmp_path / "points.csv"
-    records.write_table(path, ("a",), [{"a": 1}])
-    before = path.read_bytes()
-
-    def rows():
-        yield {"a": 2}
-        raise RuntimeError("out of luck")
-
-    with pytest.raises(RuntimeError):
-        records.write_table(path, ("a",), rows())
-    with pytest.raises(ValueError, match="dict contains fields"):
-        records.write_table(path, ("a",), [{"a": 1, "b": 2}])
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~records._umask()
-
-
-def test_torn_and_missing_tables_are_refused(tmp_path):
-    path = tmp_path / "points.csv"
-    path.write_text("a,b\n1,2\n3\n")
-    with pytest.raises(BadInput, match="line 3"):
-        records.read_table(path)
-    with pytest.raises(BadInput, match="cannot be read"):
-        records.read_table(tmp_path / "absent.csv")
-
-
 def test_points_of_old_tables_have_the_fields_of_today_at_their_defaults(tmp_path):
     member = Member(beta=0.5, annealing=0.25)
     row = {**dict.fromkeys(POINT_COLUMNS, 0), **dataclasses.asdict(member), "member": member.name, "family": member.family}
     row |= {"split": "test", "status": "ok", "rate": 1.5, "distortion": 2.0}
-    records.write_table(tmp_path / "points.csv", POINT_COLUMNS, [row])
+    disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, [row])
     assert records.read_points(tmp_path) == [row]
     younger = ("annealing", "schedule", "latent")
     columns = [name for name in POINT_COLUMNS if name not in younger]
-    records.write_table(tmp_path / "points.csv", columns, [{name: row[name] for name in columns}])
+    disk.write_table(tmp_path / "points.csv", columns, [{name: row[name] for name in columns}])
     assert records.read_points(tmp_path) == [{**row, **{name: getattr(Member(), name) for name in younger}}]
 
 
 def test_tables_that_are_no_sweeps_are_refused_as_points(tmp_path):
     for missing in ("family", "beta", "rate"):
         columns = [name for name in POINT_COLUMNS if name != missing]
-        records.write_table(tmp_path / "points.csv", columns, [dict.fromkeys(columns, 0)])
+        disk.write_table(tmp_path / "points.csv", columns, [dict.fromkeys(columns, 0)])
         with pytest.raises(BadInput, match=f"has no column '{missing}'; only sweeps"):
             records.read_points(tmp_path)
-    records.write_table(tmp_path / "points.csv", POINT_COLUMNS, [])
+    disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, [])
     with pytest.raises(BadInput, match="has no points"):
         records.read_points(tmp_path)
     with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
@@ -90,11 +51,11 @@ def test_committed_sweeps_are_read(tmp_path):
 
 def test_the_datas_name_is_found_where_it_is_recorded(tmp_path):
     assert records.data_name(tmp_path) is None
-    records.write_json(tmp_path / "config.json", {"data": {"name": "path"}})
+    disk.write_json(tmp_path / "config.json", {"data": {"name": "path"}})
     assert records.data_name(tmp_path) == "path"  # a run under way
-    records.write_json(tmp_path / "provenance.json", {"data": {"name": "mnist_static"}})
+    disk.write_json(tmp_path / "provenance.json", {"data": {"name": "mnist_static"}})
     assert records.data_name(tmp_path) == "mnist_static"
-    records.write_json(tmp_path / "provenance.json", {"data": None})
+    disk.write_json(tmp_path / "provenance.json", {"data": None})
     assert records.data_name(tmp_path) == "path"
     (tmp_path / "provenance.json").write_text("{")
     with pytest.raises(BadInput, match="damaged"):
@@ -102,31 +63,34 @@ def test_the_datas_name_is_found_where_it_is_recorded(tmp_path):
 
 
 def test_a_run_directory_takes_one_run(tmp_path):
-    config = {"grid": {"beta": (0.5, 1.0)}, "train": {"epochs": None}}
+    config = {"data": 1, "grid": {"beta": (0.5, 1.0)}, "train": {"epochs": None}}
     workdir = tmp_path / "run"
     records.open_run(workdir, config)
     records.open_run(workdir, config)  # the same again
-    other = {"grid": {"beta": (0.5, 2.0)}, "train": {"epochs": None}}
+    other = {"data": 1, "grid": {"beta": (0.5, 2.0)}, "train": {"epochs": None}}
     kept = (workdir / "config.json").read_bytes()
     with pytest.raises(BadInput, match=r"different run \(grid.beta was \[0.5, 1.0\] and is \[0.5, 2.0\]\)"):
         records.open_run(workdir, other)
     assert (workdir / "config.json").read_bytes() == kept
-    records.write_table(workdir / "points.csv", ("a",), [{"a": 1}])
-    for name in (
-        "comparison.csv",
-        "metrics.partial.csv",
-        "params/0.msgpack",
-        "figures/rd_plane.png",
-        "figures/mine.svg",
-        "notes.txt",
-    ):
-        records.write_whole(workdir / name, lambda file: file.write(b"x"))
-    records.open_run(workdir, config, overwrite=True)  # the same again: nothing to replace yet
-    assert (workdir / "points.csv").exists()
-    records.open_run(workdir, other, overwrite=True)  # another one: no two runs share a folder
-    left = sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file())
-    assert left == ["config.json", "figures/mine.svg", "notes.txt"]
+    tables = ("points.csv", "comparison.csv", "points.partial.csv", "figures/rd_plane.png")
+    trained = ("params/0.msgpack", "parts/0.npz", "checkpoints/0/5.json", "plan.json")
+    own = ("figures/mine.svg", "notes.txt")
+    for name in (*tables, *trained, *own):
+        disk.write_whole(workdir / name, lambda file: file.write(b"x"))
+
+    def left():
+        return sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file())
+
+    records.open_run(workdir, config)
+    assert left() == sorted([*tables, *trained, *own, "config.json"])
+    # Bound to the data alone: the tables are of another grid, but what was trained stays.
+    records.open_run(workdir, other, bound=lambda config: config["data"])
+    assert left() == sorted([*trained, *own, "config.json"])
     assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(other))
+    with pytest.raises(BadInput, match="was 1 and is 2"):
+        records.open_run(workdir, other | {"data": 2}, bound=lambda config: config["data"])
+    records.open_run(workdir, other | {"data": 2}, overwrite=True)
+    assert left() == sorted([*own, "config.json"])
 
 
 def test_folders_that_are_no_runs(tmp_path):

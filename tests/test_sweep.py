@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import grid, records, sweep, train
+from rd_elbo import disk, grid, planning, records, sweep
 from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS
 
@@ -29,37 +29,39 @@ def config(**changes):
 
 
 def test_blocks_overrides_and_duplicates():
-    members = sweep.members_of(config())
+    members = planning.members_of(config())
     assert [(m.beta, m.decoder_width) for m in members] == [(0.5, 6), (1.0, 6), (1.0, 5), (2.0, 6), (2.0, 5)]
-    only = sweep.members_of(config(only=("mlp",), grid={"beta": None, "seed": (3, 4)}, train={"epochs": 2.5}))
+    only = planning.members_of(config(only=("mlp",), grid={"beta": None, "seed": (3, 4)}, train={"epochs": 2.5}))
     assert [(m.beta, m.seed, m.epochs) for m in only] == [(0.5, 3, 2.5), (0.5, 4, 2.5), (1.0, 3, 2.5), (1.0, 4, 2.5)]
 
 
 def test_a_target_rate_from_the_command_line_needs_no_beta():
-    members = sweep.members_of(config(grid={"objective": ("target_rate",), "target_rate": (3.0, 4.0), "decoder_width": (6,)}))
+    members = planning.members_of(config(grid={"objective": ("target_rate",), "target_rate": (3.0, 4.0), "decoder_width": (6,)}))
     assert [(m.objective, m.target_rate, m.beta, m.seed) for m in members] == [("target_rate", r, 1.0, 0) for r in (3.0, 4.0)]
 
 
 def test_run_directory(tmp_path):
     heard = []
-    plan = sweep.make_plan(config(population={"chunk": 3, "max_waste": 2.0}))
-    points = sweep.run(plan, tmp_path / "run", heard.append)
-    rows = records.read_table(tmp_path / "run" / "points.csv")
+    plan = planning.make_plan(config(population={"chunk": 3, "max_waste": 2.0}))
+    points = sweep.run(plan, tmp_path / "run", heard.append).points
+    rows = disk.read_table(tmp_path / "run" / "points.csv")
     assert tuple(rows[0]) == POINT_COLUMNS and len(rows) == 10
     for row, point in zip(rows, points, strict=True):
         assert row == point
         assert row["elbo"] == -(row["rate"] + row["distortion"]) and row["rate"] >= 0 and row["distortion"] >= 0
     assert [row["member"] for row in rows[:5]] == [m.name for m in plan.members]
-    metrics = records.read_table(tmp_path / "run" / "metrics.csv")
+    metrics = disk.read_table(tmp_path / "run" / "metrics.csv")
     assert {(m["member"], m["step"]) for m in metrics} == {(m.name, step) for m in plan.members for step in range(2)}
     beta = {m.name: m.beta for m in plan.members}
     for row in metrics:
         np.testing.assert_allclose(row["loss"], row["distortion"] + beta[row["member"]] * row["rate"], rtol=1e-5)
-    table = records.read_table(tmp_path / "run" / "members.csv")
+    table = disk.read_table(tmp_path / "run" / "members.csv")
     assert [row["member"] for row in table] == [m.name for m in plan.members]
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert provenance["data"]["sha256"] == plan.dataset.checksum()
-    assert not list((tmp_path / "run").glob("*.partial*"))
+    assert provenance["tables"]["points.csv"] == disk.sha256(tmp_path / "run" / "points.csv")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"config.json", "members.csv", "metrics.csv", "points.csv", "provenance.json", "status.json", "params", "parts"}
     member, params = records.load_params(tmp_path / "run", rows[4]["member"])
     assert member == plan.members[4] and params["decoder"]["logits"]["kernel"].shape == (5, 784)
     done = [status.done for status in heard]
@@ -68,31 +70,17 @@ def test_run_directory(tmp_path):
 
 
 def test_saved_parameters_give_the_points_of_the_table(tmp_path):
-    plan = sweep.make_plan(config(only=("mlp",)))
-    points = sweep.run(plan, tmp_path / "run")
+    plan = planning.make_plan(config(only=("mlp",)))
+    points = sweep.run(plan, tmp_path / "run").points
     member, params = records.load_params(tmp_path / "run", points[1]["member"])
     model, x = member.build((28, 28)), jnp.asarray(plan.dataset.splits["test"], jnp.float32)
     rate = model.encode(params, x).kl_divergence(model.prior(params, x)).mean()
     np.testing.assert_allclose(rate, points[1]["rate"], rtol=1e-5)
 
 
-def test_a_sweep_that_dies_leaves_the_last_whole_tables(tmp_path, monkeypatch):
-    plan = sweep.make_plan(config())
-    sweep.run(plan, tmp_path / "run")
-    before = (tmp_path / "run" / "points.csv").read_bytes()
-
-    def die(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "train", die)
-    with pytest.raises(KeyboardInterrupt):
-        sweep.run(plan, tmp_path / "run")
-    assert (tmp_path / "run" / "points.csv").read_bytes() == before
-
-
 def test_the_same_configuration_gives_the_same_points(tmp_path):
     fields = ("member", "rate", "distortion", "rate_se", "distortion_se", "active_units")
-    results = [sweep.run(sweep.make_plan(config(only=("mlp",))), tmp_path / name) for name in ("a", "b")]
+    results = [sweep.run(planning.make_plan(config(only=("mlp",))), tmp_path / name).points for name in ("a", "b")]
     assert [[p[f] for f in fields] for p in results[0]] == [[p[f] for f in fields] for p in results[1]]
 
 
@@ -125,7 +113,7 @@ def test_the_same_configuration_gives_the_same_points(tmp_path):
 )
 def test_bad_configurations_are_one_sentence(changes, sentence):
     with pytest.raises(BadInput) as refusal:
-        sweep.make_plan(config(**changes))
+        planning.make_plan(config(**changes))
     assert sentence in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -151,7 +139,7 @@ def quick(tmp_path_factory):
 
 def test_command_line(quick):
     workdir, result = quick
-    rows = records.read_table(workdir / "points.csv")
+    rows = disk.read_table(workdir / "points.csv")
     assert {(r["decoder"], r["beta"]) for r in rows} == {(d, b) for d in ("mlp", "pixelcnn") for b in (0.251, 1.0)}
     assert all(row["status"] == "ok" for row in rows)
     assert "pixelcnn 3x1" in result.stdout and "R + D" in result.stdout
@@ -200,11 +188,11 @@ def test_bad_command_lines_exit_with_two(tmp_path, arguments, sentence):
     assert not workdir.exists()
 
 
-def test_another_run_is_not_written_over(quick, tmp_path):
+def test_other_data_are_refused_and_nothing_is_touched(quick):
     workdir, _ = quick
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    result = script("sweep.py", QUICK, "--config.grid.beta=(0.5,)", f"--workdir={workdir}")
-    assert result.returncode == 2 and "already holds a different run" in result.stderr
+    result = script("sweep.py", QUICK, "--config.data.examples=128", f"--workdir={workdir}")
+    assert result.returncode == 2 and "already holds a different run (data.examples was" in result.stderr
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
@@ -213,7 +201,7 @@ def test_when_all_members_diverge_the_tables_are_there_and_the_exit_code_says_so
     result = script("sweep.py", QUICK, *only, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 1, result.stderr
     assert "2 members, 2 of them diverged" in result.stdout.strip().splitlines()[-1]
-    rows = records.read_table(tmp_path / "run" / "points.csv")
+    rows = disk.read_table(tmp_path / "run" / "points.csv")
     assert {row["status"] for row in rows} == {"diverged"}
 
 
@@ -224,7 +212,7 @@ def test_override_from_the_command_line_reaches_every_block():
     chosen = quickstart.get_config()
     chosen.grid.beta = (0.1, 0.5, 1.0)
     chosen.train.epochs = 3.0
-    members = sweep.members_of(chosen.to_dict())
+    members = planning.members_of(chosen.to_dict())
     assert {m.beta for m in members} == {0.1, 0.5, 1.0} and {m.epochs for m in members} == {3.0}
     assert {m.decoder for m in members} == {"mlp", "pixelcnn"}
 
@@ -232,7 +220,7 @@ def test_override_from_the_command_line_reaches_every_block():
 def test_the_quickstart_is_the_experiment_it_says():
     from configs import quickstart
 
-    members = sweep.members_of(quickstart.get_config().to_dict())
+    members = planning.members_of(quickstart.get_config().to_dict())
     plain = [m for m in members if m.marginal == "normal"]
     for decoder, betas, ratio in (("mlp", 8, 2), ("pixelcnn", 5, 2)):
         own = [m for m in plain if m.decoder == decoder]

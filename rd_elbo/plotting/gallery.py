@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.patches import Rectangle
 
-from rd_elbo import records
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.gallery import GALLERY_COLUMNS
 from rd_elbo.plotting.style import STYLE, save
@@ -243,7 +243,7 @@ def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:
       BadInput: If a file is missing, damaged or of another gallery.
     """
     workdir = pathlib.Path(workdir)
-    table, arrays = records.read_table(workdir / "gallery.csv"), records.read_arrays(workdir / "gallery.npz")
+    table, arrays = disk.read_table(workdir / "gallery.csv"), disk.read_arrays(workdir / "gallery.npz")
     _check(workdir, table, arrays)
     written: list[pathlib.Path] = []
     for number in _LAYOUT:

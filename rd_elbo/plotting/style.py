@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from rd_elbo import records
+from rd_elbo import disk
 
 # Okabe & Ito's palette, safe for the colour-blind, in an order that keeps neighbours apart in lightness too.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -36,7 +36,7 @@ def save(figure: Figure, folder: pathlib.Path, name: str) -> list[pathlib.Path]:
     for kind in ("png", "pdf"):
         path = folder / f"{name}.{kind}"
         with plt.rc_context(STYLE):
-            records.write_whole(path, functools.partial(_write, figure, kind))
+            disk.write_whole(path, functools.partial(_write, figure, kind))
         written.append(path)
     plt.close(figure)
     return written

@@ -1,0 +1,206 @@
+"""What became of the members of a study, part by part, so that none is trained twice.
+
+    plan.json                   the parts still to be trained, members by name, in order
+    parts/<part>.npz            points, metrics and times of members that were trained together, and the SHA-256 of their parameters
+    params/<member>.msgpack     their parameters
+    checkpoints/<part>/         states of the part in training, see `checkpoint`
+
+A member is known by what it is and by what it is trained on, not by its place in a grid: a larger grid finds here what a smaller
+one left. What is damaged is named and trained again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rd_elbo import disk, records
+from rd_elbo.checkpoint import Checkpoints, Report
+from rd_elbo.errors import BadInput
+from rd_elbo.evaluate import Point
+from rd_elbo.grid import Group, Member
+from rd_elbo.population import Metrics
+from rd_elbo.train import Trained
+
+_ABOUT = "about"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """Members that were trained and evaluated together.
+
+    Attributes:
+      name: Of the part.
+      members: Their names.
+      points: Their rows of points.csv.
+      steps: Updates that each of them made.
+      seconds: Wall times: training, of it compiling, evaluating.
+      devices: Number of devices.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    points: tuple[Point, ...]
+    steps: tuple[int, ...]
+    seconds: Mapping[str, float]
+    devices: int
+
+    def of(self, member: str) -> list[Point]:
+        """The rows of one member."""
+        return [point for point in self.points if point["member"] == member]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Store:
+    """The finished parts in a run directory, and those to come.
+
+    Attributes:
+      workdir: The run directory.
+      identity: What all members have in common beside what they are: the data, the splits of the points, the arithmetic. As JSON.
+      report: Told, in a sentence, of what is damaged.
+    """
+
+    workdir: pathlib.Path
+    identity: Mapping[str, Any]
+    report: Report = lambda _: None
+
+    def name(self, part: Group) -> str:
+        """A short name that depends on the members of the part and on `identity`."""
+        content = json.dumps([self.identity, [member.name for member in part.members]], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def checkpoints(self, part: Group, seconds: float) -> Checkpoints:
+        """Where states of the part are kept while it is trained."""
+        name = self.name(part)
+        return Checkpoints(self.workdir / "checkpoints" / name, {"part": name}, seconds, report=self.report)
+
+    def keep(self, part: Group, trained: Trained, points: Sequence[Point], evaluating: float, shape: tuple[int, int]) -> Finished:
+        """Saves what became of a part: the parameters first, then the record that says they are there."""
+        digests = {}
+        for i, member in enumerate(part.members):
+            path = records.save_params(self.workdir, member, trained.member_params(i, shape))
+            digests[member.name] = disk.sha256(path)
+        seconds = {"training": trained.seconds, "compiling": trained.compile_seconds, "evaluating": evaluating}
+        members, steps = tuple(digests), tuple(int(step) for step in trained.steps)
+        finished = Finished(self.name(part), members, tuple(points), steps, seconds, trained.devices)
+        about = {"identity": self.identity, **dataclasses.asdict(finished), "params": digests}
+        content = {_ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8), **trained.metrics._asdict()}
+        disk.write_whole(self._path(finished.name), lambda file: np.savez(file, **content))
+        self.checkpoints(part, 0.0).clear()
+        return finished
+
+    def finished(self) -> dict[str, Finished]:
+        """Members' names and the sound part that each is in.
+
+        Raises:
+          BadInput: If the directory holds a part of another study.
+        """
+        found: dict[str, Finished] = {}
+        for path in sorted((self.workdir / "parts").glob("*.npz")):
+            try:
+                about = self._read(path)
+            except (OSError, ValueError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile) as error:
+                self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); its members are trained again")
+                continue
+            difference = disk.difference(about["identity"], json.loads(json.dumps(self.identity)))
+            if difference:
+                raise BadInput(f"{str(path)!r} is of another study ({difference}); choose another folder, or give --overwrite")
+            params = about.pop("params")
+            harmed = [name for name, digest in params.items() if not self._holds(name, digest)]
+            if harmed:
+                self.report(f"parameters of {', '.join(harmed)} are missing or damaged; part {path.stem} is trained again")
+                continue
+            part = Finished(
+                about["name"],
+                tuple(about["members"]),
+                tuple(about["points"]),
+                tuple(about["steps"]),
+                about["seconds"],
+                about["devices"],
+            )
+            found |= dict.fromkeys(part.members, part)
+        return found
+
+    def pending(
+        self, members: Sequence[Member], done: Mapping[str, Finished], divide: Callable[[Sequence[Member]], list[Group]]
+    ) -> list[Group]:
+        """The parts to be trained: those planned before, as they were, then what else is missing as `divide` parts it; recorded."""
+        missing = {member.name: member for member in members if member.name not in done}
+        parts = []
+        for names in self._planned():
+            # Some may be of another grid, or done by now in other company.
+            if names and all(name in missing for name in names):
+                parts.append(Group(tuple(missing.pop(name) for name in names)))
+        parts += divide(list(missing.values()))
+        self.record(parts)
+        return parts
+
+    def record(self, parts: Sequence[Group]) -> None:
+        """Writes down which parts are to be trained, and in which order."""
+        names = [[member.name for member in part.members] for part in parts]
+        disk.write_json(self.workdir / "plan.json", {"identity": self.identity, "parts": names})
+
+    def metrics(self, part: Finished) -> Iterator[dict[str, Any]]:
+        """The rows of metrics.csv of one part.
+
+        Raises:
+          BadInput: If its file is damaged.
+        """
+        arrays = disk.read_arrays(self._path(part.name))
+        for i, member in enumerate(part.members):
+            # A member that diverged has nothing to say after its last finite step.
+            for step in range(part.steps[i]):
+                yield {"member": member, "step": step, **{name: float(arrays[name][i, step]) for name in Metrics._fields}}
+
+    def _path(self, name: str) -> pathlib.Path:
+        return self.workdir / "parts" / f"{name}.npz"
+
+    def _read(self, path: pathlib.Path) -> dict[str, Any]:
+        """What a part's file says, once all of it is found sound."""
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                raise ValueError(f"{broken} has changed")
+        with np.load(path) as arrays:
+            about = json.loads(arrays[_ABOUT].tobytes())
+            members, steps = about["members"], about["steps"]
+            if any(arrays[name].shape[0] != len(members) for name in Metrics._fields) or len(steps) != len(members):
+                raise ValueError("its metrics are not of its members")
+        if about["name"] != path.stem:
+            raise ValueError(f"it is the part {about['name']}")
+        return about
+
+    def _holds(self, member: str, digest: str) -> bool:
+        try:
+            return disk.sha256(records.params_path(self.workdir, member)) == digest
+        except OSError:
+            return False
+
+    def _planned(self) -> list[list[str]]:
+        path = self.workdir / "plan.json"
+        if not path.exists():
+            return []
+        try:
+            plan = json.loads(path.read_text())
+            same = plan["identity"] == json.loads(json.dumps(self.identity))
+            return [[str(name) for name in names] for names in plan["parts"]] if same else []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what is missing is planned anew")
+            return []
+
+
+def retried(error: BaseException) -> bool:
+    """Whether fewer members at once may help: the compiler or the device failed, or memory ran out."""
+    return isinstance(error, jax.errors.JaxRuntimeError | MemoryError)
+
+
+def halves(part: Group) -> list[Group]:
+    """The part in two."""
+    middle = (len(part.members) + 1) // 2
+    return [Group(part.members[:middle]), Group(part.members[middle:])]
