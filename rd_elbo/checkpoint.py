@@ -7,6 +7,7 @@ orbax writes a checkpoint whole or not at all, but loads one with flipped bytes 
 are what they were. One that is damaged, or of something else, is reported and left out for the one before it.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -58,19 +59,21 @@ class Checkpoints:
             return
         began = time.monotonic()
         path = self.folder / str(step)
-        _discard(path)
         try:
+            _discard(path)
             self.folder.mkdir(parents=True, exist_ok=True)
             leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
             ocp.save(path.absolute(), leaves)
             about = {"identity": self.identity, "step": step, "files": _digests(path)}
             disk.write_json(_record(path), about)
         except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, ...
-            _discard(path)
+            with contextlib.suppress(OSError):
+                _discard(path)
             self.report(f"checkpoint {str(path)!r} cannot be written ({disk.gist(error)}); training goes on")
         else:
-            for old in _paths(self.folder)[: -self.keep]:
-                _discard(old)
+            with contextlib.suppress(OSError):
+                for old in _paths(self.folder)[: -self.keep]:
+                    _discard(old)
         self._last = time.monotonic()
         self._cost = self._last - began
 
@@ -83,9 +86,12 @@ class Checkpoints:
         for path in reversed(_paths(self.folder)) if self.folder else ():
             reason = self._damage(path)
             if reason is None:
-                loaded = ocp.load(path.absolute())
-                leaves = [loaded[key] for key in sorted(loaded)]
-                return int(path.name), jax.tree.unflatten(jax.tree.structure(like), leaves)
+                try:
+                    loaded = ocp.load(path.absolute())
+                    leaves = [loaded[key] for key in sorted(loaded)]
+                    return int(path.name), jax.tree.unflatten(jax.tree.structure(like), leaves)
+                except Exception as error:  # as in `save`
+                    reason = f"it cannot be loaded ({disk.gist(error)})"
             self.report(f"checkpoint {str(path)!r} is left out: {reason}")
             _discard(path)
         return None

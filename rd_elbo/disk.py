@@ -8,6 +8,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
@@ -16,6 +17,8 @@ import numpy as np
 from rd_elbo.errors import BadInput
 
 Row = Mapping[str, Any]
+# What reading a damaged file may raise; the archive's reader takes some flipped bits for passwords and other methods.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 def write_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -56,6 +59,7 @@ def difference(before: Any, now: Any, where: str = "") -> str | None:
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
                 return difference(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+        return None
     return None if before == now else f"{where} was {before!r} and is {now!r}".lstrip()
 
 
@@ -100,7 +104,7 @@ def read_arrays(path: pathlib.Path | str) -> dict[str, np.ndarray]:
             return dict(arrays)
     except OSError as error:
         raise BadInput(f"arrays {str(path)!r} cannot be read ({error.strerror or error})") from error
-    except (ValueError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise BadInput(f"arrays {str(path)!r} are damaged ({error})") from error
 
 

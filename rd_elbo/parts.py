@@ -1,6 +1,6 @@
 """What became of the members of a study, part by part, so that none is trained twice.
 
-    plan.json                   the parts still to be trained, members by name, in order
+    plan.json                   all parts that were ever planned, members by name, and how they were divided
     parts/<part>.npz            points, metrics and times of members that were trained together, and the SHA-256 of their parameters
     params/<member>.msgpack     their parameters
     checkpoints/<part>/         states of the part in training, see `checkpoint`
@@ -10,6 +10,7 @@ one left. What is damaged is named and trained again.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -53,7 +54,14 @@ class Finished:
 
     def of(self, member: str) -> list[Point]:
         """The rows of one member."""
-        return [point for point in self.points if point["member"] == member]
+        return self._rows[member]
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, list[Point]]:
+        rows: dict[str, list[Point]] = {member: [] for member in self.members}
+        for point in self.points:
+            rows[point["member"]].append(point)
+        return rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,11 +71,13 @@ class Store:
     Attributes:
       workdir: The run directory.
       identity: What all members have in common beside what they are: the data, the splits of the points, the arithmetic. As JSON.
+      division: How members are divided into parts. As JSON. Where it changes, what is not trained yet is divided anew.
       report: Told, in a sentence, of what is damaged.
     """
 
     workdir: pathlib.Path
     identity: Mapping[str, Any]
+    division: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     report: Report = lambda _: None
 
     def name(self, part: Group) -> str:
@@ -105,46 +115,61 @@ class Store:
         for path in sorted((self.workdir / "parts").glob("*.npz")):
             try:
                 about = self._read(path)
-            except (OSError, ValueError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile) as error:
+                identity, params = about["identity"], dict(about["params"])
+                part = Finished(
+                    about["name"],
+                    tuple(about["members"]),
+                    tuple(about["points"]),
+                    tuple(about["steps"]),
+                    about["seconds"],
+                    about["devices"],
+                )
+            except disk.DAMAGE as error:
                 self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); its members are trained again")
+                path.unlink()
                 continue
-            difference = disk.difference(about["identity"], json.loads(json.dumps(self.identity)))
+            difference = disk.difference(identity, json.loads(json.dumps(self.identity)))
             if difference:
                 raise BadInput(f"{str(path)!r} is of another study ({difference}); choose another folder, or give --overwrite")
-            params = about.pop("params")
             harmed = [name for name, digest in params.items() if not self._holds(name, digest)]
             if harmed:
                 self.report(f"parameters of {', '.join(harmed)} are missing or damaged; part {path.stem} is trained again")
+                path.unlink()
                 continue
-            part = Finished(
-                about["name"],
-                tuple(about["members"]),
-                tuple(about["points"]),
-                tuple(about["steps"]),
-                about["seconds"],
-                about["devices"],
-            )
             found |= dict.fromkeys(part.members, part)
         return found
 
     def pending(
         self, members: Sequence[Member], done: Mapping[str, Finished], divide: Callable[[Sequence[Member]], list[Group]]
     ) -> list[Group]:
-        """The parts to be trained: those planned before, as they were, then what else is missing as `divide` parts it; recorded."""
-        missing = {member.name: member for member in members if member.name not in done}
-        parts = []
-        for names in self._planned():
-            # Some may be of another grid, or done by now in other company.
-            if names and all(name in missing for name in names):
-                parts.append(Group(tuple(missing.pop(name) for name in names)))
-        parts += divide(list(missing.values()))
-        self.record(parts)
-        return parts
+        """The parts to be trained, and a record of them: those planned before as they were, then what else is missing.
 
-    def record(self, parts: Sequence[Group]) -> None:
-        """Writes down which parts are to be trained, and in which order."""
-        names = [[member.name for member in part.members] for part in parts]
-        disk.write_json(self.workdir / "plan.json", {"identity": self.identity, "parts": names})
+        A part that is trained again is trained in the same company, so that its numbers are the same. What no plan has is divided
+        as the whole grid would be; only of parts that are there in part are the rest put together anew.
+        """
+        missing = {member.name: member for member in members if member.name not in done}
+        planned, parts = self._planned(), []
+
+        def take(names: Sequence[str]) -> bool:
+            whole = bool(names) and len(set(names)) == len(names) and all(name in missing for name in names)
+            if whole:
+                parts.append(Group(tuple(missing.pop(name) for name in names)))
+            return whole
+
+        for names in planned:
+            take(names)
+        fresh = [part for part in divide(members) if take([member.name for member in part.members])] if missing else []
+        rest = divide(list(missing.values()))
+        self._record([*planned, *(_names(part) for part in [*fresh, *rest])])
+        return [*parts, *rest]
+
+    def split(self, part: Group) -> list[Group]:
+        """The part in two, and so from now on."""
+        self.checkpoints(part, 0.0).clear()
+        middle = (len(part.members) + 1) // 2
+        halves = [Group(part.members[:middle]), Group(part.members[middle:])]
+        self._record([*(names for names in self._planned() if names != _names(part)), *map(_names, halves)])
+        return halves
 
     def metrics(self, part: Finished) -> Iterator[dict[str, Any]]:
         """The rows of metrics.csv of one part.
@@ -188,19 +213,25 @@ class Store:
             return []
         try:
             plan = json.loads(path.read_text())
-            same = plan["identity"] == json.loads(json.dumps(self.identity))
-            return [[str(name) for name in names] for names in plan["parts"]] if same else []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            parts = [[str(name) for name in names] for names in plan["parts"]]
+            for given in ("identity", "division"):
+                changed = disk.difference(plan[given], json.loads(json.dumps(getattr(self, given))))
+                if changed:
+                    self.report(f"what is missing is planned anew ({changed})")
+                    return []
+        except disk.DAMAGE as error:
             self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what is missing is planned anew")
             return []
+        return parts
+
+    def _record(self, parts: Sequence[Sequence[str]]) -> None:
+        disk.write_json(self.workdir / "plan.json", {"identity": self.identity, "division": self.division, "parts": parts})
+
+
+def _names(part: Group) -> list[str]:
+    return [member.name for member in part.members]
 
 
 def retried(error: BaseException) -> bool:
     """Whether fewer members at once may help: the compiler or the device failed, or memory ran out."""
     return isinstance(error, jax.errors.JaxRuntimeError | MemoryError)
-
-
-def halves(part: Group) -> list[Group]:
-    """The part in two."""
-    middle = (len(part.members) + 1) // 2
-    return [Group(part.members[:middle]), Group(part.members[middle:])]

@@ -158,7 +158,8 @@ def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
       BadInput: If there is no sweep, or its data cannot be had or are no longer what it was trained on.
     """
     dataset, _ = load_data(recorded_config(workdir).get("data") or {})
-    recorded = disk.read_json(pathlib.Path(workdir) / "provenance.json").get("data", {}).get("sha256")
+    about = disk.read_json(pathlib.Path(workdir) / "provenance.json")
+    recorded = about["data"].get("sha256") if isinstance(about, dict) and isinstance(about.get("data"), dict) else None
     if dataset.checksum() != recorded:
         raise BadInput(
             f"the data of workdir={str(workdir)!r} have changed: dataset {dataset.name!r} has SHA-256 {dataset.checksum()}, "

@@ -16,14 +16,17 @@ plan.json, parts/ and checkpoints/ are what a run that was interrupted goes on f
 done of the points is in points.partial.csv; points.csv and metrics.csv appear, or are replaced, when it is complete.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -72,7 +75,8 @@ def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
     path = pathlib.Path(workdir) / "points.csv"
     recorded = path.with_name("provenance.json")
     about = disk.read_json(recorded) if path.exists() and recorded.exists() else None
-    digest = (about.get("tables") or {}).get(path.name) if isinstance(about, dict) else None
+    tables = about.get("tables") if isinstance(about, dict) else None
+    digest = tables.get(path.name) if isinstance(tables, dict) else None
     # Tables from before this was recorded are taken as they are.
     if digest is not None and digest != disk.sha256(path):
         raise BadInput(f"table {str(path)!r} is not the table that was written; the sweep's command, run again, restores it")
@@ -141,7 +145,7 @@ def check_run(
     if overwrite:
         return None
     if not recorded.exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
+        if workdir.is_dir() and any(path.name != _LOCK and not _LEFT_OVER.fullmatch(path.name) for path in workdir.iterdir()):
             raise BadInput(f"workdir={str(workdir)!r} holds files but no run; choose another folder, or give --overwrite")
         return None
     try:
@@ -175,6 +179,10 @@ def open_run(
     """
     before, given = check_run(workdir, config, overwrite, bound), json.loads(json.dumps(config))
     try:
+        for folder in (workdir, *(workdir / name for name in ("parts", "params", "figures"))):
+            for path in folder.glob(".*"):
+                if _LEFT_OVER.fullmatch(path.name):
+                    path.unlink()
         if overwrite:
             _remove(workdir, (*_TABLES, *_TRAINED))
         elif before != given:
@@ -182,6 +190,33 @@ def open_run(
         disk.write_json(workdir / "config.json", given)
     except OSError as error:
         raise BadInput(f"workdir={str(workdir)!r} cannot be written to ({error.strerror})") from error
+
+
+_LOCK = ".lock"
+# What a kill leaves of a file that was being written, see `disk.write_whole`.
+_LEFT_OVER = re.compile(r"\..+\.(csv|json|npz|msgpack|png|pdf)\.[a-z0-9_]{8}")
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes of this machine out of a run directory, which is made; a process that dies lets go.
+
+    Raises:
+      BadInput: If another process is at work there, or the folder cannot be written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / _LOCK).open("w")
+    except OSError as error:
+        raise BadInput(f"workdir={str(workdir)!r} cannot be written to ({error.strerror})") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInput(f"workdir={str(workdir)!r} is in use: another process is at work there") from error
+        except OSError:
+            pass  # some network file systems have no locks
+        yield
 
 
 # What is made of what was trained, and that; patterns of everything that a run writes, and of nothing else.

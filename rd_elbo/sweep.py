@@ -1,9 +1,9 @@
 """A sweep: what a plan asks for, trained part by part into a run directory, and taken up again where it was left."""
 
-import contextlib
 import dataclasses
 import math
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 from rd_elbo import disk, evaluate, grid, parts, records, train
 from rd_elbo.checkpoint import Report
+from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS, Point
 from rd_elbo.parts import Finished, Store
 from rd_elbo.planning import Plan
@@ -18,6 +19,8 @@ from rd_elbo.watch import Listener, Recorder, Status
 
 # A training step is about three forward passes.
 _TRAINING_COST = 3.0
+# How often the points there are so far are written.
+_PARTIAL_SECONDS = 10.0
 
 
 # Stops are asked for between segments of training and calls of an evaluation.
@@ -69,20 +72,37 @@ def run(
       OSError: If what was trained cannot be written.
     """
     workdir = pathlib.Path(workdir)
-    began = time.perf_counter()
-    identity = {
-        "data": {"name": plan.dataset.name, "sha256": plan.dataset.checksum()},
-        "splits": list(plan.splits),
-        "dtype": plan.execution.dtype,
-    }
-    store = Store(workdir, identity, report)
     records.check_run(workdir, plan.config, overwrite, _bound)
+    with records.locked(workdir):
+        recorder = Recorder(workdir)
+        try:
+            return _run(plan, workdir, listener, overwrite, stop, report, recorder)
+        except BadInput:
+            raise
+        except BaseException as error:
+            recorder.write("stopped" if isinstance(error, train.Stopped | KeyboardInterrupt) else "failed")
+            raise
+
+
+def _run(
+    plan: Plan,
+    workdir: pathlib.Path,
+    listener: Listener | None,
+    overwrite: bool,
+    stop: Stop | None,
+    report: Report,
+    recorder: Recorder,
+) -> Outcome:
+    began = time.perf_counter()
+    about_data = {"name": plan.dataset.name, "sha256": plan.dataset.checksum()}
+    identity = {"data": about_data, "splits": list(plan.splits), "dtype": plan.execution.dtype}
+    division = {"chunk": plan.execution.chunk, "max_waste": plan.execution.max_waste}
+    store = Store(workdir, identity, division, report)
     # Before anything is removed: files of the same name and other content make another study, too.
     done = {} if overwrite else store.finished()
     records.open_run(workdir, plan.config, overwrite, _bound)
     pending = store.pending(plan.members, done, plan.divide)
     missing = sum(len(part.members) for part in pending)
-    recorder = Recorder(workdir)
 
     def tell(status: Status) -> None:
         recorder(status)
@@ -92,17 +112,12 @@ def run(
     meter = _Meter(plan, pending, done, tell, stop)
     recorder.write("running", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
     _write_members(workdir, plan.members, done, {})
-    try:
-        failed = _train(plan, pending, done, store, meter)
-    except train.Stopped:
-        recorder.write("stopped")
-        raise
+    failed = _train(plan, pending, done, store, meter)
     points = _write_tables(plan, workdir, store, done, failed)
     own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}.values()
     seconds = {key: sum(part.seconds[key] for part in own) for key in ("training", "compiling", "evaluating")}
     seconds["total"] = time.perf_counter() - began
-    about_data = {"name": plan.dataset.name, "origin": plan.dataset.origin, "sha256": plan.dataset.checksum()}
-    about = records.provenance(about_data, sys.argv, seconds)
+    about = records.provenance({**about_data, "origin": plan.dataset.origin}, sys.argv, seconds)
     about["tables"] = {name: disk.sha256(workdir / name) for name in ("points.csv", "metrics.csv")}
     disk.write_json(workdir / "provenance.json", about)
     ended = {"members": len(plan.members), "members_done": meter.members_done, "diverged": meter.diverged, "failed": len(failed)}
@@ -113,6 +128,7 @@ def run(
 def _train(plan: Plan, pending: list[grid.Group], done: dict[str, Finished], store: Store, meter: "_Meter") -> dict[str, str]:
     """Trains what is pending, which `done` then has; returns why the others failed, by name."""
     failed: dict[str, str] = {}
+    written = -math.inf
     while pending:
         part = pending.pop(0)
         try:
@@ -124,15 +140,17 @@ def _train(plan: Plan, pending: list[grid.Group], done: dict[str, Finished], sto
                 raise
             if len(part.members) > 1:
                 store.report(f"{len(part.members)} members together failed ({disk.gist(error)}); they are tried in two halves")
-                pending[:0] = parts.halves(part)
-                meter.split(part)
+                halves = store.split(part)
+                pending[:0] = halves
+                meter.split(part, halves)
             else:
                 (member,) = part.members
                 failed[member.name] = disk.gist(error)
                 store.report(f"member {member.name} failed ({failed[member.name]})")
                 meter.finish(part, None)
-        store.record(pending)
-        _write_points(store.workdir / "points.partial.csv", plan, done)
+        if pending and time.monotonic() - written >= _PARTIAL_SECONDS:
+            _write_points(store.workdir / "points.partial.csv", plan, done)
+            written = time.monotonic()
     return failed
 
 
@@ -143,10 +161,8 @@ def _write_tables(
     points = _write_points(workdir / "points.csv", plan, done)
     _write_metrics(workdir / "metrics.csv", plan, store, done)
     _write_members(workdir, plan.members, done, failed)
-    for name in ("points.partial.csv", "plan.json"):
-        (workdir / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        (workdir / "checkpoints").rmdir()
+    (workdir / "points.partial.csv").unlink(missing_ok=True)
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
     return points
 
 
@@ -238,10 +254,10 @@ class _Meter:
             ended = [finished.of(member)[0]["status"] for member in finished.members]
             self.diverged += sum(status != "ok" for status in ended)
 
-    def split(self, part: grid.Group) -> None:
-        """The part is trained as two."""
-        self.parts += 1
-        self.whole += sum(sum(self._work(half)) for half in parts.halves(part)) - sum(self._work(part))
+    def split(self, part: grid.Group, halves: Sequence[grid.Group]) -> None:
+        """The part is trained as several."""
+        self.parts += len(halves) - 1
+        self.whole += sum(sum(self._work(half)) for half in halves) - sum(self._work(part))
 
     def _work(self, part: grid.Group) -> tuple[float, float]:
         """Arithmetic of training and of evaluating a part."""

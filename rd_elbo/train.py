@@ -257,7 +257,10 @@ def fit(
     models = fill(models, mesh.size)
     hypers = jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), hypers)
     like = population.state_shapes(program.model, data.shape[1:], program.dtype)
+    shapes = [f"{leaf.shape[1:]} {leaf.dtype}" for leaf in jax.tree.leaves(like)]
     checkpoints = checkpoints or Checkpoints()
+    # A state that an older version has saved may have another form.
+    checkpoints = dataclasses.replace(checkpoints, identity={**checkpoints.identity, "state": shapes})
     saved = checkpoints.restore((like, population.Metrics(like.steps, like.steps, like.steps), 0.0))
     if saved:
         first, (kept, seen, spent) = saved
@@ -288,7 +291,7 @@ def fit(
             compile_seconds = time.perf_counter() - began
         if listener:
             finite = np.asarray(state.finite)[:count]
-            rate, distortion = (float(column[finite].mean()) if finite.any() else math.nan for column in seen[:2])
+            rate, distortion = (float(column[finite].mean(dtype=np.float64)) if finite.any() else math.nan for column in seen[:2])
             listener(Progress(count, first, steps, int(finite.sum()), rate, distortion))
         stopping = first < steps and stop is not None and stop()
         # What follows a long training, its evaluation, may be interrupted too.

@@ -1,5 +1,6 @@
 """How far a sweep is: for the terminal it runs in, and in status.json for any other."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -75,15 +76,18 @@ class Recorder:
             self.write("running")
 
     def write(self, state: str, **more: Any) -> None:
-        """Writes the file: `state` is "running", "finished" or "stopped"."""
+        """Writes the file, if it can: `state` is "running", "finished", "stopped" or "failed"."""
         self._written = now = time.time()
         spent, status = now - self._began, self._status
         content: dict[str, Any] = {"state": state, "time": now, "seconds": spent, "process": os.getpid(), "host": platform.node()}
         if status:
-            content |= {name: None if value != value else value for name, value in dataclasses.asdict(status).items()}
+            told = dataclasses.asdict(status)
+            content |= {name: value for name, value in told.items() if not isinstance(value, float) or math.isfinite(value)}
             content["seconds_left"] = spent * (1 - status.done) / max(status.done, 1e-9)
         content["member_steps_per_second"] = self._member_steps / self._training if self._training else None
-        disk.write_json(self._path, content | more)
+        # A full disk must not end a training that goes on without this.
+        with contextlib.suppress(OSError):
+            disk.write_json(self._path, content | more)
 
 
 def read(workdir: pathlib.Path | str) -> dict[str, Any]:

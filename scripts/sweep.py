@@ -26,7 +26,7 @@ from rd_elbo.errors import BadInput
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir and begin anew.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir and begin anew, each time.")
 
 
 @terminal.guarded
@@ -57,6 +57,8 @@ def main(argv: list[str]) -> None:
     try:
         with terminal.stoppable() as stop, terminal.progress(console) as listener:
             outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, stop=stop, report=terminal.warn)
+        usable = any(point["status"] == "ok" for point in outcome.points)
+        pictures = [str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png"] if usable else []
     except train.Stopped as stopped:
         print(f"stopped {stopped}; what is done is saved, and the same command goes on from there", file=sys.stderr)
         sys.exit(terminal.STOPPED)
@@ -70,8 +72,7 @@ def main(argv: list[str]) -> None:
     if all(point["status"] != "ok" for point in outcome.points):
         console.print(f"{where}, and nothing to draw", soft_wrap=True, highlight=False)
         sys.exit(1)
-    pictures = ", ".join(str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png")
-    console.print(f"{where}, figures in {pictures}", soft_wrap=True, highlight=False)
+    console.print(f"{where}, figures in {', '.join(pictures)}", soft_wrap=True, highlight=False)
     sys.exit(1 if outcome.failed else 0)
 
 

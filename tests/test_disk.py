@@ -53,6 +53,7 @@ def test_the_first_difference_is_told_by_its_place():
     assert disk.difference(before, {"a": 1, "b": {"c": [1, 2], "d": 3}}) is None
     assert disk.difference(before, {"a": 1, "b": {"c": [1, 3], "d": 4}}) == "b.c was [1, 2] and is [1, 3]"
     assert disk.difference(before, {"a": 1}) == "b was {'c': [1, 2], 'd': 3} and is None"
+    assert disk.difference({"a": 1, "b": None}, {"a": 1}) is None  # a field that is younger than the file
 
 
 def test_what_went_wrong_is_one_short_line():

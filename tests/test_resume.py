@@ -3,12 +3,14 @@
 import dataclasses
 import itertools
 import json
+import random
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
-from rd_elbo import disk, evaluate, planning, records, sweep, train
+from rd_elbo import disk, evaluate, parts, planning, records, sweep, train
 from rd_elbo.errors import BadInput
 
 TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1, "batch_size": 16, "epochs": 2.0}
@@ -180,6 +182,86 @@ def test_a_damaged_plan_is_made_anew(reference, tmp_path, monkeypatch):
     said = []
     sweep.run(plan(), tmp_path / "run", report=said.append)
     assert len(said) == 1 and "planned anew" in said[0] and tables(tmp_path / "run") == tables(reference)
+
+
+def test_a_lost_part_is_trained_again_in_the_same_company(tmp_path, training):
+    # Widths 30 and 6 stand in one part by chunking alone: put together anew, they would not.
+    blocks = {"blocks": {"wide": {"decoder_width": 30, "seed": (0, 1, 2)}, "narrow": {"decoder_width": 28, "seed": (0, 1)}}}
+    mixed = plan(**blocks, population={"chunk": 2, "max_waste": 1.25})
+    sweep.run(mixed, tmp_path / "run")
+    before = tables(tmp_path / "run")
+    of = {row["member"]: row["part"] for row in disk.read_table(tmp_path / "run" / "members.csv")}
+    for planned in (True, False):
+        for name, part in of.items():
+            company = [member for member in of if of[member] == part]
+            training.clear()
+            (tmp_path / "run" / "params" / f"{name}.msgpack").write_bytes(b"")
+            if not planned:
+                (tmp_path / "run" / "plan.json").unlink()
+            sweep.run(mixed, tmp_path / "run")
+            assert [member.name for member in training] == company
+            assert tables(tmp_path / "run") == before
+    assert max(len([member for member in of if of[member] == part]) for part in of.values()) == 2
+    assert len(list((tmp_path / "run" / "parts").iterdir())) == len(set(of.values()))
+
+
+def test_another_division_is_taken_up(reference, tmp_path, monkeypatch, training):
+    monkeypatch.setattr(train, "_FIRST_STEPS", 3)
+    with pytest.raises(train.Stopped):
+        sweep.run(plan(), tmp_path / "run", stop=lambda: True)
+    training.clear()
+    said, real, together = [], train.train, []
+    monkeypatch.setattr(train, "train", lambda group, *a, **k: (together.append(len(group.members)), real(group, *a, **k))[1])
+    sweep.run(plan(population={"chunk": 1}), tmp_path / "run", report=said.append)
+    assert together == [1, 1, 1, 1]
+    assert said == ["what is missing is planned anew (chunk was None and is 1)"]
+
+
+def test_no_flipped_bit_of_a_part_is_taken_for_another_number(reference, tmp_path):
+    copy, dice = shutil.copytree(reference, tmp_path / "run"), random.Random(0)
+    path = sorted((copy / "parts").iterdir())[0]
+    content, said, named = path.read_bytes(), [], 0
+    with np.load(path) as arrays:
+        identity = json.loads(arrays["about"].tobytes())["identity"]
+
+    def read():
+        store = parts.Store(copy, identity, {}, said.append)
+        return {part.name: (part, list(store.metrics(part))) for part in store.finished().values()}
+
+    whole = read()
+    for _ in range(400):
+        said.clear()
+        place = dice.randrange(len(content))
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << dice.randrange(8)]) + content[place + 1 :])
+        found = read()
+        assert found.keys() < whole.keys() if said else found == whole
+        named += len(said)
+    assert named > 300
+
+
+def test_two_processes_do_not_share_a_folder(reference, tmp_path):
+    copy = shutil.copytree(reference, tmp_path / "run")
+    with records.locked(copy), pytest.raises(BadInput, match="is in use: another process is at work there"):
+        sweep.run(plan(), copy)
+    sweep.run(plan(), copy)
+
+
+def test_what_a_kill_leaves_of_a_first_write_is_in_nobodys_way(reference, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.a1b2c3d4").write_text("{")
+    sweep.run(plan(), tmp_path / "run")
+    assert tables(tmp_path / "run") == tables(reference)
+    assert [path.name for path in (tmp_path / "run").glob(".*")] == [".lock"]
+
+
+def test_a_run_that_breaks_off_says_so(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "save_params", full)
+    with pytest.raises(OSError, match="No space left"):
+        sweep.run(plan(), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
 
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), MemoryError("no memory")])

@@ -60,7 +60,7 @@ def test_run_directory(tmp_path):
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert provenance["data"]["sha256"] == plan.dataset.checksum()
     assert provenance["tables"]["points.csv"] == disk.sha256(tmp_path / "run" / "points.csv")
-    left = {path.name for path in (tmp_path / "run").iterdir()}
+    left = {path.name for path in (tmp_path / "run").iterdir()} - {".lock", "plan.json"}
     assert left == {"config.json", "members.csv", "metrics.csv", "points.csv", "provenance.json", "status.json", "params", "parts"}
     member, params = records.load_params(tmp_path / "run", rows[4]["member"])
     assert member == plan.members[4] and params["decoder"]["logits"]["kernel"].shape == (5, 784)

@@ -48,11 +48,23 @@ def test_status_is_written_now_and_then_and_read_back(tmp_path, monkeypatch):
     now += 400
     assert "not heard of for 400 s" in watch.describe(watch.read(tmp_path))
     recorder(dataclasses.replace(STATUS, doing="evaluating", step=0, steps=0, rate=math.nan, distortion=math.nan))
-    assert json.loads((tmp_path / "status.json").read_text())["rate"] is None
+    assert "rate" not in json.loads((tmp_path / "status.json").read_text())
     # Steps that are counted down, or waited for while evaluating, are none.
     assert watch.read(tmp_path)["member_steps_per_second"] == pytest.approx(20.0)
     recorder.write("finished", members=9, members_done=9, diverged=1)
     assert watch.describe(watch.read(tmp_path)) == "finished: 9/9 members done, 1 diverged"
+
+
+def test_nothing_that_is_told_or_fails_to_be_written_ends_a_training(tmp_path, monkeypatch):
+    recorder = watch.Recorder(tmp_path)
+    recorder(dataclasses.replace(STATUS, rate=math.inf, distortion=math.nan))
+    assert "rate" not in watch.read(tmp_path) and watch.read(tmp_path)["step"] == 10
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rd_elbo.disk.write_json", full)
+    recorder.write("running")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"time": "now", "state": "running"}'])
