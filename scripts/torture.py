@@ -3,16 +3,18 @@
     python scripts/torture.py --workdir=runs/torture
     python scripts/torture.py --workdir=runs/torture --kills=5 --kinds kills damage
 
-kills: the sweep is killed (SIGKILL) at random moments and started again with the same command, over and over. damage: every kind of
-file of a run directory, of a finished run and of one stopped on its way, is truncated, flipped in one bit, deleted, swapped with
-another, or emptied. terminations: SIGTERM in place of SIGKILL. disk: a full disk and a read-only one (small mounts of memory, which
-only root may make). Right is: the tables and parameters of the reference, byte for byte, or one sentence and an exit code that is
-not zero. Writes torture.csv, a row per trial, and ends with exit code 1 if anything was wrong.
+kills: the sweep is killed (SIGKILL) at random moments and started again with the same command, over and over. terminations: the
+same with SIGTERM. damage: every kind of file of a run directory, of a finished run and of one stopped on its way, is truncated,
+flipped in one bit, deleted, swapped with another, or emptied. disk: a full disk and a read-only one (small mounts of memory, which
+only root may make). Right is: the tables and parameters of the reference, byte for byte; or, where files were damaged or the disk was
+full, one sentence and an exit code that is not zero. Writes torture.csv, a row per trial, and ends with exit code 1 if anything was
+wrong.
 """
 
 import argparse
 import collections
 import contextlib
+import itertools
 import pathlib
 import random
 import shutil
@@ -27,6 +29,7 @@ import console as terminal
 from rich.console import Console
 
 from rd_elbo import disk, records
+from rd_elbo.errors import BadInput
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _COLUMNS = ("kind", "trial", "what", "outcome", "exit_code", "seconds", "said")
@@ -36,8 +39,11 @@ _SWEEP = (
     "--config=configs/quickstart.py:quick",
     "--config.train.epochs=40",
     "--config.population.checkpoint_seconds=0",
-    "--config.population.chunk=2",
+    # Parts of members of two widths.
+    "--config.population.chunk=3",
+    "--config.population.max_waste=2.0",
 )
+_SECONDS = 300.0
 _TABLES = ("points.csv", "metrics.csv", "members.csv")
 
 
@@ -47,64 +53,80 @@ def command(workdir: pathlib.Path) -> list[str]:
 
 
 def finish(workdir: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    """Runs the sweep to its end."""
-    return subprocess.run(command(workdir), cwd=_ROOT, capture_output=True, text=True)
+    """Runs the sweep to its end; one that hangs ends with exit code -9."""
+    with subprocess.Popen(command(workdir), cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def outcome_of(workdir: pathlib.Path, reference: pathlib.Path, result: subprocess.CompletedProcess[str]) -> str:
-    """What a sweep ended with: the same as the reference, a refusal, or something wrong."""
+def outcome_of(
+    workdir: pathlib.Path, reference: pathlib.Path, result: subprocess.CompletedProcess[str], may_refuse: bool = False
+) -> str:
+    """What a sweep ended with: the same as the reference, a refusal where it may refuse, or something wrong."""
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    if "Traceback" in result.stderr:
+        return "WRONG: a traceback"
     if result.returncode != 0:
-        sentence = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
-        honest = len(sentence) == 1 and sentence[0].startswith("error: ")
-        return "refused" if honest else f"WRONG: exit code {result.returncode} and {len(sentence)} lines"
+        honest = sum(line.startswith("error: ") for line in lines) == 1
+        return "refused" if honest and may_refuse else f"WRONG: exit code {result.returncode}"
+    strange = [line for line in lines if not line.startswith("warning: ")]
+    if strange:
+        return f"WRONG: {strange[0]}"
     compared = [*_TABLES, *sorted(str(path.relative_to(reference)) for path in reference.glob("params/*"))]
     for name in compared:
         if not (workdir / name).exists() or (workdir / name).read_bytes() != (reference / name).read_bytes():
             return f"WRONG: {name} differs"
-    return "same"
+    try:
+        records.read_points(workdir)
+    except BadInput as error:
+        return f"WRONG: {error}"
+    extra = {path.name for path in workdir.iterdir()} - {path.name for path in reference.iterdir()}
+    return f"WRONG: {', '.join(sorted(extra))} left behind" if extra else "same"
 
 
 def interrupted(
     folder: pathlib.Path, reference: pathlib.Path, wanted: int, seconds: float, how: signal.Signals, dice: random.Random
 ) -> Iterator[dict[str, Any]]:
-    """Kills sweeps until there were `wanted` kills that came in time; a row per kill, and one per sweep that was let finish."""
+    """Kills sweeps until `wanted` kills have met one at work; a row per kill, and one per sweep that was let finish."""
     kills = trial = 0
     while kills < wanted:
-        workdir, before = folder / str(trial), kills
-        while kills - before < 12 and kills < wanted:
+        workdir, before, alive = folder / str(trial), kills, True
+        while alive and kills - before < 12 and kills < wanted:
             began = time.perf_counter()
             with subprocess.Popen(
                 command(workdir), cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             ) as process:
+                # Not while it imports: from when the folder is in use, and status.json anew.
+                status = workdir / "status.json"
+                seen = status.stat().st_mtime_ns if status.exists() else 0
+                while process.poll() is None and not (status.exists() and status.stat().st_mtime_ns > seen):
+                    time.sleep(0.02)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(dice.uniform(0.0, seconds))
                 alive = process.poll() is None
                 process.send_signal(how)
                 said = (process.communicate()[1] or "").strip()
-            if not alive or process.returncode == 0:
-                break
-            kills += 1
-            torn = [
-                path
-                for path in workdir.glob("checkpoints/*/*")
-                if path.is_dir() and not path.with_name(f"{path.name}.json").exists()
-            ]
-            where = (
-                "nothing written"
-                if not workdir.exists()
-                else "points.csv written"
-                if (workdir / "points.csv").exists()
-                else "on its way"
-            )
-            what = "a checkpoint half written" if torn else where
-            ended = process.returncode in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
-            yield _row(how.name, kills, what, "killed" if ended else "WRONG", process.returncode, began, said)
+            ended = (-how, 128 + how)
+            if process.returncode == 0:
+                alive = False
+                continue
+            kills += alive
+            records_of = [path.with_name(f"{path.name}.json") for path in workdir.glob("checkpoints/*/*") if path.is_dir()]
+            where = "tables written" if (workdir / "provenance.json").exists() else "on its way"
+            what = "a checkpoint half written" if any(not path.exists() for path in records_of) else where
+            right = "killed" if process.returncode in ended and "Traceback" not in said else "WRONG"
+            yield _row(how.name, kills, what, right, process.returncode, began, said)
         began = time.perf_counter()
         result = finish(workdir)
         outcome = outcome_of(workdir, reference, result)
         yield _row(how.name, kills, f"finished after {kills - before} kills", outcome, result.returncode, began, result.stderr)
         trial += 1
-        shutil.rmtree(workdir) if outcome == "same" else None
+        if outcome == "same":
+            shutil.rmtree(workdir)
 
 
 def flip(path: pathlib.Path, dice: random.Random) -> None:
@@ -153,23 +175,33 @@ _VICTIMS += ("checkpoints/*/*.json", "checkpoints/**/d/*", "checkpoints/**/_META
 
 def damage(folder: pathlib.Path, reference: pathlib.Path, stopped: pathlib.Path, dice: random.Random) -> Iterator[dict[str, Any]]:
     """Every harm to every kind of file, of a finished run and of one stopped on its way."""
-    trial = 0
+    trial, never = 0, set(_VICTIMS)
     for source, name in ((reference, "finished"), (stopped, "stopped")):
         for pattern in _VICTIMS:
             for harm, apply in _HARMS.items():
                 workdir = folder / str(trial)
                 shutil.copytree(source, workdir)
+                before = contents(workdir)
                 paths = sorted(path for path in workdir.glob(pattern) if path.is_file() and path.stat().st_size)
                 if paths:
+                    never.discard(pattern)
                     path, began = dice.choice(paths), time.perf_counter()
                     apply(path, dice)
-                    result = finish(workdir)
-                    what = f"{name} run: {harm} {path.relative_to(workdir)}"
-                    yield _row(
-                        "damage", trial, what, outcome_of(workdir, reference, result), result.returncode, began, result.stderr
-                    )
-                    trial += 1
+                    changed = {key for key in before if contents(workdir).get(key) != before[key]}
+                    if changed:
+                        result = finish(workdir)
+                        # What the folder is bound to may be past telling.
+                        outcome = outcome_of(workdir, reference, result, may_refuse="config.json" in changed)
+                        what = f"{name} run: {harm} {path.relative_to(workdir)}"
+                        yield _row("damage", trial, what, outcome, result.returncode, began, result.stderr)
+                        trial += 1
                 shutil.rmtree(workdir)
+    for pattern in sorted(never):
+        yield _row("damage", trial, f"no file {pattern} to harm", "WRONG: nothing tried", 0, time.perf_counter(), "")
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def starved(folder: pathlib.Path, reference: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -181,7 +213,7 @@ def starved(folder: pathlib.Path, reference: pathlib.Path) -> Iterator[dict[str,
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={int(needed * share)}", "tmpfs", str(mount)], check=True)
         try:
             result = finish(mount / "run")
-            outcome = outcome_of(mount / "run", reference, result)
+            outcome = outcome_of(mount / "run", reference, result, may_refuse=True)
             yield _row("disk", trial, f"{share:.0%} of what is needed", outcome, result.returncode, began, result.stderr)
             subprocess.run(["mount", "-o", f"remount,size={20 * needed}", str(mount)], check=True)
             began, result = time.perf_counter(), finish(mount / "run")
@@ -190,7 +222,7 @@ def starved(folder: pathlib.Path, reference: pathlib.Path) -> Iterator[dict[str,
             subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
             for name in ("run", "new"):
                 began, result = time.perf_counter(), finish(mount / name)
-                outcome = outcome_of(mount / name, reference, result)
+                outcome = outcome_of(mount / name, reference, result, may_refuse=True)
                 yield _row("disk", trial, f"read-only, {name}", outcome, result.returncode, began, result.stderr)
         finally:
             subprocess.run(["umount", str(mount)], check=True)
@@ -219,7 +251,12 @@ def main() -> None:
     seconds = time.perf_counter() - began
     if result.returncode != 0:
         sys.exit(f"error: the reference itself failed: {result.stderr.strip()}")
-    while not list(stopped.glob("checkpoints/*/*.json")) or not list(stopped.glob("parts/*")):
+    for attempt in itertools.count():
+        # One that has finished a part, has states of the next, and has written what points there are.
+        if all(list(stopped.glob(p)) for p in ("checkpoints/*/*.json", "parts/*", "points.partial.csv")):
+            break
+        if attempt == 20:
+            sys.exit("error: in 20 attempts the sweep could not be stopped on its way")
         shutil.rmtree(stopped, ignore_errors=True)
         with subprocess.Popen(command(stopped), cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             with contextlib.suppress(subprocess.TimeoutExpired):
