@@ -6,9 +6,9 @@
 kills: the sweep is killed (SIGKILL) at random moments and started again with the same command, over and over. terminations: the
 same with SIGTERM. damage: every kind of file of a run directory, of a finished run and of one stopped on its way, is truncated,
 flipped in one bit, deleted, swapped with another, or emptied. disk: a full disk and a read-only one (small mounts of memory, which
-only root may make). Right is: the tables and parameters of the reference, byte for byte; or, where files were damaged or the disk was
-full, one sentence and an exit code that is not zero. Writes torture.csv, a row per trial, and ends with exit code 1 if anything was
-wrong.
+only root may make). Right is: the tables and parameters of the reference, byte for byte; or, where files were damaged or the disk
+was full, one sentence and an exit code that is not zero. Writes torture.csv, a row per trial, and ends with exit code 1 if anything
+was wrong.
 """
 
 import argparse
