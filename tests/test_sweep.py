@@ -67,7 +67,7 @@ def test_run_directory(tmp_path):
     assert member == plan.members[4] and params["decoder"]["logits"]["kernel"].shape == (5, 784)
     done = [status.done for status in heard]
     assert done == sorted(done) and done[-1] == pytest.approx(1.0)
-    assert heard[-1].members == 5 and {status.doing for status in heard} == {"training", "evaluating"}
+    assert heard[-1].members == 5 and {status.doing for status in heard} == {"compiling", "training", "evaluating"}
 
 
 def test_saved_parameters_give_the_points_of_the_table(tmp_path):
