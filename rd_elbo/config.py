@@ -37,7 +37,8 @@ def blank(name: str) -> ConfigDict:
     config.population = ConfigDict(
         {
             "devices": config_dict.placeholder(int),
-            "chunk": config_dict.placeholder(int),
+            "members": config_dict.placeholder(int),
+            "strategy": "auto",
             "lanes": config_dict.placeholder(int),
             "max_waste": 1.25,
             "dtype": "float32",

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rd_elbo import information, population
+from rd_elbo import information, population, scores
 from rd_elbo.data.dataset import SPLITS, Dataset
 from rd_elbo.grid import FIELDS
 from rd_elbo.train import Fitted, Trained, fill_rows, parameter_shapes
@@ -45,6 +45,8 @@ def evaluate(
     dataset: Dataset,
     splits: Sequence[str] = ("test", "train"),
     listener: Callable[[int], None] | None = None,
+    *,
+    lanes: int | None = None,
 ) -> list[Point]:
     """Rate, distortion and ELBO of every member on whole splits, no example dropped.
 
@@ -57,6 +59,7 @@ def evaluate(
       dataset: Where the splits are.
       splits: Which of them to use.
       listener: Called now and then with the number of member-examples done since.
+      lanes: The most members that a device evaluates side by side; None means as many as it trained side by side.
 
     Returns:
       One row per member and split with the columns `POINT_COLUMNS`; nats, means over examples.
@@ -69,7 +72,7 @@ def evaluate(
     for split in splits:
         images = dataset.splits[split]
         tell = (lambda examples: listener(len(members) * examples)) if listener else None
-        result = measure(trained, seeds, images, SPLITS.index(split), tell)
+        result = measure(trained, seeds, images, SPLITS.index(split), tell, lanes=lanes)
         active = active_units(result, len(images))
         for i, member in enumerate(members):
             estimates = means(result.rate[i], result.distortion[i])
@@ -94,8 +97,14 @@ def evaluate(
 
 
 def measure(
-    fitted: Fitted, seeds: Sequence[int], data: np.ndarray, split: int = 0, listener: Callable[[int], None] | None = None
-) -> population.Evaluation:
+    fitted: Fitted,
+    seeds: Sequence[int],
+    data: np.ndarray,
+    split: int = 0,
+    listener: Callable[[int], None] | None = None,
+    *,
+    lanes: int | None = None,
+) -> scores.Evaluation:
     """Rate and distortion of every example under every model of a population, one draw of z each.
 
     Args:
@@ -104,6 +113,7 @@ def measure(
       data: (examples, ...), all of which are used.
       split: A number that names the split: each has noise of its own.
       listener: Called now and then with the number of examples done since.
+      lanes: See `evaluate`.
 
     Returns:
       (members, examples) rates and distortions, and the codes' moments.
@@ -111,8 +121,9 @@ def measure(
     mesh = population.make_mesh(fitted.devices, len(seeds))
     params = population.place(jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), fitted.params), mesh)
     rows = population.place(fill_rows(np.asarray(seeds, np.uint32), mesh.size), mesh)
-    result = population.evaluate(fitted.program, mesh, params, rows, data, split, min(BATCH, len(data)), listener)
-    return population.Evaluation(*(column[: len(seeds)] for column in result))
+    program = dataclasses.replace(fitted.program, lanes=lanes or fitted.program.lanes)
+    result = scores.evaluate(program, mesh, params, rows, data, split, min(BATCH, len(data)), listener)
+    return scores.Evaluation(*(column[: len(seeds)] for column in result))
 
 
 def means(rate: np.ndarray, distortion: np.ndarray) -> dict[str, float]:
@@ -129,7 +140,7 @@ def means(rate: np.ndarray, distortion: np.ndarray) -> dict[str, float]:
     }
 
 
-def active_units(result: population.Evaluation, examples: int) -> np.ndarray:
+def active_units(result: scores.Evaluation, examples: int) -> np.ndarray:
     """How many latent dimensions of each member vary by more than `ACTIVE_VARIANCE` over the examples."""
     batches = result.code_mean.shape[1]
     counts = np.full(batches, min(BATCH, examples), np.float64)

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Member(Architecture):
       batch_size: Examples per step.
       epochs: Passes over the training split; may be a fraction.
       seed: Source of all its randomness.
+      loss_bound: A batch's loss above this, in nats, counts as diverged; infinite means that any finite loss will do.
     """
 
     objective: str = "beta"
@@ -58,6 +60,7 @@ class Member(Architecture):
     batch_size: int = 128
     epochs: float = 1.0
     seed: int = 0
+    loss_bound: float = math.inf
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +74,9 @@ class Member(Architecture):
             checked[field] = number(field, getattr(self, field), above=True)
         for field, value in checked.items():
             object.__setattr__(self, field, value)
+        # Of what is infinite by default there is no other check.
+        if self.loss_bound != math.inf:
+            object.__setattr__(self, "loss_bound", number("loss_bound", self.loss_bound, above=True))
         if self.annealing > 1:
             raise BadInput(f"annealing={self.annealing!r} is a part of the training and must be at most 1")
         for field in self.idle:
@@ -198,7 +204,7 @@ def groups(members: Sequence[Member], image_shape: ImageShape, max_waste: float 
     return sorted(split, key=lambda group: position[group.members[0]])
 
 
-_TRACED = (*SETTINGS_OF_OBJECTIVES, "learning_rate", "seed")
+_TRACED = (*SETTINGS_OF_OBJECTIVES, "learning_rate", "seed", "loss_bound")
 
 
 def _program_key(member: Member) -> tuple[Any, ...]:

@@ -1,6 +1,8 @@
 """What became of the members of a study, part by part, so that none is trained twice.
 
     plan.json                   all parts that were ever planned, members by name, and how they were divided
+    splits/<part>.json          the parts that one of them was divided into, once it turned out not to fit
+    programs/<program>.json     how members of one program are best run, see `strategy`
     parts/<part>.npz            points, metrics and times of members that were trained together, and the SHA-256 of their parameters
     params/<member>.msgpack     their parameters
     checkpoints/<part>/         states of the part in training, see `checkpoint`
@@ -27,7 +29,8 @@ from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import Point
 from rd_elbo.grid import Group, Member
 from rd_elbo.population import Metrics
-from rd_elbo.train import Trained
+from rd_elbo.strategy import Choice
+from rd_elbo.train import Trained, chunks
 
 _ABOUT = "about"
 
@@ -41,7 +44,7 @@ class Finished:
       members: Their names.
       points: Their rows of points.csv.
       steps: Updates that each of them made.
-      seconds: Wall times: training, of it compiling, evaluating.
+      seconds: Wall times: preparing, training, of it compiling, evaluating.
       devices: Number of devices.
     """
 
@@ -82,21 +85,33 @@ class Store:
 
     def name(self, part: Group) -> str:
         """A short name that depends on the members of the part and on `identity`."""
-        content = json.dumps([self.identity, [member.name for member in part.members]], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        return self._name(_names(part))
+
+    def _name(self, names: Sequence[str]) -> str:
+        return _digest([self.identity, list(names)])
 
     def checkpoints(self, part: Group, seconds: float) -> Checkpoints:
         """Where states of the part are kept while it is trained."""
         name = self.name(part)
         return Checkpoints(self.workdir / "checkpoints" / name, {"part": name}, seconds, report=self.report)
 
-    def keep(self, part: Group, trained: Trained, points: Sequence[Point], evaluating: float, shape: tuple[int, int]) -> Finished:
-        """Saves what became of a part: the parameters first, then the record that says they are there."""
+    def keep(
+        self, part: Group, trained: Trained, points: Sequence[Point], spent: Mapping[str, float], shape: tuple[int, int]
+    ) -> Finished:
+        """Saves what became of a part: the parameters first, then the record that says they are there.
+
+        Args:
+          part: What was trained.
+          trained: What came of it.
+          points: Its rows of points.csv.
+          spent: Wall times of what was done beside training.
+          shape: Of an image.
+        """
         digests = {}
         for i, member in enumerate(part.members):
             path = records.save_params(self.workdir, member, trained.member_params(i, shape))
             digests[member.name] = disk.sha256(path)
-        seconds = {"training": trained.seconds, "compiling": trained.compile_seconds, "evaluating": evaluating}
+        seconds = {"training": trained.seconds, "compiling": trained.compile_seconds, **spent}
         members, steps = tuple(digests), tuple(int(step) for step in trained.steps)
         finished = Finished(self.name(part), members, tuple(points), steps, seconds, trained.devices)
         about = {"identity": self.identity, **dataclasses.asdict(finished), "params": digests}
@@ -158,18 +173,43 @@ class Store:
 
         for names in planned:
             take(names)
-        fresh = [part for part in divide(members) if take([member.name for member in part.members])] if missing else []
+        wholes = divide(members) if missing else []
+        fresh = [names for whole in wholes for names in self._divided(_names(whole)) if take(names)]
         rest = divide(list(missing.values()))
-        self._record([*planned, *(_names(part) for part in [*fresh, *rest])])
+        plan = {"identity": self.identity, "division": self.division}
+        disk.write_json(self.workdir / "plan.json", {**plan, "parts": [*planned, *fresh, *map(_names, rest)]})
         return [*parts, *rest]
 
-    def split(self, part: Group) -> list[Group]:
-        """The part in two, and so from now on."""
+    def split(self, part: Group, size: int) -> list[Group]:
+        """The part in parts of at most `size` members, and so from now on."""
         self.checkpoints(part, 0.0).clear()
-        middle = (len(part.members) + 1) // 2
-        halves = [Group(part.members[:middle]), Group(part.members[middle:])]
-        self._record([*(names for names in self._planned() if names != _names(part)), *map(_names, halves)])
-        return halves
+        smaller = list(chunks(part, size))
+        disk.write_json(self._split(self.name(part)), {"parts": [_names(part) for part in smaller]})
+        return smaller
+
+    def choice(self, program: Mapping[str, Any]) -> Choice | None:
+        """How members of a program are run, as `keep_choice` has recorded it; None if it is not known."""
+        path = self._choice(program)
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_text())
+            if content["program"] != json.loads(json.dumps(program)):
+                raise ValueError("it is of another program")
+            return Choice.from_json(content["choice"])
+        except disk.DAMAGE as error:
+            self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what it tells is found out anew")
+            return None
+
+    def keep_choice(self, program: Mapping[str, Any], choice: Choice) -> None:
+        """Records how members of a program are run."""
+        disk.write_json(self._choice(program), {"program": program, "choice": dataclasses.asdict(choice)})
+
+    def _choice(self, program: Mapping[str, Any]) -> pathlib.Path:
+        return self.workdir / "programs" / f"{_digest(program)}.json"
+
+    def _split(self, name: str) -> pathlib.Path:
+        return self.workdir / "splits" / f"{name}.json"
 
     def metrics(self, part: Finished) -> Iterator[dict[str, Any]]:
         """The rows of metrics.csv of one part.
@@ -222,10 +262,26 @@ class Store:
         except disk.DAMAGE as error:
             self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what is missing is planned anew")
             return []
-        return parts
+        return [smaller for names in parts for smaller in self._divided(names)]
 
-    def _record(self, parts: Sequence[Sequence[str]]) -> None:
-        disk.write_json(self.workdir / "plan.json", {"identity": self.identity, "division": self.division, "parts": parts})
+    def _divided(self, names: list[str]) -> list[list[str]]:
+        """A planned part, or the parts that it was divided into."""
+        path = self._split(self._name(names))
+        if not path.exists():
+            return [names]
+        try:
+            smaller = [[str(name) for name in part] for part in json.loads(path.read_text())["parts"]]
+            if [name for part in smaller for name in part] != names or len(smaller) < 2:
+                raise ValueError("it is of other members")
+        except disk.DAMAGE as error:
+            self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what it divides is tried in one again")
+            path.unlink(missing_ok=True)
+            return [names]
+        return [least for part in smaller for least in self._divided(part)]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _names(part: Group) -> list[str]:

@@ -54,7 +54,7 @@ class Plan:
         if not members:
             return []
         groups = grid.groups(members, self.dataset.image_shape, self.execution.max_waste)
-        return [part for group in groups for part in train.chunks(group, self.execution)]
+        return [part for group in groups for part in train.chunks(group, self.execution.members)]
 
 
 def members_of(config: Config) -> list[grid.Member]:

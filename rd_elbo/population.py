@@ -9,7 +9,9 @@ same noise, which makes differences along beta smaller than differences between 
 """
 
 import dataclasses
+import enum
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
@@ -28,12 +31,16 @@ from rd_elbo.models.base import Params, Trainable
 from rd_elbo.optimizers import OPTIMIZERS, SCHEDULES
 
 MEMBER_AXIS = "member"
-_INIT, _ORDER, _NOISE, _EVALUATION = range(4)
-# Calls of an evaluation are long enough to be worth their start and short enough to show progress.
-_BATCHES_PER_CALL = 20
 
 
-def _key(seed: Array, stream: int) -> Array:
+class Stream(enum.IntEnum):
+    """What a member draws randomness for."""
+
+    INIT, ORDER, NOISE, EVALUATION = range(4)
+
+
+def key_of(seed: Array, stream: Stream) -> Array:
+    """The key of one member for one purpose."""
     # One named generator: others draw differently under vmap, or are no functions of the seed alone.
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
 
@@ -45,17 +52,21 @@ class Hypers(NamedTuple):
     weights: objectives.Weights
     annealing: Any
     learning_rate: Any
+    loss_bound: Any = math.inf
 
     @classmethod
     def of(cls, members: Sequence[Any], dtype: str = "float32") -> "Hypers":
-        """Collects them from objects with the fields of `grid.Member`; weights that they do not have are those of `Weights`."""
+        """Collects them from objects with the fields of `grid.Member`.
+
+        Weights that they do not have are those of `Weights`, and a bound on the loss that they do not have is none.
+        """
 
         def column(field: str, *default: float) -> np.ndarray:
             return np.asarray([getattr(m, field, *default) for m in members], dtype)
 
         weights = objectives.Weights(*(column(*item) for item in objectives.Weights._field_defaults.items()))
         seed = np.asarray([m.seed for m in members], np.uint32)
-        return cls(seed, weights, column("annealing"), column("learning_rate"))
+        return cls(seed, weights, column("annealing"), column("learning_rate"), column("loss_bound", math.inf))
 
 
 class State(NamedTuple):
@@ -66,7 +77,8 @@ class State(NamedTuple):
       optimizer: Adam's moments, likewise.
       multiplier: Of the objective `target_distortion`, (members,) arrays; others have no use for it.
       steps: (members,) updates made.
-      finite: (members,) False once a member's loss or gradient was not finite; from then on it stays as it last was.
+      finite: (members,) False once a member's loss or gradient was not finite, or its loss above its bound; from then on it stays
+        as it last was.
     """
 
     params: PyTree
@@ -82,22 +94,6 @@ class Metrics(NamedTuple):
     rate: Float[Array, "members steps"]
     distortion: Float[Array, "members steps"]
     loss: Float[Array, "members steps"]
-
-
-class Evaluation(NamedTuple):
-    """Per-example terms of a split, and the moments of the codes.
-
-    Attributes:
-      rate: (members, examples) nats.
-      distortion: (members, examples) nats.
-      code_mean: (members, batches, latent), mean of the code over each batch.
-      code_variance: (members, batches, latent), variance of the code within each batch.
-    """
-
-    rate: Any
-    distortion: Any
-    code_mean: Any
-    code_variance: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +155,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 @functools.cache
 def _init(model: Trainable, dtype: str, shape: tuple[int, ...]) -> Callable[..., Params]:
     def one(seed: Array) -> Params:
-        params = model.init(_key(seed, _INIT), jnp.zeros((1, *shape), dtype))
+        params = model.init(key_of(seed, Stream.INIT), jnp.zeros((1, *shape), dtype))
         return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
     # Runs once, so the compiler's time spent optimising it would be lost.
@@ -216,6 +212,11 @@ def state_shapes(model: Trainable, shape: tuple[int, ...], dtype: str) -> State:
     return jax.eval_shape(_fresh, jax.eval_shape(_init(model, dtype, shape), jax.ShapeDtypeStruct((1,), jnp.uint32)))
 
 
+def bytes_of(tree: PyTree) -> int:
+    """Bytes of the arrays of a tree, which may be shapes alone."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 @functools.cache
 def _start(mesh: Mesh) -> Callable[[Params], State]:
     return jax.jit(jax.shard_map(_fresh, mesh=mesh, in_specs=P(MEMBER_AXIS), out_specs=P(MEMBER_AXIS)), donate_argnums=0)
@@ -227,7 +228,7 @@ def start(params: Params, mesh: Mesh) -> State:
 
 
 @functools.cache
-def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]:
+def _train(program: Program, mesh: Mesh) -> Wrapped:
     objective, schedule = objectives.OBJECTIVES[program.objective], SCHEDULES[program.schedule]
     prepare, adam = OPTIMIZERS[program.optimizer], optax.scale_by_adam(b2=program.adam_b2)
     constrained = program.objective == "target_distortion"
@@ -238,8 +239,8 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
         whole = program.batch_size == len(images)
         steps_per_epoch = len(images) // program.batch_size
         epoch, offset = first_step // steps_per_epoch, first_step % steps_per_epoch
-        order = jax.random.permutation(jax.random.fold_in(_key(hypers.seed, _ORDER), epoch), len(images))
-        noise = _key(hypers.seed, _NOISE)
+        order = jax.random.permutation(jax.random.fold_in(key_of(hypers.seed, Stream.ORDER), epoch), len(images))
+        noise = key_of(hypers.seed, Stream.NOISE)
 
         def batch(i: Array) -> Array:
             if whole:
@@ -266,6 +267,7 @@ def _train(program: Program, mesh: Mesh) -> Callable[..., tuple[State, Metrics]]
             params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
             # Adam's direction is bounded while gradients are finite, so parameters stay finite if the step's size is.
             finite = state.finite & jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(scale)
+            finite &= value <= hypers.loss_bound
             multiplier = state.multiplier
             if constrained:
                 multiplier = objectives.ascend(multiplier, distortion, weights, schedule(progress))
@@ -308,6 +310,25 @@ def longest_segment(batch_size: int, examples: int, step: int) -> int | None:
     return None if batch_size == examples else per_epoch - step % per_epoch
 
 
+@functools.cache
+def compiled(program: Program, mesh: Mesh, members: int, shape: tuple[int, ...], dtype: str) -> Compiled:
+    """What `train` runs, compiled for so many members and for data of one shape and type; nothing is computed or placed."""
+
+    def shapes(tree: PyTree, spec: P) -> PyTree:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)), tree)
+
+    def column(dtype: str) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((members,), dtype)
+
+    one = state_shapes(program.model, shape[1:], program.dtype)
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype), one)
+    weights = objectives.Weights(*(column(program.dtype) for _ in objectives.Weights._fields))
+    hypers = Hypers(column("uint32"), weights, *(column(program.dtype) for _ in Hypers._fields[2:]))
+    images = jax.ShapeDtypeStruct(shape, dtype)
+    held = (*shapes((state, hypers), P(MEMBER_AXIS)), shapes(images, P()))
+    return _train(program, mesh).lower(*held, np.int32(0), np.int32(0), np.float32(1)).compile()
+
+
 def train(
     program: Program,
     mesh: Mesh,
@@ -339,77 +360,5 @@ def train(
     left = longest_segment(program.batch_size, len(images), first_step)
     if not 0 <= steps <= program.segment_steps or (left is not None and steps > left):
         raise ValueError(f"steps={steps} must be at most {program.segment_steps}, a segment, and {left}, the rest of the epoch")
-    return _train(program, mesh)(state, hypers, images, np.int32(first_step), np.int32(steps), np.float32(total_steps))
-
-
-@functools.cache
-def _evaluate(program: Program, mesh: Mesh) -> Callable[..., Evaluation]:
-    def member(params: Params, seed: Array, batches: Array, counted: Array, split: Array, first: Array) -> Evaluation:
-        key = jax.random.fold_in(_key(seed, _EVALUATION), split)
-
-        def batch(index_x_mask: tuple[Array, Array, Array]) -> Evaluation:
-            index, x, mask = index_x_mask
-            terms = program.model.terms(params, x.astype(program.dtype), jax.random.fold_in(key, first + index))
-            share = (mask / jnp.maximum(mask.sum(), 1)).astype(program.dtype)[:, None]
-            code_mean = (share * terms.code).sum(0)
-            code_variance = (share * (terms.code - code_mean) ** 2).sum(0)
-            return Evaluation(terms.rate, terms.distortion, code_mean, code_variance)
-
-        result = lax.map(batch, (jnp.arange(len(batches)), batches, counted))
-        return result._replace(rate=result.rate.reshape(-1), distortion=result.distortion.reshape(-1))
-
-    population = jax.vmap(member, in_axes=(0, 0, None, None, None, None))
-    members, shared = P(MEMBER_AXIS), P()
-    spread = jax.shard_map(
-        population,
-        mesh=mesh,
-        in_specs=(members, members, shared, shared, shared, shared),
-        out_specs=members,
-        check_vma=False,  # as in `_train`
-    )
-    return jax.jit(spread)
-
-
-def evaluate(
-    program: Program,
-    mesh: Mesh,
-    params: Params,
-    seeds: Array,
-    images: np.ndarray,
-    split: int,
-    batch_size: int,
-    listener: Callable[[int], None] | None = None,
-) -> Evaluation:
-    """Rate and distortion of every example for every member, one draw of z each.
-
-    Args:
-      program: What is compiled in; its objective and batch size play no part.
-      mesh: Where the members are.
-      params: Parameters, members first.
-      seeds: (members,) seeds; the noise depends on them, on `split` and on `batch_size`.
-      images: (examples, ...), the whole split; none is dropped.
-      split: A number that names the split, so that splits have noise of their own.
-      batch_size: Examples at a time.
-      listener: Called now and then with the number of examples done since.
-
-    Returns:
-      Rate and distortion of shape (members, examples), and the codes' moments by batch.
-    """
-    batches = -(-len(images) // batch_size)
-    per_call = min(_BATCHES_PER_CALL, batches)
-    evaluate_some = _evaluate(program, mesh)
-    parts = []
-    for first in range(0, batches, per_call):
-        part = images[first * batch_size : (first + per_call) * batch_size]
-        # Calls are of one shape, so that one compilation serves all of them: what is missing is made up and dropped.
-        missing = per_call * batch_size - len(part)
-        whole = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
-        counted = np.arange(len(whole)) < len(part)
-        shaped = (whole.reshape(per_call, batch_size, *images.shape[1:]), counted.reshape(per_call, batch_size))
-        result = evaluate_some(params, seeds, *replicate(shaped, mesh), np.int32(split), np.int32(first))
-        used = -(-len(part) // batch_size)
-        rate, distortion, code_mean, code_variance = map(np.asarray, result)
-        parts.append((rate[:, : len(part)], distortion[:, : len(part)], code_mean[:, :used], code_variance[:, :used]))
-        if listener:
-            listener(len(part))
-    return Evaluation(*(np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)))
+    run = compiled(program, mesh, len(state.steps), images.shape, jax.dtypes.canonicalize_dtype(images.dtype).name)
+    return run(state, hypers, images, np.int32(first_step), np.int32(steps), np.float32(total_steps))

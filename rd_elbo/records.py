@@ -210,7 +210,7 @@ def open_run(
     """
     before, given = check_run(workdir, config, overwrite, bound), json.loads(json.dumps(config))
     try:
-        for folder in (workdir, *(workdir / name for name in ("parts", "params", "figures"))):
+        for folder in (workdir, *(workdir / name for name in ("parts", "params", "splits", "programs", "figures"))):
             for path in folder.glob(".*"):
                 if _LEFT_OVER.fullmatch(path.name):
                     path.unlink()
@@ -255,7 +255,7 @@ _TABLES = (
     *("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES),
     *("summary.json", "provenance.json", "status.json", "figures/*.png", "figures/*.pdf"),
 )
-_TRAINED = ("plan.json", "parts/*.npz", "params/*.msgpack", "checkpoints/*")
+_TRAINED = ("plan.json", "splits/*.json", "programs/*.json", "parts/*.npz", "params/*.msgpack", "checkpoints/*")
 
 
 def _remove(workdir: pathlib.Path, patterns: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS, Point
 from rd_elbo.parts import Finished, Store
 from rd_elbo.planning import Plan
+from rd_elbo.strategy import Choice, Planner
 from rd_elbo.watch import Listener, Recorder, Status
 
 # A training step is about three forward passes.
@@ -50,6 +51,7 @@ def run(
     *,
     stop: Stop | None = None,
     report: Report = lambda _: None,
+    note: Report = lambda _: None,
 ) -> Outcome:
     """Trains and evaluates every member that is not done yet and fills the run directory, except for its figures.
 
@@ -62,6 +64,7 @@ def run(
       overwrite: Whether to begin anew, and remove what a run has left in `workdir`.
       stop: Asked now and then whether to save and stop.
       report: Told, in a sentence, of what went wrong and how it was got round.
+      note: Told, in a sentence, how each part is run.
 
     Returns:
       The points, and members that failed: those are tried again by the next run.
@@ -76,7 +79,7 @@ def run(
     with records.locked(workdir):
         recorder = Recorder(workdir)
         try:
-            return _run(plan, workdir, listener, overwrite, stop, report, recorder)
+            return _run(plan, workdir, listener, overwrite, stop, report, note, recorder)
         except BadInput:
             raise
         except BaseException as error:
@@ -91,12 +94,13 @@ def _run(
     overwrite: bool,
     stop: Stop | None,
     report: Report,
+    note: Report,
     recorder: Recorder,
 ) -> Outcome:
     began = time.perf_counter()
     about_data = {"name": plan.dataset.name, "sha256": plan.dataset.checksum()}
     identity = {"data": about_data, "splits": list(plan.splits), "dtype": plan.execution.dtype}
-    division = {"chunk": plan.execution.chunk, "max_waste": plan.execution.max_waste}
+    division = {"members": plan.execution.members, "max_waste": plan.execution.max_waste}
     store = Store(workdir, identity, division, report)
     # Before anything is removed: files of the same name and other content make another study, too.
     done = {} if overwrite else store.finished()
@@ -112,10 +116,11 @@ def _run(
     meter = _Meter(plan, pending, done, tell, stop)
     recorder.write("running", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
     _write_members(workdir, plan.members, done, {})
-    failed = _train(plan, pending, done, store, meter)
+    failed = _train(plan, pending, done, store, meter, note)
     points = _write_tables(plan, workdir, store, done, failed)
     own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}.values()
-    seconds = {key: sum(part.seconds[key] for part in own) for key in ("training", "compiling", "evaluating")}
+    spent = ("preparing", "training", "compiling", "evaluating")
+    seconds = {key: sum(part.seconds.get(key, 0.0) for part in own) for key in spent}
     seconds["total"] = time.perf_counter() - began
     about = records.provenance({**about_data, "origin": plan.dataset.origin}, sys.argv, seconds)
     about["tables"] = {name: disk.sha256(workdir / name) for name in ("points.csv", "metrics.csv")}
@@ -125,14 +130,28 @@ def _run(
     return Outcome(points, failed, missing - len(failed))
 
 
-def _train(plan: Plan, pending: list[grid.Group], done: dict[str, Finished], store: Store, meter: "_Meter") -> dict[str, str]:
+def _train(
+    plan: Plan, pending: list[grid.Group], done: dict[str, Finished], store: Store, meter: "_Meter", note: Report
+) -> dict[str, str]:
     """Trains what is pending, which `done` then has; returns why the others failed, by name."""
     failed: dict[str, str] = {}
     written = -math.inf
+    planner = Planner(plan.dataset, plan.splits, plan.execution)
+
+    def divide(part: grid.Group, size: int) -> None:
+        smaller = store.split(part, size)
+        pending[:0] = smaller
+        meter.split(part, smaller)
+
     while pending:
-        part = pending.pop(0)
+        part, began = pending.pop(0), time.perf_counter()
         try:
-            finished = _complete(plan, part, store, meter)
+            meter.preparing(part)
+            prepared = _prepare(part, store, planner, note)
+            if isinstance(prepared, int):
+                divide(part, prepared)
+                continue
+            finished = _complete(plan, part, prepared, store, meter, time.perf_counter() - began)
             done |= dict.fromkeys(finished.members, finished)
             meter.finish(part, finished)
         except Exception as error:
@@ -140,9 +159,7 @@ def _train(plan: Plan, pending: list[grid.Group], done: dict[str, Finished], sto
                 raise
             if len(part.members) > 1:
                 store.report(f"{len(part.members)} members together failed ({disk.gist(error)}); they are tried in two halves")
-                halves = store.split(part)
-                pending[:0] = halves
-                meter.split(part, halves)
+                divide(part, (len(part.members) + 1) // 2)
             else:
                 (member,) = part.members
                 failed[member.name] = disk.gist(error)
@@ -171,13 +188,44 @@ def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": config.get("name"), "data": config.get("data"), "dtype": (config.get("population") or {}).get("dtype")}
 
 
-def _complete(plan: Plan, part: grid.Group, store: Store, meter: "_Meter") -> Finished:
+def _prepare(part: grid.Group, store: Store, planner: Planner, note: Report) -> Choice | int:
+    """How a part is run; or, where it does not fit into memory, of what size the parts should be that do.
+
+    Raises:
+      MemoryError: If not even one member fits.
+    """
+    about, available, given = planner.about(part), planner.room(part), planner.execution.members is not None
+    choice, count = store.choice(about), len(part.members)
+    if choice is None or (not given and available.taken(choice.need) > 1):
+        size, need = planner.size(part, available)
+        if size < count:
+            note(f"{described(part)} need too much memory at once; they go in parts of {size} or fewer")
+            return size
+        if not given and available.taken(need) > 1:
+            if count > 1:
+                return 1
+            raise MemoryError(f"it needs {available.compare(need)}; --config.population.members=1 tries it all the same")
+        choice = planner.choose(part, need, available)
+        store.keep_choice(about, choice)
+    note(f"{described(part)}: {choice.describe()}, {available.compare(choice.need)}")
+    return choice
+
+
+def described(part: grid.Group) -> str:
+    """A part in a few words."""
+    families = ", ".join(dict.fromkeys(member.family for member in part.members))
+    return f"{len(part.members)} member{'' if len(part.members) == 1 else 's'} of {families}"
+
+
+def _complete(plan: Plan, part: grid.Group, choice: Choice, store: Store, meter: "_Meter", preparing: float) -> Finished:
     """Trains and evaluates one part and saves what became of it."""
     checkpoints = store.checkpoints(part, plan.execution.checkpoint_seconds)
-    trained = train.train(part, plan.dataset, plan.execution, meter.training(part), checkpoints=checkpoints, stop=meter.stop)
+    execution = dataclasses.replace(plan.execution, strategy="auto" if choice.lanes else "vmap", lanes=choice.lanes)
+    trained = train.train(part, plan.dataset, execution, meter.training(part), checkpoints=checkpoints, stop=meter.stop)
     began = time.perf_counter()
-    points = evaluate.evaluate(trained, plan.dataset, plan.splits, meter.evaluating(part))
-    return store.keep(part, trained, points, time.perf_counter() - began, plan.dataset.image_shape)
+    points = evaluate.evaluate(trained, plan.dataset, plan.splits, meter.evaluating(part), lanes=choice.evaluation_lanes)
+    spent = {"preparing": preparing, "evaluating": time.perf_counter() - began}
+    return store.keep(part, trained, points, spent, plan.dataset.image_shape)
 
 
 def _write_points(path: pathlib.Path, plan: Plan, done: Mapping[str, Finished]) -> list[Point]:
@@ -225,6 +273,9 @@ class _Meter:
         self.examples = sum(len(plan.dataset.splits[split]) for split in plan.splits)
         self.whole = sum(sum(self._work(part)) for part in pending)
         self.finished = self.evaluated = 0.0
+
+    def preparing(self, part: grid.Group) -> None:
+        self._tell(part, 0.0, "compiling")
 
     def training(self, part: grid.Group) -> train.Listener:
         training, _ = self._work(part)

@@ -1,9 +1,10 @@
 """The training loop: a population of any models (`fit`), or a group of a grid's members (`train`), in segments, with progress."""
 
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -18,8 +19,10 @@ from rd_elbo.models.base import Params, Trainable
 
 # A segment draws the order of its epoch anew, so it should be long; but progress should be seen, so not too long.
 _SEGMENT_SECONDS = 3.0
-_FIRST_STEPS = 16
+# The first tells what compiling took.
+_FIRST_STEPS = 1
 MOST_STEPS = 512
+STRATEGIES: Mapping[str, int | None] = {"auto": None, "vmap": None, "looped": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +31,18 @@ class Execution:
 
     Attributes:
       devices: Devices to spread members over; None means all local ones.
-      chunk: The most members trained at once; None means all of a group.
-      lanes: The most members a device advances side by side, see `population.Program`; None means all.
+      members: The most members trained at once; None means as many of a group as fit into memory.
+      strategy: A key of `STRATEGIES`: "vmap", all members of a device side by side; "looped", one after another; "auto", whichever
+        of several is fastest, as sweeps measure (elsewhere it is "vmap").
+      lanes: The most members a device advances side by side, see `population.Program`; given, there is nothing to choose.
       max_waste: See `grid.groups`.
       dtype: Of parameters and arithmetic, "float32" or "float64" (which needs JAX's x64 mode). It is the one that changes numbers.
       checkpoint_seconds: The least time between two saves of the state of what is being trained.
     """
 
     devices: int | None = None
-    chunk: int | None = None
+    members: int | None = None
+    strategy: str = "auto"
     lanes: int | None = None
     max_waste: float = 1.25
     dtype: str = "float32"
@@ -44,11 +50,19 @@ class Execution:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "checkpoint_seconds", number("checkpoint_seconds", self.checkpoint_seconds))
-        for field in ("devices", "chunk", "lanes"):
+        for field in ("devices", "members", "lanes"):
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, whole(field, getattr(self, field)))
+        choice("strategy", self.strategy, STRATEGIES)
+        if self.lanes is not None and self.strategy != "auto":
+            raise BadInput(f"lanes={self.lanes!r} and strategy={self.strategy!r} exclude each other; give one of them")
         object.__setattr__(self, "max_waste", number("max_waste", self.max_waste, 1.0))
         choice("dtype", self.dtype, ("float32", "float64"))
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it is settled how many members a device advances side by side."""
+        return self.lanes is not None or self.strategy != "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +134,7 @@ class Trained(Fitted):
         return jax.tree.map(lambda whole, leaf: whole[(index, *map(slice, leaf.shape))], self.params, own)
 
 
+@functools.cache
 def parameter_shapes(model: Trainable, shape: tuple[int, ...]) -> Params:
     """Shapes and dtypes of the parameters of `model`; nothing is computed."""
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jax.numpy.zeros((1, *shape))))
@@ -137,11 +152,27 @@ def total_steps(member: Member, examples: int) -> int:
     return max(1, round(member.epochs * steps_per_epoch(member, examples)))
 
 
-def chunks(group: Group, execution: Execution) -> Iterator[Group]:
-    """The group in parts that are trained one after another."""
-    size = execution.chunk or len(group.members)
+def chunks(group: Group, size: int | None) -> Iterator[Group]:
+    """The group in parts of at most `size` members, which are trained one after another; None means in one."""
+    size = size or len(group.members)
     for first in range(0, len(group.members), size):
         yield dataclasses.replace(group, members=group.members[first : first + size])
+
+
+def program_of(group: Group, image_shape: tuple[int, int], execution: Execution) -> population.Program:
+    """What is compiled for a group."""
+    lead = group.members[0]
+    lanes = STRATEGIES[execution.strategy] if execution.lanes is None else execution.lanes
+    return population.Program(
+        group.padded.build(image_shape),
+        lead.objective,
+        lead.batch_size,
+        lead.schedule,
+        lead.optimizer,
+        dtype=execution.dtype,
+        segment_steps=MOST_STEPS,
+        lanes=lanes,
+    )
 
 
 def train(
@@ -171,20 +202,11 @@ def train(
       Stopped: See `fit`.
     """
     execution = execution or Execution()
-    images, lead = dataset.splits["train"], group.members[0]
-    program = population.Program(
-        group.padded.build(dataset.image_shape),
-        lead.objective,
-        lead.batch_size,
-        lead.schedule,
-        lead.optimizer,
-        dtype=execution.dtype,
-        segment_steps=MOST_STEPS,
-        lanes=execution.lanes,
-    )
+    images = dataset.splits["train"]
+    program = program_of(group, dataset.image_shape, execution)
     models = [member.build(dataset.image_shape) for member in group.members]
     hypers = population.Hypers.of(group.members, execution.dtype)
-    total = total_steps(lead, len(images))
+    total = total_steps(group.members[0], len(images))
     fitted = fit(
         program,
         models,

@@ -51,9 +51,13 @@ def main(argv: list[str]) -> None:
         f"({len(plan.dataset.splits['train'])} training images)",
         highlight=False,
     )
+
+    def note(sentence: str) -> None:
+        console.print(sentence, soft_wrap=True, highlight=False)
+
     try:
         with terminal.stoppable() as stop, terminal.progress(console) as listener:
-            outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, stop=stop, report=terminal.warn)
+            outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, stop=stop, report=terminal.warn, note=note)
         usable = any(point["status"] == "ok" for point in outcome.points)
         pictures = [str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png"] if usable else []
     except train.Stopped as stopped:

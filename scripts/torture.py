@@ -40,7 +40,7 @@ _SWEEP = (
     "--config.train.epochs=40",
     "--config.population.checkpoint_seconds=0",
     # Parts of members of two widths.
-    "--config.population.chunk=3",
+    "--config.population.members=3",
     "--config.population.max_waste=2.0",
 )
 _SECONDS = 300.0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import evaluate, population, train
+from rd_elbo import evaluate, population, scores, train
 from rd_elbo.data.dataset import SPLITS, Dataset
 from rd_elbo.evaluate import POINT_COLUMNS
 from rd_elbo.grid import Group, Member, product
@@ -56,7 +56,7 @@ def test_values_and_standard_errors(trained, dataset, monkeypatch, batch):
         e = model.encode(params, jnp.asarray(test, jnp.float32))
         rate = np.asarray(e.kl_divergence(model.prior(params, jnp.zeros((1, *SHAPE)))), np.float64)
         np.testing.assert_allclose([point["rate"], point["rate_se"]], [rate.mean(), rate.std(ddof=1) / np.sqrt(23)], rtol=1e-4)
-        terms = population.evaluate(
+        terms = scores.evaluate(
             trained.program, population.make_mesh(1), *one(trained, i), test, SPLITS.index("test"), min(batch, 23)
         )
         distortion = terms.distortion[0].astype(np.float64)
@@ -89,7 +89,7 @@ def test_active_units_are_counted_over_all_batches(monkeypatch):
     codes[:, 2] = 5.0
     batches = [codes[:4], codes[4:8], codes[8:]]
     moments = [np.stack([f(b) for b in batches])[None] for f in (lambda b: b.mean(0), lambda b: b.var(0))]
-    result = population.Evaluation(np.zeros((1, 10)), np.zeros((1, 10)), *moments)
+    result = scores.Evaluation(np.zeros((1, 10)), np.zeros((1, 10)), *moments)
     assert evaluate.active_units(result, 10).tolist() == [2]
     monkeypatch.setattr(evaluate, "ACTIVE_VARIANCE", codes.var(axis=0)[0] - 1e-9)
     expected = (codes.var(axis=0) > evaluate.ACTIVE_VARIANCE).sum()

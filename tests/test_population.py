@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from rd_elbo import evaluate, grid, objectives, optimizers, population, train
+from rd_elbo import evaluate, grid, objectives, optimizers, population, scores, train
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 from rd_elbo.grid import Group, Member, product
@@ -89,8 +89,8 @@ def test_in_a_population_alone_elsewhere_and_on_other_devices(x64, dataset, kind
 def test_chunking_changes_nothing(x64, dataset):
     members = [lasting(m) for m in product(KINDS["mlp"], beta=(0.3, 1.0, 2.0), seed=(0, 5))]
     whole = trained(members, dataset)
-    execution = train.Execution(chunk=4, dtype="float64")
-    parts = list(train.chunks(Group(tuple(members)), execution))
+    execution = train.Execution(members=4, dtype="float64")
+    parts = list(train.chunks(Group(tuple(members)), execution.members))
     assert [len(part.members) for part in parts] == [4, 2]
     results = [train.train(part, dataset, execution) for part in parts]
     for i in range(6):
@@ -211,14 +211,14 @@ def test_noise_of_an_evaluation_is_fresh_in_every_batch_and_split():
     mesh, program = population.make_mesh(1), population.Program(Echo("key"))
     params, seeds = {"w": jnp.zeros(2)}, jnp.asarray([0, 1], jnp.uint32)
     images = np.zeros((93, 1), np.float32)  # 31 batches: more than one call, the last one not full
-    splits = [population.evaluate(program, mesh, params, seeds, images, split, 3).rate for split in (0, 1)]
+    splits = [scores.evaluate(program, mesh, params, seeds, images, split, 3).rate for split in (0, 1)]
     assert splits[0].shape == (2, 93)
     assert len(np.unique(splits)) == 2 * 2 * 31
 
 
 def test_initial_weights_are_those_of_the_members_own_key():
     drawn = population.initialise([Echo("weight")] * 3, [4, 5, 4], Echo("weight"), (1,))["w"]
-    keys = [jax.random.fold_in(jax.random.key(seed), population._INIT) for seed in (4, 5, 4)]
+    keys = [jax.random.fold_in(jax.random.key(seed), population.Stream.INIT) for seed in (4, 5, 4)]
     np.testing.assert_allclose(drawn, [jax.random.normal(key) for key in keys], rtol=1e-6)
     assert drawn[0] != drawn[1]
 

@@ -79,7 +79,7 @@ def test_stopped_at_any_moment_the_tables_are_the_same(reference, tmp_path, monk
             assert stops < 50
             assert not (tmp_path / "run" / "points.csv").exists()
     assert stops >= 3 and 0 < outcome.trained <= 4
-    assert {status.doing for status in heard} == {"training", "evaluating"}
+    assert {status.doing for status in heard} == {"compiling", "training", "evaluating"}
     assert tables(tmp_path / "run") == tables(reference)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in reference.iterdir()}
 
@@ -103,7 +103,7 @@ def test_what_matters_to_a_member_makes_it_a_new_one(reference, tmp_path, traini
     assert len(training) == 2
     # And what does not matter does not.
     training.clear()
-    sweep.run(plan(population={"chunk": 1, "checkpoint_seconds": 1.0}), copy)
+    sweep.run(plan(population={"members": 1, "checkpoint_seconds": 1.0}), copy)
     assert not training
 
 
@@ -187,7 +187,7 @@ def test_a_damaged_plan_is_made_anew(reference, tmp_path, monkeypatch):
 def test_a_lost_part_is_trained_again_in_the_same_company(tmp_path, training):
     # Widths 30 and 6 stand in one part by chunking alone: put together anew, they would not.
     blocks = {"blocks": {"wide": {"decoder_width": 30, "seed": (0, 1, 2)}, "narrow": {"decoder_width": 28, "seed": (0, 1)}}}
-    mixed = plan(**blocks, population={"chunk": 2, "max_waste": 1.25})
+    mixed = plan(**blocks, population={"members": 2, "max_waste": 1.25})
     sweep.run(mixed, tmp_path / "run")
     before = tables(tmp_path / "run")
     of = {row["member"]: row["part"] for row in disk.read_table(tmp_path / "run" / "members.csv")}
@@ -212,9 +212,9 @@ def test_another_division_is_taken_up(reference, tmp_path, monkeypatch, training
     training.clear()
     said, real, together = [], train.train, []
     monkeypatch.setattr(train, "train", lambda group, *a, **k: (together.append(len(group.members)), real(group, *a, **k))[1])
-    sweep.run(plan(population={"chunk": 1}), tmp_path / "run", report=said.append)
+    sweep.run(plan(population={"members": 1}), tmp_path / "run", report=said.append)
     assert together == [1, 1, 1, 1]
-    assert said == ["what is missing is planned anew (chunk was None and is 1)"]
+    assert said == ["what is missing is planned anew (members was None and is 1)"]
 
 
 def test_no_flipped_bit_of_a_part_is_taken_for_another_number(reference, tmp_path):
@@ -306,7 +306,7 @@ def test_one_that_fails_is_reported_and_tried_again_later(reference, tmp_path, m
 
 
 def test_a_mistake_in_the_program_is_no_failure_of_a_member(tmp_path, monkeypatch):
-    def wrong(*_):
+    def wrong(*_, **__):
         raise ValueError("a mistake")
 
     monkeypatch.setattr(evaluate, "evaluate", wrong)

@@ -42,7 +42,7 @@ def test_a_target_rate_from_the_command_line_needs_no_beta():
 
 def test_run_directory(tmp_path):
     heard = []
-    plan = planning.make_plan(config(population={"chunk": 3, "max_waste": 2.0}))
+    plan = planning.make_plan(config(population={"members": 3, "max_waste": 2.0}))
     points = sweep.run(plan, tmp_path / "run", heard.append).points
     rows = disk.read_table(tmp_path / "run" / "points.csv")
     assert tuple(rows[0]) == POINT_COLUMNS and len(rows) == 10
@@ -61,7 +61,8 @@ def test_run_directory(tmp_path):
     assert provenance["data"]["sha256"] == plan.dataset.checksum()
     assert provenance["tables"]["points.csv"] == disk.sha256(tmp_path / "run" / "points.csv")
     left = {path.name for path in (tmp_path / "run").iterdir()} - {".lock", "plan.json"}
-    assert left == {"config.json", "members.csv", "metrics.csv", "points.csv", "provenance.json", "status.json", "params", "parts"}
+    files = {"config.json", "members.csv", "metrics.csv", "points.csv", "provenance.json", "status.json"}
+    assert left == files | {"params", "parts", "programs"}
     member, params = records.load_params(tmp_path / "run", rows[4]["member"])
     assert member == plan.members[4] and params["decoder"]["logits"]["kernel"].shape == (5, 784)
     done = [status.done for status in heard]
@@ -99,11 +100,11 @@ def test_the_same_configuration_gives_the_same_points(tmp_path):
         ({"grid": {"flow_width": (3, 4)}}, "since encoder is 'dense' and marginal is 'normal' everywhere"),
         ({"grid": {"epochs": (1.0,)}, "train": {"epochs": 2.0}}, "epochs is given twice"),
         ({"train": {"batch_size": 100}}, "batch_size=100 is more than the 64 examples"),
-        ({"population": {"chunk": 0}}, "chunk=0 must be a whole number"),
+        ({"population": {"members": 0}}, "members=0 must be a whole number"),
         ({"population": {"max_waste": 0.5}}, "max_waste=0.5"),
         ({"population": {"max_waste": float("inf")}}, "max_waste=inf must be a finite number"),
         ({"blocks": None}, "the grid is empty"),
-        ({"population": {"strategy": "vmap"}}, "population.strategy does not exist"),
+        ({"population": {"speed": "fast"}}, "population.speed does not exist"),
         ({"data": {"name": "cifar"}}, "'cifar' does not exist"),
         ({"data": {"examples": 0}}, "data.examples=0"),
         ({"data": {"splits": ("validation",)}}, "data.splits='validation' does not exist"),

@@ -1,0 +1,205 @@
+"""How a group is best run on the devices there are: how many members at once, and how many of them side by side.
+
+Two questions, each answered by what is to be run itself: what fits is asked of the compiled programs, before anything runs, and
+what is fastest of a few steps. Neither answer changes what a member becomes, but for rounding; so that even the rounding can be had
+again, answers are recorded, see `parts.Store.choice`.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rd_elbo import evaluate, memory, population, scores, train
+from rd_elbo.data.dataset import Dataset
+from rd_elbo.grid import Group
+from rd_elbo.memory import Need, Room
+
+# A candidate is timed so long, after one warm step.
+_SECONDS = 0.3
+# Trying others may take this part of what training is expected to take.
+_WORTH = 0.1
+# After "vmap": small models want as many members as fit into a cache, large ones want to be alone.
+_LANES = (16, 1, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """What a few steps of a candidate took.
+
+    Attributes:
+      lanes: Members a device advances side by side; None means all of them ("vmap"), 1 one after another ("looped").
+      compile_seconds: Of its program; little where it was compiled before.
+      step_seconds: Of one step of all members.
+    """
+
+    lanes: int | None
+    compile_seconds: float
+    step_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How so many members of a group are run.
+
+    Attributes:
+      lanes: See `population.Program`, in training.
+      evaluation_lanes: Likewise, in evaluation.
+      need: Bytes that it takes.
+      timings: What was measured; nothing where there was nothing to choose.
+      untried: Candidates (their lanes) that it was not worth the time to try.
+    """
+
+    lanes: int | None
+    evaluation_lanes: int
+    need: Need
+    timings: tuple[Timing, ...] = ()
+    untried: tuple[int, ...] = ()
+
+    def describe(self) -> str:
+        """The choice in words."""
+        said = {None: "all side by side", 1: "one after another"}.get(self.lanes, f"{self.lanes} side by side")
+        best = min((timing.step_seconds for timing in self.timings), default=None)
+        return said if best is None else f"{said}, {1000 * best:.3g} ms a step"
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Choice":
+        """The choice of which `dataclasses.asdict` made `content`; raises what malformed content raises."""
+        timings = tuple(Timing(**timing) for timing in content["timings"])
+        need, untried = Need(**content["need"]), tuple(content["untried"])
+        return cls(content["lanes"], content["evaluation_lanes"], need, timings, untried)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Planner:
+    """Asks the questions of groups of one study.
+
+    Attributes:
+      dataset: What they are trained on.
+      splits: What they are evaluated on.
+      execution: What was asked for.
+      processes: How many processes share this host's memory.
+    """
+
+    dataset: Dataset
+    splits: Sequence[str]
+    execution: train.Execution
+    processes: int = 1
+
+    def room(self, group: Group) -> Room:
+        """What there is for a group."""
+        mesh = population.make_mesh(self.execution.devices, len(group.members))
+        return memory.room(list(mesh.devices.flat), self.processes)
+
+    def about(self, group: Group) -> dict[str, Any]:
+        """All that its choice depends on, as JSON."""
+        lead, images = group.members[0], self.dataset.splits["train"]
+        mesh = population.make_mesh(self.execution.devices, len(group.members))
+        return {
+            "architecture": dataclasses.asdict(group.padded),
+            **{field: getattr(lead, field) for field in ("objective", "batch_size", "schedule", "optimizer")},
+            **{field: getattr(self.execution, field) for field in ("dtype", "strategy", "lanes")},
+            "members": len(group.members),
+            "devices": [device.device_kind for device in mesh.devices.flat],
+            "data": list(images.shape),
+        }
+
+    def size(self, group: Group, available: Room) -> tuple[int, Need]:
+        """How many of the members fit at once, and what they need in training.
+
+        Where `Execution.members` says how many, as many as there are.
+        """
+        mesh, images = population.make_mesh(self.execution.devices, len(group.members)), self.dataset.splits["train"]
+        program = train.program_of(group, self.dataset.image_shape, self.execution)
+
+        def need(members: int) -> Need:
+            whole = -(-members // mesh.size) * mesh.size
+            compiled = population.compiled(program, mesh, whole, images.shape, images.dtype.name)
+            return Need(memory.of(compiled), self._host_bytes(group, members))
+
+        if self.execution.members is not None:
+            return len(group.members), need(len(group.members))
+        return memory.largest(len(group.members), mesh.size, need, images.nbytes, available)
+
+    def choose(self, group: Group, need: Need, available: Room) -> Choice:
+        """How to run a group all of whose members fit at once, and need so much in training."""
+        device, evaluation_lanes = self._evaluation(group, available)
+        lanes = train.program_of(group, self.dataset.image_shape, self.execution).lanes
+        chosen = Choice(lanes, evaluation_lanes, Need(max(need.device, device), need.host))
+        if self.execution.chosen:
+            return chosen
+        first, budget, untried = self._timing(group, None), 0.0, []
+        if first is None:
+            return chosen
+        steps = train.total_steps(group.members[0], len(self.dataset.splits["train"]))
+        budget, timings = _WORTH * steps * first.step_seconds, [first]
+        cost = first.compile_seconds + 2 * _SECONDS
+        mesh = population.make_mesh(self.execution.devices, len(group.members))
+        for candidate in _LANES:
+            if candidate * mesh.size >= len(group.members):
+                continue
+            began = time.perf_counter()
+            timing = self._timing(group, candidate) if cost <= budget else None
+            if timing is None:
+                untried.append(candidate)
+            else:
+                timings.append(timing)
+                budget -= time.perf_counter() - began
+        best = min(timings, key=lambda timing: timing.step_seconds)
+        return dataclasses.replace(chosen, lanes=best.lanes, timings=tuple(timings), untried=tuple(untried))
+
+    def _timing(self, group: Group, lanes: int | None) -> Timing | None:
+        """A few steps of the group; None where its training is shorter."""
+        execution = dataclasses.replace(self.execution, strategy="vmap" if lanes is None else "auto", lanes=lanes)
+        program, images = train.program_of(group, self.dataset.image_shape, execution), self.dataset.splits["train"]
+        mesh = population.make_mesh(self.execution.devices, len(group.members))
+        began = time.perf_counter()
+        population.compiled(program, mesh, -(-len(group.members) // mesh.size) * mesh.size, images.shape, images.dtype.name)
+        compile_seconds = time.perf_counter() - began
+        marks: list[tuple[float, int]] = []
+
+        def mark(progress: train.Progress) -> None:
+            marks.append((time.perf_counter(), progress.steps))
+
+        def enough() -> bool:
+            return len(marks) > 1 and marks[-1][0] - marks[0][0] >= _SECONDS
+
+        with contextlib.suppress(train.Stopped):
+            models = [member.build(self.dataset.image_shape) for member in group.members]
+            hypers = population.Hypers.of(group.members, execution.dtype)
+            steps = train.total_steps(group.members[0], len(images))
+            train.fit(program, models, hypers, images, steps, devices=execution.devices, listener=mark, stop=enough)
+        if len(marks) < 2:
+            return None
+        (warm, before), (now, after) = marks[0], marks[-1]
+        return Timing(lanes, compile_seconds, (now - warm) / (after - before))
+
+    def _evaluation(self, group: Group, available: Room) -> tuple[int, int]:
+        """Bytes on each device that evaluating the group takes, and how many members side by side fit."""
+        mesh = population.make_mesh(self.execution.devices, len(group.members))
+        whole = -(-len(group.members) // mesh.size) * mesh.size
+        host = self._host_bytes(group, len(group.members))
+        trained = train.program_of(group, self.dataset.image_shape, self.execution)
+        lanes = min(trained.lanes or whole, whole // mesh.size)
+        while True:
+            program, device = dataclasses.replace(trained, lanes=lanes), 0
+            for split in self.splits:
+                images = self.dataset.splits[split]
+                batch = min(evaluate.BATCH, len(images))
+                compiled = scores.compiled(program, mesh, whole, images.shape, images.dtype.name, batch)
+                device = max(device, memory.of(compiled))
+            taken = available.taken(Need(device, host))
+            if taken <= 1 or lanes == 1:
+                return device, lanes
+            lanes = max(1, min(lanes // 2, int(lanes / taken)))
+
+    def _host_bytes(self, group: Group, members: int) -> int:
+        """NumPy arrays of so many members: parameters drawn, padded and trained; metrics and terms, twice while they are joined."""
+        images = self.dataset.splits["train"]
+        state = population.state_shapes(group.padded.build(self.dataset.image_shape), images.shape[1:], self.execution.dtype)
+        parameters = population.bytes_of(state.params)
+        itemsize = 8 if self.execution.dtype == "float64" else 4
+        steps = train.total_steps(group.members[0], len(images))
+        examples = max(len(self.dataset.splits[split]) for split in self.splits)
+        return members * (3 * parameters + 2 * itemsize * (3 * steps + 2 * examples))
