@@ -167,7 +167,7 @@ def check_run(
         if workdir.exists() and not workdir.is_dir():
             raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
         # They are written to when the first members have been trained, which is late to find out.
-        for folder in ("parts", "params", "checkpoints", "figures"):
+        for folder in ("parts", "params", "splits", "programs", "checkpoints", "figures"):
             if (workdir / folder).exists() and not (workdir / folder).is_dir():
                 raise BadInput(f"workdir={str(workdir)!r} holds a file {folder!r} where a run has a folder; choose another folder")
     except OSError as error:

@@ -198,6 +198,7 @@ VALUES = {
     "grid.beta=(1.0": "beta='(1.0' must be a finite number",
     "grid.beta=((0.5, 1.0),)": "beta=(0.5, 1.0) must be a finite number",
     "grid.annealing=1.5": "annealing=1.5 is a part of the training and must be at most 1",
+    "grid.loss_bound=0.0": "loss_bound=0.0 must be above 0",
     "grid.annealing=-0.1": "annealing=-0.1 must be at least 0",
     "train.learning_rate=0": "learning_rate=0.0 must be above 0 and at most 1e+30",
     "train.learning_rate=nan": "learning_rate=nan must be a finite number",
@@ -223,12 +224,14 @@ VALUES = {
     "blocks={}": "the grid is empty: the configuration has no blocks",
     "population.devices=0": f"devices=0 {WHOLE}",
     "population.devices=1000000": "devices=1000000 must be at most 1024",
-    "population.chunk=0": f"chunk=0 {WHOLE}",
+    "population.members=0": f"members=0 {WHOLE}",
+    "population.strategy=sideways": "strategy='sideways' does not exist; there are 'auto', 'vmap', 'looped'",
+    "population.strategy=vmap population.lanes=2": "lanes=2 and strategy='vmap' exclude each other; give one of them",
     "population.lanes=-1": f"lanes=-1 {WHOLE}",
     "population.max_waste=0.5": "max_waste=0.5 must be at least 1",
     "population.dtype=float16": "dtype='float16' does not exist; there are 'float32', 'float64'",
     "population.checkpoint_seconds=-1": "checkpoint_seconds=-1.0 must be at least 0",
-    "population={'strategy': 'vmap'}": "population.strategy does not exist; there are devices, chunk, lanes, max_waste",
+    "population={'chunk': 3}": "population.chunk does not exist; there are devices, members, strategy, lanes, max_waste",
     "train={'stepz': 3}": "grid axis 'stepz' does not exist; there are encoder, decoder",
     "data.name=cifar": "dataset 'cifar' does not exist; there are 'mnist_static', 'binarized_mnist', 'omniglot_burda'",
     "data.examples=0": "data.examples=0 must be a whole number of at least 1, or None for all",
@@ -813,6 +816,11 @@ def test_what_the_rows_damage_is_good_before(scripts, tmp_path):
     file("run/status.json", '{"time": 1.0, "state": "finished"}')(tmp_path)
     result = scripts.run(("scripts/status.py", f"--workdir={tmp_path / 'run'}"))
     assert result.returncode == 0 and result.stdout.startswith("finished: ")
+    # Of a table that is older than some fields of a member.
+    shutil.rmtree(tmp_path / "run")
+    gallery(tmp_path)
+    result = scripts.run(("scripts/gallery.py", f"--workdir={tmp_path / 'run'}", "--redraw"))
+    assert result.returncode == 0, result.stderr
 
 
 def test_names_of_rows_are_their_own():

@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 from rd_elbo import disk
 from rd_elbo.errors import BadInput, choice, number
 from rd_elbo.gallery import GALLERY_COLUMNS
+from rd_elbo.grid import FIELDS
 from rd_elbo.plotting.style import STYLE, save
 
 Row = Mapping[str, Any]
@@ -255,7 +256,9 @@ def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:
 
 def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
     missing = [name for name in ("data", "member", "reconstruction", "sample") if name not in arrays]
-    missing += [name for name in GALLERY_COLUMNS if not table or name not in table[0]]
+    # Other fields of a member are not shown, and may be younger than the table.
+    shown = [name for name in GALLERY_COLUMNS if name not in FIELDS or name in ("objective", "beta", "annealing")]
+    missing += [name for name in shown if not table or name not in table[0]]
     if missing:
         raise BadInput(f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again")
     examples, shapes = arrays["data"].shape, {arrays[part].shape for part in _PARTS}
