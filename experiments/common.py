@@ -52,19 +52,17 @@ def main(
             if any(a.lstrip("-").startswith("config") for a in sys.argv[1:]):
                 raise BadInput("--config has no effect with --redraw, which draws what is in --workdir")
             held = disk.read_json(workdir / "config.json")
-            if held.get("name") != name:
-                raise BadInput(f"--workdir={str(workdir)!r} holds a run of {held.get('name')!r}, not of {name!r}")
+            held = held.get("name") if isinstance(held, dict) else None
+            if held != name:
+                raise BadInput(f"--workdir={str(workdir)!r} holds a run of {held!r}, not of {name!r}")
         else:
-            try:
-                config = _CONFIG.value.to_dict()
-            except OSError as error:  # ml_collections loads the file when it is first used
-                raise BadInput(
-                    f"--config cannot be loaded (paths are relative to the current folder): {terminal.gist(error)}"
-                ) from error
+            config = _CONFIG.value.to_dict()
             try:
                 check(config)
             except KeyError as error:
                 raise BadInput(f"--config is not one of the experiment {name!r}: it has no field {error}") from error
+            if config.get("name") != name:
+                raise BadInput(f"name={config.get('name')!r} must be {name!r}, the experiment's")
             host.configure(config["population"]["devices"], cache_folder() / "xla", x64=config["population"]["dtype"] == "float64")
             records.open_run(workdir, config, _OVERWRITE.value)
             began = time.perf_counter()
@@ -75,8 +73,16 @@ def main(
             about = {"name": name, "origin": "exact", "sha256": None}
             command = ["python", "-m", f"experiments.{name}", *sys.argv[1:]]
             disk.write_json(workdir / "provenance.json", records.provenance(about, command, seconds))
-        report(console, workdir)
-        drawn = ", ".join(str(path) for path in draw(workdir) if path.suffix == ".png")
+        try:
+            report(console, workdir)
+            drawn = ", ".join(str(path) for path in draw(workdir) if path.suffix == ".png")
+        except BadInput:
+            raise
+        except (LookupError, ValueError, TypeError, StopIteration) as error:
+            # What was just written has no such excuse.
+            if not _REDRAW.value:
+                raise
+            raise BadInput(f"the tables in --workdir={str(workdir)!r} are damaged ({error!r}); run the experiment again") from error
         console.print(f"tables in {workdir}, figures in {drawn}", soft_wrap=True, highlight=False)
 
     def parse(argv: list[str]) -> list[str]:

@@ -100,8 +100,15 @@ def read_arrays(path: pathlib.Path | str) -> dict[str, np.ndarray]:
       BadInput: If there is no such file or it is damaged.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            # NumPy takes what it does not know for pickled objects, and advises to load them.
+            pathlib.Path(path).open("rb").close()
+            raise ValueError("the file is no archive")
         with np.load(path) as arrays:
-            return dict(arrays)
+            found = dict(arrays)
+        if not all(isinstance(array, np.ndarray) for array in found.values()):
+            raise ValueError("something in the file is no array")
+        return found
     except OSError as error:
         raise BadInput(f"arrays {str(path)!r} cannot be read ({error.strerror or error})") from error
     except DAMAGE as error:
@@ -136,7 +143,7 @@ def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
     """Rows of a CSV as dictionaries; what reads as a number becomes one.
 
     Raises:
-      BadInput: If there is no such table or it has a torn row.
+      BadInput: If there is no such table, it has a torn row, or it is no text.
     """
     path = pathlib.Path(path)
     try:
@@ -144,6 +151,8 @@ def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise BadInput(f"table {str(path)!r} cannot be read ({error.strerror})") from error
+    except (ValueError, csv.Error) as error:
+        raise BadInput(f"table {str(path)!r} is damaged ({gist(error)})") from error
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise BadInput(f"table {str(path)!r}, line {number}, has another number of fields than the header")

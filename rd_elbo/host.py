@@ -7,6 +7,10 @@ import sys
 
 import jax
 
+from rd_elbo.errors import BadInput
+
+# Far more than there is a use for; a mistyped million would take all memory.
+MOST_DEVICES = 1024
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
@@ -19,7 +23,12 @@ def configure(devices: int | None = None, cache_dir: pathlib.Path | None = None,
         devices, which keeps all cores busy where one small model could not.
       cache_dir: Where XLA keeps compiled programs between runs; None means it does not.
       x64: Whether to allow 64-bit types, for populations in float64.
+
+    Raises:
+      BadInput: If there are more than `MOST_DEVICES`.
     """
+    if devices is not None and devices > MOST_DEVICES:
+        raise BadInput(f"devices={devices!r} must be at most {MOST_DEVICES}")
     if x64:
         jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", devices or cores())

@@ -12,9 +12,12 @@ A configuration is a nested mapping (scripts make it with ml_collections):
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from rd_elbo import data, disk, grid, train
 from rd_elbo.errors import BadInput
@@ -22,6 +25,9 @@ from rd_elbo.models.family import users
 
 Config = Mapping[str, Any]
 _SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "population")
+_WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
+# Steps are counted in 32 bits.
+_MOST_STEPS = 2**31
 _DATA_OPTIONS = ("path", "manual_dir", "data_dir")
 
 
@@ -57,7 +63,11 @@ def members_of(config: Config) -> list[grid.Member]:
     Raises:
       BadInput: If a block, an axis or a value is not allowed, or nothing is left to train.
     """
-    blocks, only = config.get("blocks") or {}, tuple(config.get("only") or ())
+    for section in _WITH_FIELDS:
+        _check_fields(section, config.get(section) or {})
+    blocks, only = config.get("blocks") or {}, _names("only", config.get("only") or ())
+    for name, block in blocks.items():
+        _check_fields(f"blocks.{name}", block)
     for name in only:
         if name not in blocks:
             raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
@@ -84,14 +94,34 @@ def members_of(config: Config) -> list[grid.Member]:
     return grid.unique(members)
 
 
+def _check_fields(section: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise BadInput(f"{section}={value!r} must have fields, such as those in configs/")
+
+
+def _names(field: str, value: Any) -> tuple[str, ...]:
+    """One name or several."""
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{field}={value!r} must be a name or a tuple of names")
+    return tuple(names)
+
+
 def _listed(members: Sequence[grid.Member], field: str) -> str:
     return ", ".join(sorted({repr(getattr(member, field)) for member in members}))
+
+
+def _is_line(value: Any) -> bool:
+    """Whether it is an array of values, such as `np.linspace` gives."""
+    return isinstance(value, np.ndarray) and value.ndim == 1
 
 
 def _axes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Axes from values: None is left out, a single value is an axis of one."""
     return {
-        name: tuple(value) if isinstance(value, list | tuple) else (value,) for name, value in values.items() if value is not None
+        name: tuple(value) if isinstance(value, list | tuple) or _is_line(value) else (value,)
+        for name, value in values.items()
+        if value is not None
     }
 
 
@@ -110,10 +140,13 @@ def make_plan(config: Config) -> Plan:
         if name not in fields:
             raise BadInput(f"population.{name} does not exist; there are {', '.join(fields)}")
     execution = train.Execution(**(config.get("population") or {}))
+    plain = {section: _plain(section, value) for section, value in config.items()}
     dataset, splits = load_data(config.get("data") or {})
     for member in members:
-        train.steps_per_epoch(member, len(dataset.splits["train"]))
-    return Plan(_plain(config), dataset, splits, members, execution)
+        steps = train.total_steps(member, len(dataset.splits["train"]))
+        if steps >= _MOST_STEPS:
+            raise BadInput(f"epochs={member.epochs!r} are {steps:.3g} steps and must be below 2**31 of them")
+    return Plan(plain, dataset, splits, members, execution)
 
 
 def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, tuple[str, ...]]:
@@ -123,7 +156,10 @@ def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, tuple[str, ...]
       BadInput: If an option does not exist or has no such value, or the data cannot be had.
     """
     section = dict(section)
-    splits = tuple(section.pop("splits", None) or ("test", "train"))
+    given = section.pop("splits", None)
+    splits = ("test", "train") if given is None else _names("data.splits", given)
+    if not splits or len(set(splits)) < len(splits):
+        raise BadInput(f"data.splits={splits!r} must name one split or several, each once")
     examples = section.pop("examples", None)
     name = section.pop("name", "mnist_static")
     for option in section:
@@ -148,6 +184,9 @@ def recorded_config(workdir: str | pathlib.Path) -> dict[str, Any]:
     # Experiments on exact models keep a config.json too, without blocks.
     if not isinstance(config, dict) or not isinstance(config.get("blocks"), dict):
         raise BadInput(f"workdir={str(workdir)!r} holds no sweep: its config.json has no blocks")
+    for section in ("data", "population"):
+        if not isinstance(config.get(section) or {}, dict):
+            raise BadInput(f"workdir={str(workdir)!r} holds a damaged config.json: its {section} is {config[section]!r}")
     return config
 
 
@@ -168,7 +207,13 @@ def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
     return dataset
 
 
-def _plain(value: Any) -> Any:
+def _plain(field: str, value: Any) -> Any:
+    """A value of a configuration as JSON has it."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {str(key): _plain(f"{field}.{key}", inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple) or _is_line(value):
+        return [_plain(field, inner) for inner in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise BadInput(f"{field}={value!r} must be a name, a finite number, or a tuple of them")
+    return value

@@ -35,9 +35,11 @@ import jax
 import numpy as np
 
 from rd_elbo import disk
-from rd_elbo.errors import BadInput
+from rd_elbo.data.dataset import SPLITS
+from rd_elbo.errors import BadInput, choice
 from rd_elbo.grid import FIELDS, Member
 from rd_elbo.models.base import Params
+from rd_elbo.models.family import PAPER_FAMILIES
 
 Row = Mapping[str, Any]
 
@@ -70,7 +72,8 @@ def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
     Fields of `Member` that did not exist then are at their defaults, which is what the members were trained with.
 
     Raises:
-      BadInput: If there is no such table, it has a torn row or no row, it is no sweep's, or it is not what the sweep has written.
+      BadInput: If there is no such table, it has a torn row or no row, it is no sweep's, it is not what the sweep has written, or
+        a row cannot be one.
     """
     path = pathlib.Path(workdir) / "points.csv"
     recorded = path.with_name("provenance.json")
@@ -87,7 +90,25 @@ def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
         if column not in rows[0]:
             raise BadInput(f"table {str(path)!r} has no column {column!r}; only sweeps are read here")
     defaults = {field.name: field.default for field in dataclasses.fields(Member)}
-    return [{**defaults, **row} for row in rows]
+    points = [{**defaults, **row} for row in rows]
+    for line, point in enumerate(points, start=2):
+        try:
+            _check_point(point)
+        except BadInput as error:
+            raise BadInput(f"table {str(path)!r}, line {line}: {error}") from error
+    return points
+
+
+def _check_point(point: Row) -> None:
+    """Raises `BadInput` unless a row can be one of a sweep's; members that diverged may have any rate and distortion."""
+    Member(**{field: point[field] for field in FIELDS})
+    choice("split", point["split"], SPLITS)
+    choice("status", point["status"], ("ok", "diverged"))
+    if len(str(point["family"])) != len(PAPER_FAMILIES[0]):
+        raise BadInput(f"family={point['family']!r} must be three characters, such as {PAPER_FAMILIES[0]!r}")
+    for field in ("rate", "distortion"):
+        if not isinstance(point[field], int | float):
+            raise BadInput(f"{field}={point[field]!r} must be a number")
 
 
 def usable(points: Iterable[Row], split: str) -> list[Row]:
@@ -96,9 +117,11 @@ def usable(points: Iterable[Row], split: str) -> list[Row]:
     Raises:
       BadInput: If no finite point of that split is there.
     """
+    points = list(points)
     found = [p for p in points if p["split"] == split and p["status"] == "ok" and np.isfinite([p["rate"], p["distortion"]]).all()]
     if not found:
-        raise BadInput(f"there are no finite points of the split {split!r}")
+        have = ", ".join(repr(name) for name in dict.fromkeys(p["split"] for p in points))
+        raise BadInput(f"there are no finite points of the split {split!r}; the table has points of {have}")
     return found
 
 
@@ -140,8 +163,15 @@ def check_run(
       BadInput: If the folder holds another run or something else.
     """
     recorded = workdir / "config.json"
-    if workdir.exists() and not workdir.is_dir():
-        raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
+    try:
+        if workdir.exists() and not workdir.is_dir():
+            raise BadInput(f"workdir={str(workdir)!r} is a file; it must be a folder, new or of the same run")
+        # They are written to when the first members have been trained, which is late to find out.
+        for folder in ("parts", "params", "splits", "programs", "checkpoints", "figures"):
+            if (workdir / folder).exists() and not (workdir / folder).is_dir():
+                raise BadInput(f"workdir={str(workdir)!r} holds a file {folder!r} where a run has a folder; choose another folder")
+    except OSError as error:
+        raise BadInput(f"workdir={str(workdir)!r} cannot be used ({error.strerror})") from error
     if overwrite:
         return None
     if not recorded.exists():
@@ -152,8 +182,9 @@ def check_run(
         before = json.loads(recorded.read_text())
         difference = disk.difference(bound(before), bound(json.loads(json.dumps(config))))
     except (OSError, ValueError, AttributeError, TypeError) as error:
+        why = disk.gist(error) if isinstance(error, OSError | ValueError) else "it is no configuration"
         raise BadInput(
-            f"workdir={str(workdir)!r} holds a config.json that cannot be read ({error}); give --overwrite to begin anew"
+            f"workdir={str(workdir)!r} holds a config.json that cannot be read ({why}); give --overwrite to begin anew"
         ) from error
     if difference:
         raise BadInput(

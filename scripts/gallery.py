@@ -29,13 +29,19 @@ _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
-    if _WORKDIR.value is None:
+    if not _WORKDIR.value:
         raise BadInput("--workdir is missing; for example --workdir=runs/mine")
     logging.set_verbosity(logging.ERROR)
     workdir, console = pathlib.Path(_WORKDIR.value), Console()
-    if not _REDRAW.value:
-        _make(workdir, console)
-    for path in plotting_gallery.draw_all(workdir):
+    if _REDRAW.value:
+        for flag in (_EXAMPLES, _SEED, _SPLIT):
+            if flag.present:
+                raise BadInput(f"--{flag.name}={flag.value} has no effect with --redraw, which draws the gallery in --workdir")
+    with terminal.writing(workdir):
+        if not _REDRAW.value:
+            _make(workdir, console)
+        paths = plotting_gallery.draw_all(workdir)
+    for path in paths:
         print(path)
 
 

@@ -34,13 +34,10 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
     for flag in (_CONFIG, _WORKDIR):
-        if flag.value is None:
+        if not flag.value:
             raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
     logging.set_verbosity(logging.ERROR)
-    try:
-        config = _CONFIG.value.to_dict()
-    except OSError as error:  # ml_collections loads the file when it is first used
-        raise BadInput(f"--config cannot be loaded (paths are relative to the current folder): {terminal.gist(error)}") from error
+    config = _CONFIG.value.to_dict()
     population = config.get("population") or {}
     devices = population.get("devices")
     x64 = population.get("dtype") == "float64"

@@ -29,7 +29,7 @@ import console as terminal
 from rich.console import Console
 
 from rd_elbo import disk, records
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import BadInput, whole
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _COLUMNS = ("kind", "trial", "what", "outcome", "exit_code", "seconds", "said")
@@ -239,9 +239,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a folder for the trials and the table")
     parser.add_argument("--kills", type=int, default=50, help="how many, with each signal")
-    parser.add_argument("--kinds", nargs="*", default=list(_KINDS), choices=_KINDS, help="what to do; by default everything")
+    parser.add_argument("--kinds", nargs="+", default=list(_KINDS), choices=_KINDS, help="what to do; by default everything")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the places")
     args = parser.parse_args()
+    whole("--kills", args.kills)
+    with terminal.writing(args.workdir):
+        args.workdir.mkdir(parents=True, exist_ok=True)
     folder, console, dice = args.workdir.absolute(), Console(highlight=False), random.Random(args.seed)
     shutil.rmtree(folder / "trials", ignore_errors=True)
     reference, stopped = folder / "trials" / "reference", folder / "trials" / "stopped"

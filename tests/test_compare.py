@@ -142,18 +142,3 @@ def test_the_script_prints_markdown(points, tmp_path):
     for block in "\n".join(lines).split("\n\n"):
         widths = {line.count("|") for line in block.splitlines()} if block.startswith("|") else {0}
         assert len(widths) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ((f"--workdir={ROOT / 'absent'}",), "cannot be read"),
-        ((f"--workdir={ROOT / 'results' / 'toy'}",), "has no column 'split'; only sweeps are read here"),
-        ((f"--workdir={ROOT / 'results' / 'quickstart'}", "--split=valid"), "split='valid' is not in the table"),
-    ],
-)
-def test_bad_input_is_one_sentence(arguments, sentence):
-    result = script(*arguments)
-    assert result.returncode == 2 and sentence in result.stderr
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and result.stdout == ""
-    assert not (ROOT / "results" / "toy" / "comparison.csv").exists()

@@ -167,7 +167,7 @@ def test_a_users_own_images(tmp_path):
         (dict(train=binary(5, 4, 4), test=binary(5, 4, 5)), "images of one shape"),
         (dict(train=binary(5, 4, 4)), "needs 'train' and 'test', or 'images'"),
         (dict(images=binary(3, 4, 4)), "at least 7"),
-        (dict(train=np.array(["a", "b"]).reshape(2, 1, 1), test=binary(5, 4, 4)), "must hold numbers"),
+        (dict(train=np.array(["a", "b"]).reshape(2, 1, 1), test=binary(5, 4, 4)), "must hold real numbers"),
     ],
 )
 def test_bad_images_are_refused(tmp_path, arrays, sentence):

@@ -3,8 +3,6 @@
 import copy
 import math
 import pathlib
-import subprocess
-import sys
 
 import matplotlib.image
 import numpy as np
@@ -166,27 +164,3 @@ def test_bad_configurations(module, changes, sentence):
     changes = {name: config[name] | value if name == "population" else value for name, value in changes.items()}
     with pytest.raises(BadInput, match=sentence):
         module.check(config | changes)
-
-
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        ((), "--workdir is missing; for example --workdir=runs/toy"),
-        (("--workdir={}", "--config.target_rate=4.0"), "target_rate=4.0 must be at most log 30"),
-        (("--workdir={}", "--config.stepz=4"), "config has no field"),
-        (("--workdir={}", "--config=configs/toy.py:slow"), "has the forms full and quick, not 'slow'"),
-        (("--workdir={}", "--redraw"), "cannot be read"),
-        (("--workdir={}", "--redraw", "--config.codes=3"), "--config has no effect with --redraw"),
-        (("--workdir=results/gaussian", "--redraw"), "holds a run of 'gaussian', not of 'toy'"),
-        (("--workdir={}", "--config=configs/absent.py"), "--config cannot be loaded"),
-        (("--workdir=",), "--workdir is missing"),
-        (("--workdir={}", "--config=configs/quickstart.py"), "is not one of the experiment 'toy'"),
-        (("--workdir={}", "more"), "'more' is not understood"),
-    ],
-)
-def test_bad_command_lines_end_in_one_sentence_and_leave_nothing(tmp_path, flags, sentence):
-    workdir = tmp_path / "run"
-    command = [sys.executable, "-m", "experiments.toy", *(flag.format(workdir) for flag in flags)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and not workdir.exists()
-    assert sentence in result.stderr and len(result.stderr.strip().splitlines()) == 1

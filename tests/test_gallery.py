@@ -402,25 +402,6 @@ def test_command_line(trained):
     assert result.returncode == 0 and figures[0].read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ((), "--workdir is missing"),
-        (("--workdir=absent",), "cannot be read"),
-        (("--workdir=absent", "--redraw"), "cannot be read"),
-        (("--workdir=results/toy",), "holds no sweep"),
-        (("--workdir=results/quickstart",), "no folder params"),
-        (("--workdir=results/quickstart", "--split=valid"), "no finite points of the split 'valid'"),
-        (("--workdir=results/quickstart", "stray"), "'stray' is not understood"),
-        (("--workdir=results/quickstart", "--examples=many"), "many"),
-    ],
-)
-def test_bad_command_lines_exit_with_two(arguments, sentence):
-    result = script(*arguments)
-    assert result.returncode == 2, result.stderr
-    assert sentence in result.stderr and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-
-
 def test_changed_data_are_refused(trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)

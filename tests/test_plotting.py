@@ -104,3 +104,10 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     disk.write_table(workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}])
     with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
         plotting.draw_all(workdir)
+
+
+def test_a_split_on_which_all_diverged_is_left_out(points, tmp_path):
+    lost = [{**point, "split": "train", "status": "diverged"} for point in points]
+    disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, lost + points)
+    names = {path.name for path in plotting.draw_all(tmp_path)}
+    assert names == {f"{name}.{kind}" for name in plotting.FIGURES for kind in ("png", "pdf")}

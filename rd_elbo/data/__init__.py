@@ -10,7 +10,12 @@ from rd_elbo.errors import BadInput
 __all__ = ["NAMES", "SPLITS", "Dataset", "load"]
 
 NAMES = ("mnist_static", "binarized_mnist", "omniglot_burda", "omniglot_tfds", "path")
-_WITH_PATH = ("path", "omniglot_burda", "omniglot_tfds")
+# The datasets that each option is for.
+_USERS = {
+    "path": ("path", "omniglot_burda", "omniglot_tfds"),
+    "manual_dir": ("binarized_mnist",),
+    "data_dir": ("binarized_mnist", "omniglot_tfds"),
+}
 
 
 def load(
@@ -41,8 +46,10 @@ def load(
     """
     if name not in NAMES:
         raise BadInput(f"dataset {name!r} does not exist; there are {', '.join(map(repr, NAMES))}")
-    if path is not None and name not in _WITH_PATH:
-        raise BadInput(f"path={os.fspath(path)!r} is for the dataset {' or '.join(map(repr, _WITH_PATH))}, not for {name!r}")
+    for option, value in (("path", path), ("manual_dir", manual_dir), ("data_dir", data_dir)):
+        if value is not None and name not in _USERS[option]:
+            users = " or ".join(map(repr, _USERS[option]))
+            raise BadInput(f"{option}={os.fspath(value)!r} is for the dataset {users}, not for {name!r}")
     if name == "path":
         if path is None:
             raise BadInput("dataset 'path' needs path=, the .npz file to read")

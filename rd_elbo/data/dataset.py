@@ -62,7 +62,7 @@ def check_images(images: np.ndarray, what: str) -> None:
     """Raises `BadInput` unless `images` is a non-empty (examples, height, width) array of finite numbers."""
     if images.ndim != 3 or 0 in images.shape:
         raise BadInput(f"{what} has shape {images.shape} but must be (examples, height, width), none of them 0")
-    if not np.issubdtype(images.dtype, np.number) and images.dtype != np.bool_:
-        raise BadInput(f"{what} holds {images.dtype} but must hold numbers")
+    if images.dtype.kind not in "biuf":
+        raise BadInput(f"{what} holds {images.dtype} but must hold real numbers")
     if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
         raise BadInput(f"{what} holds NaN or infinite values, which are not pixels")

@@ -47,8 +47,17 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of an .npz by name; raises `BadInput` if it cannot be read."""
     try:
         # Opened here, because np.load leaves a file open that it cannot make sense of.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(path, "rb") as file:
+            # NumPy takes what it does not know for pickled objects, and advises to load them.
+            if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
+                raise ValueError("it does not begin as one")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):  # NumPy gives bytes
+                raise ValueError(f"{name!r} in it is no array")
+        return arrays
     except TypeError as error:  # np.load understood another format, and gave an array
         raise BadInput(
             f"path={os.fspath(path)!r} is not a readable .npz of images, but a single array; save it with np.savez"

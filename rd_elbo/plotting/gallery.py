@@ -17,8 +17,9 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.patches import Rectangle
 
 from rd_elbo import disk
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import BadInput, choice, number
 from rd_elbo.gallery import GALLERY_COLUMNS
+from rd_elbo.grid import FIELDS
 from rd_elbo.plotting.style import STYLE, save
 
 Row = Mapping[str, Any]
@@ -246,19 +247,33 @@ def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:
     table, arrays = disk.read_table(workdir / "gallery.csv"), disk.read_arrays(workdir / "gallery.npz")
     _check(workdir, table, arrays)
     written: list[pathlib.Path] = []
-    for number in _LAYOUT:
-        drawn = figure(number, table, arrays)
+    for which in _LAYOUT:
+        drawn = figure(which, table, arrays)
         if drawn is not None:
-            written += save(drawn, workdir / "figures", f"figure{number}")
+            written += save(drawn, workdir / "figures", f"figure{which}")
     return written
 
 
 def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
     missing = [name for name in ("data", "member", "reconstruction", "sample") if name not in arrays]
-    missing += [name for name in GALLERY_COLUMNS if not table or name not in table[0]]
+    # Other fields of a member are not shown, and may be younger than the table.
+    shown = [name for name in GALLERY_COLUMNS if name not in FIELDS or name in ("objective", "beta", "annealing")]
+    missing += [name for name in shown if not table or name not in table[0]]
     if missing:
         raise BadInput(f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again")
+    examples, shapes = arrays["data"].shape, {arrays[part].shape for part in _PARTS}
+    if len(examples) != 3 or not all(len(s) == 5 and s[0] == arrays["member"].size and s[2:] == examples for s in shapes):
+        raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has arrays that do not belong together; make it again")
     drawn = set(arrays["member"].tolist())
-    for row in table:
+    for line, row in enumerate(table, start=2):
         if row["member"] not in drawn:
             raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has no pictures of {row['member']!r}, which gallery.csv names")
+        try:
+            choice("part", row["part"], _PARTS)
+            for field in ("position", "rate", "distortion", "total", "annealing", "beta"):
+                number(field, row[field], -math.inf)
+            aim = row.get(str(row["objective"]))
+            if aim not in (None, ""):
+                number(str(row["objective"]), aim)
+        except BadInput as error:
+            raise BadInput(f"gallery.csv of workdir={str(workdir)!r}, line {line}: {error}") from error

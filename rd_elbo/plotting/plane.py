@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rd_elbo import frontier, grid, objectives, paper, records
+from rd_elbo.errors import BadInput
 from rd_elbo.plotting import families
 from rd_elbo.plotting.style import COLOURS, MARKERS, STYLE, save
 
@@ -226,6 +227,13 @@ def _legend(axes: Axes, groups: Sequence[Curve], split: str) -> None:
     )
 
 
+def _drawable(points: Sequence[Row], split: str) -> bool:
+    try:
+        return bool(records.usable(points, split))
+    except BadInput:
+        return False
+
+
 FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}
 
 
@@ -238,8 +246,8 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
 
     Args:
       workdir: The run directory.
-      splits: Splits to draw; by default all that the table has. Figures of the first one have plain names, those of others end in
-        the split's name.
+      splits: Splits to draw; by default all that the table has finite points of. Figures of the first one have plain names, those
+        of others end in the split's name.
 
     Returns:
       The files written.
@@ -251,7 +259,13 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
     points = records.read_points(workdir)
     reference = paper.reference(records.data_name(workdir))
     written: list[pathlib.Path] = []
-    for position, split in enumerate(splits or dict.fromkeys(point["split"] for point in points)):
+    if splits is None:
+        # A model may be finite on one split and not on another.
+        all_splits = list(dict.fromkeys(point["split"] for point in points))
+        splits = [split for split in all_splits if _drawable(points, split)] or all_splits
+    for split in splits:
+        records.usable(points, split)  # before any figure is drawn
+    for position, split in enumerate(splits):
         many_families = families.worth_drawing(points, split)
         figures: dict[str, Figure] = {}
         if not many_families or len(curves(points, split)) <= _MOST_CURVES:
