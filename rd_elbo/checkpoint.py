@@ -3,8 +3,8 @@
     <step>/        an orbax checkpoint: the leaves of the state, numbered
     <step>.json    what it is a state of, and the SHA-256 of each of its files; written last
 
-orbax writes a checkpoint whole or not at all, but loads one with flipped bytes without a word: a state is used only if its files
-are what they were. One that is damaged, or of something else, is reported and left out for the one before it.
+orbax writes a checkpoint whole or not at all, but what it is given back later may have flipped bytes: a state is used only if its
+files are what they were. One that is damaged, or of something else, is reported and left out for the one before it.
 """
 
 import contextlib
@@ -18,12 +18,13 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jaxtyping import PyTree
-from orbax.checkpoint import v1 as ocp
 
 from rd_elbo import disk
 
 Report = Callable[[str], None]
+_FILE = "leaves.npz"
 
 
 @dataclasses.dataclass(eq=False)
@@ -63,7 +64,8 @@ class Checkpoints:
             _discard(path)
             self.folder.mkdir(parents=True, exist_ok=True)
             leaves = {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-            ocp.save(path.absolute(), leaves)
+            with _checkpointer() as checkpointer:
+                checkpointer.save(path.absolute(), args=_Leaves(leaves))
             about = {"identity": self.identity, "step": step, "files": _digests(path)}
             disk.write_json(_record(path), about)
         except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, ...
@@ -87,7 +89,8 @@ class Checkpoints:
             reason = self._damage(path)
             if reason is None:
                 try:
-                    loaded = ocp.load(path.absolute())
+                    with _checkpointer() as checkpointer:
+                        loaded = checkpointer.restore(path.absolute(), args=_Leaves())
                     leaves = [loaded[key] for key in sorted(loaded)]
                     return int(path.name), jax.tree.unflatten(jax.tree.structure(like), leaves)
                 except Exception as error:  # as in `save`
@@ -95,6 +98,10 @@ class Checkpoints:
             self.report(f"checkpoint {str(path)!r} is left out: {reason}")
             _discard(path)
         return None
+
+    def begun(self) -> bool:
+        """Whether there is any state."""
+        return self.folder is not None and bool(_paths(self.folder))
 
     def clear(self) -> None:
         """Removes all states; the training is done."""
@@ -118,6 +125,34 @@ class Checkpoints:
             if found.get(name) != digest:
                 return f"its file {name} {'has changed' if name in found else 'is missing'}"
         return None
+
+
+class _LeavesHandler(ocp.CheckpointHandler):
+    """Writes NumPy arrays.
+
+    Those of orbax write arrays that all processes of a job have in common; a population is its own process's alone.
+    """
+
+    def save(self, directory: Any, args: "_Leaves") -> None:
+        with (pathlib.Path(directory) / _FILE).open("wb") as file:
+            np.savez(file, **args.leaves)
+
+    def restore(self, directory: Any, args: "_Leaves | None" = None) -> dict[str, np.ndarray]:
+        with np.load(pathlib.Path(directory) / _FILE) as arrays:
+            return dict(arrays)
+
+
+@ocp.args.register_with_handler(_LeavesHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _Leaves(ocp.args.CheckpointArgs):
+    leaves: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """One that waits for no other process."""
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}")
+    return ocp.Checkpointer(_LeavesHandler(), multiprocessing_options=options)
 
 
 def _record(path: pathlib.Path) -> pathlib.Path:

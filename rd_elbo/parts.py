@@ -127,32 +127,50 @@ class Store:
           BadInput: If the directory holds a part of another study.
         """
         found: dict[str, Finished] = {}
+        harmed: dict[pathlib.Path, str] = {}
         for path in sorted((self.workdir / "parts").glob("*.npz")):
             try:
-                about = self._read(path)
-                identity, params = about["identity"], dict(about["params"])
-                part = Finished(
-                    about["name"],
-                    tuple(about["members"]),
-                    tuple(about["points"]),
-                    tuple(about["steps"]),
-                    about["seconds"],
-                    about["devices"],
-                )
+                part, identity, params = self._finished(path)
             except disk.DAMAGE as error:
-                self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); its members are trained again")
-                path.unlink()
+                harmed[path] = f"{str(path)!r} is damaged ({disk.gist(error)}); its members are trained again"
                 continue
             difference = disk.difference(identity, json.loads(json.dumps(self.identity)))
             if difference:
                 raise BadInput(f"{str(path)!r} is of another study ({difference}); choose another folder, or give --overwrite")
-            harmed = [name for name, digest in params.items() if not self._holds(name, digest)]
-            if harmed:
-                self.report(f"parameters of {', '.join(harmed)} are missing or damaged; part {path.stem} is trained again")
-                path.unlink()
+            lost = [name for name, digest in params.items() if not self._holds(name, digest)]
+            if lost:
+                harmed[path] = f"parameters of {', '.join(lost)} are missing or damaged; part {path.stem} is trained again"
                 continue
             found |= dict.fromkeys(part.members, part)
+        # Not before it is known that the directory may be used.
+        for path, sentence in harmed.items():
+            self.report(sentence)
+            path.unlink()
         return found
+
+    def load(self, name: str) -> Finished | None:
+        """A part that another process has finished; None if it has not, yet."""
+        path = self._path(name)
+        return self._finished(path)[0] if path.exists() else None
+
+    def _finished(self, path: pathlib.Path) -> tuple[Finished, dict[str, Any], dict[str, str]]:
+        """A finished part, its study, and the digests of its parameters; raises what damage raises."""
+        about = self._read(path)
+        members, points, steps = tuple(about["members"]), tuple(about["points"]), tuple(about["steps"])
+        part = Finished(about["name"], members, points, steps, about["seconds"], about["devices"])
+        return part, about["identity"], dict(about["params"])
+
+    def planned(self, members: Sequence[Member]) -> list[Group]:
+        """The parts of these members that another process has planned and that are not finished."""
+        known = {member.name: member for member in members}
+        planned = [names for names in self._planned() if all(name in known for name in names)]
+        parts = [Group(tuple(known[name] for name in names)) for names in planned]
+        return [part for part in parts if not self._path(self.name(part)).exists()]
+
+    def leaves(self, part: Group) -> list[Group]:
+        """The part, or those that it was divided into."""
+        known = {member.name: member for member in part.members}
+        return [Group(tuple(known[name] for name in names)) for names in self._divided(_names(part))]
 
     def pending(
         self, members: Sequence[Member], done: Mapping[str, Finished], divide: Callable[[Sequence[Member]], list[Group]]

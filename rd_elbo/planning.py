@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from rd_elbo import data, disk, grid, train
+from rd_elbo import data, disk, evaluate, grid, train
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import users
 
@@ -28,6 +28,8 @@ _SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "populat
 _WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
 # Steps are counted in 32 bits.
 _MOST_STEPS = 2**31
+# A training step is about three forward passes.
+_TRAINING_COST = 3.0
 _DATA_OPTIONS = ("path", "manual_dir", "data_dir")
 
 
@@ -48,6 +50,15 @@ class Plan:
     splits: tuple[str, ...]
     members: list[grid.Member]
     execution: train.Execution
+
+    def work(self, part: grid.Group) -> tuple[float, float]:
+        """Arithmetic of training and of evaluating a part, in operations."""
+        lead, shape = part.members[0], self.dataset.image_shape
+        steps = train.total_steps(lead, len(self.dataset.splits["train"]))
+        training = _TRAINING_COST * steps * grid.work(part.padded, shape, lead.batch_size)
+        examples = sum(len(self.dataset.splits[split]) for split in self.splits)
+        evaluation = examples / evaluate.BATCH * grid.work(part.padded, shape, evaluate.BATCH)
+        return len(part.members) * training, len(part.members) * evaluation
 
     def divide(self, members: Sequence[grid.Member]) -> list[grid.Group]:
         """Some of the members, in parts that are trained one after another."""

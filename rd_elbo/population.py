@@ -136,9 +136,15 @@ class Program:
 
 
 def make_mesh(devices: int | None = None, members: int | None = None) -> Mesh:
-    """A mesh of the first `devices` local devices (all of them by default), no more than there are `members`."""
+    """A mesh of the first `devices` local devices (all of them by default), no more than there are `members`.
+
+    Raises:
+      BadInput: If there are not so many devices.
+    """
     available = jax.local_devices()
-    count = min(devices or len(available), len(available), members or len(available))
+    if devices is not None and devices > len(available):
+        raise BadInput(f"devices={devices!r} must be at most {len(available)}, the devices of this process")
+    count = min(devices or len(available), members or len(available))
     return Mesh(np.asarray(available[:count]), (MEMBER_AXIS,))
 
 

@@ -253,7 +253,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
 # What is made of what was trained, and that; patterns of everything that a run writes, and of nothing else.
 _TABLES = (
     *("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES),
-    *("summary.json", "provenance.json", "status.json", "figures/*.png", "figures/*.pdf"),
+    *("summary.json", "provenance.json", "status*.json", "figures/*.png", "figures/*.pdf"),
 )
 _TRAINED = ("plan.json", "splits/*.json", "programs/*.json", "parts/*.npz", "params/*.msgpack", "checkpoints/*")
 

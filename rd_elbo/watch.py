@@ -57,8 +57,8 @@ Listener = Callable[[Status], None]
 class Recorder:
     """Keeps status.json while a sweep runs; a listener."""
 
-    def __init__(self, workdir: pathlib.Path):
-        self._path = workdir / "status.json"
+    def __init__(self, workdir: pathlib.Path, index: int = 0):
+        self._path = workdir / (f"status_{index}.json" if index else "status.json")
         self._began = time.time()
         self._written = 0.0
         self._status: Status | None = None

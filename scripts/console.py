@@ -106,7 +106,7 @@ def _loaded(file: str) -> ConfigDict:
         # ml_collections and absl wrap it, some of it with its trace as text.
         cause: BaseException = error
         while cause.__cause__ or cause.__context__:
-            cause = cause.__cause__ or cause.__context__
+            cause = cause.__cause__ or cause.__context__ or cause
         if isinstance(cause, SyntaxError):
             lines, text = [cause.lineno], cause.msg
         else:

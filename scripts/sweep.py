@@ -12,6 +12,7 @@ one sentence on bad input, before anything is trained or written; 143 after a te
 what was done saved.
 """
 
+import os
 import pathlib
 import sys
 
@@ -20,13 +21,17 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from rd_elbo import disk, host, planning, plotting, sweep, train
+from rd_elbo import disk, host, hosts, planning, plotting, sweep, train
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir and begin anew, each time.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One process of several; where they meet is asked of the cluster.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Where they meet outside a cluster: address:port of process 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many they are.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 
 
 @terminal.guarded
@@ -36,15 +41,25 @@ def main(argv: list[str]) -> None:
     for flag in (_CONFIG, _WORKDIR):
         if not flag.value:
             raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
-    logging.set_verbosity(logging.ERROR)
+    # What goes wrong with a file is told in a sentence; libraries would add their traces.
+    logging.set_verbosity(logging.FATAL)
     config = _CONFIG.value.to_dict()
     population = config.get("population") or {}
     devices = population.get("devices")
     x64 = population.get("dtype") == "float64"
     host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla", x64=x64)
 
-    console = Console()
-    plan = planning.make_plan(config)
+    meeting = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    together = hosts.join(*meeting) if _DISTRIBUTED.value or any(given is not None for given in meeting) else hosts.Hosts()
+    # One of them speaks.
+    console = Console(quiet=together.index > 0)
+    try:
+        plan = planning.make_plan(config)
+    except BaseException:
+        together.agree(False)
+        raise
+    if not together.agree(True)[0]:
+        raise BadInput("another process cannot begin; it says why")
     workdir = pathlib.Path(_WORKDIR.value)
     console.print(
         f"{terminal.counted(len(plan.members), 'member')} on {plan.dataset.name} "
@@ -57,11 +72,19 @@ def main(argv: list[str]) -> None:
 
     try:
         with terminal.stoppable() as stop, terminal.progress(console) as listener:
-            outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, stop=stop, report=terminal.warn, note=note)
+            outcome = sweep.run(
+                plan, workdir, listener, _OVERWRITE.value, stop=stop, report=terminal.warn, note=note, hosts=together
+            )
+        if together.index:
+            sys.exit(1 if outcome.failed else 0)
         usable = any(point["status"] == "ok" for point in outcome.points)
         pictures = [str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png"] if usable else []
     except train.Stopped as stopped:
         print(f"stopped {stopped}; what is done is saved, and the same command goes on from there", file=sys.stderr)
+        if together.count > 1:
+            # An orderly end would wait for processes that may not have been told.
+            sys.stderr.flush()
+            os._exit(terminal.STOPPED)
         sys.exit(terminal.STOPPED)
     except OSError as error:
         where = f" {error.filename!r}" if error.filename else ""

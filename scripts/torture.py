@@ -161,16 +161,10 @@ _HARMS: dict[str, Callable[[pathlib.Path, random.Random], None]] = {
     "empty": lambda path, _: path.write_bytes(b""),
 }
 _VICTIMS = (
-    "config.json",
-    "points.csv",
-    "metrics.csv",
-    "members.csv",
-    "provenance.json",
-    "parts/*.npz",
-    "params/*.msgpack",
-    "plan.json",
+    *("config.json", "points.csv", "metrics.csv", "members.csv", "provenance.json", "status.json", "points.partial.csv"),
+    *("plan.json", "programs/*.json", "parts/*.npz", "params/*.msgpack"),
+    *("checkpoints/*/*.json", "checkpoints/**/leaves.npz", "checkpoints/**/_CHECKPOINT_METADATA"),
 )
-_VICTIMS += ("checkpoints/*/*.json", "checkpoints/**/d/*", "checkpoints/**/_METADATA", "points.partial.csv", "status.json")
 
 
 def damage(folder: pathlib.Path, reference: pathlib.Path, stopped: pathlib.Path, dice: random.Random) -> Iterator[dict[str, Any]]:

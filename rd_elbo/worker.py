@@ -1,0 +1,142 @@
+"""Parts are prepared, trained, evaluated and kept, one after another; by one process, or by several that share them."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+from rd_elbo import disk, evaluate, grid, parts, train
+from rd_elbo.checkpoint import Report
+from rd_elbo.hosts import Claims
+from rd_elbo.meter import Meter
+from rd_elbo.parts import Finished, Store
+from rd_elbo.planning import Plan
+from rd_elbo.strategy import Choice, Planner
+
+_POLL = 0.3
+
+
+@dataclasses.dataclass(eq=False)
+class Worker:
+    """Works until there is nothing left to do.
+
+    Attributes:
+      plan: What is trained.
+      store: Where it is kept.
+      planner: Asked how each part is run.
+      claims: Tells which parts are this process's.
+      meter: Told of all that is done.
+      note: Told, in a sentence, how each part is run.
+      kept: Called after each part.
+    """
+
+    plan: Plan
+    store: Store
+    planner: Planner
+    claims: Claims
+    meter: Meter
+    note: Report
+    kept: Callable[[], None] = lambda: None
+
+    def work(self, pending: Sequence[grid.Group], done: dict[str, Finished]) -> dict[str, str]:
+        """Trains what is pending and no other process has taken, and waits for the others.
+
+        Args:
+          pending: Parts, in the order in which they are taken.
+          done: Members' names and finished parts; what is finished here, by whomever, is added.
+
+        Returns:
+          Members that could not be trained, by name, and why.
+        """
+        failed: dict[str, str] = {}
+        open_parts = list(pending)
+        while open_parts:
+            # What another process has divided is there in parts for all.
+            open_parts = [smaller for part in open_parts for smaller in self.store.leaves(part)]
+            taken = next((part for part in open_parts if self.claims.take(self.store.name(part))), None)
+            if taken is not None:
+                open_parts.remove(taken)
+                open_parts[:0] = self._one(taken, done, failed)
+                self.kept()
+                continue
+            if self.meter.stop and self.meter.stop():
+                raise train.Stopped("while other processes were at work")
+            time.sleep(_POLL)
+            failures = self.claims.failures()
+            for part in list(open_parts):
+                name = self.store.name(part)
+                finished = self.store.load(name)
+                if finished or name in failures:
+                    open_parts.remove(part)
+                    done |= dict.fromkeys(finished.members, finished) if finished else {}
+                    failed |= failures.get(name, {})
+                    self.meter.finish(part, finished)
+        return failed
+
+    def _one(self, part: grid.Group, done: dict[str, Finished], failed: dict[str, str]) -> list[grid.Group]:
+        """Trains one part, if it fits; else returns what it is divided into."""
+        began = time.perf_counter()
+        try:
+            self.meter.preparing(part)
+            prepared = self._prepare(part)
+            if isinstance(prepared, int):
+                return self._divide(part, prepared)
+            finished = self._complete(part, prepared, time.perf_counter() - began)
+            done |= dict.fromkeys(finished.members, finished)
+            self.meter.finish(part, finished)
+        except Exception as error:
+            if not parts.retried(error):
+                raise
+            if len(part.members) > 1:
+                self.store.report(f"{len(part.members)} members together failed ({disk.gist(error)}); they are tried in two halves")
+                return self._divide(part, (len(part.members) + 1) // 2)
+            (member,) = part.members
+            failed[member.name] = disk.gist(error)
+            self.store.report(f"member {member.name} failed ({failed[member.name]})")
+            self.claims.fail(self.store.name(part), {member.name: failed[member.name]})
+            self.meter.finish(part, None)
+        return []
+
+    def _divide(self, part: grid.Group, size: int) -> list[grid.Group]:
+        smaller = self.store.split(part, size)
+        self.meter.split(part, smaller)
+        return smaller
+
+    def _prepare(self, part: grid.Group) -> Choice | int:
+        """How a part is run; or, where it does not fit into memory, of what size the parts should be that do.
+
+        Raises:
+          MemoryError: If not even one member fits.
+        """
+        planner, about, count = self.planner, self.planner.about(part), len(part.members)
+        available, given = planner.room(part), planner.execution.members is not None
+        choice = self.store.choice(about)
+        if choice is None or (not given and available.taken(choice.need) > 1):
+            size, need = planner.size(part, available)
+            if size < count:
+                self.note(f"{described(part)} need too much memory at once; they go in parts of {size} or fewer")
+                return size
+            if not given and available.taken(need) > 1:
+                if count > 1:
+                    return 1
+                raise MemoryError(f"it needs {available.compare(need)}; --config.population.members=1 tries it all the same")
+            choice = planner.choose(part, need, available)
+            self.store.keep_choice(about, choice)
+        self.note(f"{described(part)}: {choice.describe()}, {available.compare(choice.need)}")
+        return choice
+
+    def _complete(self, part: grid.Group, choice: Choice, preparing: float) -> Finished:
+        """Trains and evaluates one part and saves what became of it."""
+        plan, meter = self.plan, self.meter
+        checkpoints = self.store.checkpoints(part, plan.execution.checkpoint_seconds)
+        execution = dataclasses.replace(plan.execution, strategy="auto" if choice.lanes else "vmap", lanes=choice.lanes)
+        trained = train.train(part, plan.dataset, execution, meter.training(part), checkpoints=checkpoints, stop=meter.stop)
+        began = time.perf_counter()
+        points = evaluate.evaluate(trained, plan.dataset, plan.splits, meter.evaluating(part), lanes=choice.evaluation_lanes)
+        spent = {"preparing": preparing, "evaluating": time.perf_counter() - began}
+        return self.store.keep(part, trained, points, spent, plan.dataset.image_shape)
+
+
+def described(part: grid.Group) -> str:
+    """A part in a few words."""
+    families = ", ".join(dict.fromkeys(member.family for member in part.members))
+    return f"{len(part.members)} member{'' if len(part.members) == 1 else 's'} of {families}"
