@@ -255,7 +255,10 @@ _TABLES = (
     *("points*.csv", "metrics*.csv", "members.csv", "comparison.csv", *_EXPERIMENT_FILES, *GALLERY_FILES),
     *("summary.json", "provenance.json", "status*.json", "figures/*.png", "figures/*.pdf"),
 )
-_TRAINED = ("plan.json", "splits/*.json", "programs/*.json", "parts/*.npz", "params/*.msgpack", "checkpoints/*")
+_TRAINED = (
+    *("plan.json", "splits/*.json", "programs/*.json", "parts/*.npz", "params/*.msgpack"),
+    *("checkpoints/*", "live/*", "tensorboard/*", "claims/*"),
+)
 
 
 def _remove(workdir: pathlib.Path, patterns: Iterable[str]) -> None:

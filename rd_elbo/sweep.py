@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rd_elbo import disk, grid, population, records, train
@@ -54,6 +54,7 @@ def run(
     report: Report = lambda _: None,
     note: Report = lambda _: None,
     hosts: Hosts = _ALONE,
+    writer: Callable[..., Any] | None = None,
 ) -> Outcome:
     """Trains and evaluates every member that is not done yet and fills the run directory, except for its figures.
 
@@ -68,6 +69,7 @@ def run(
       report: Told, in a sentence, of what went wrong and how it was got round.
       note: Told, in a sentence, how each part is run.
       hosts: The processes that share the sweep, all of which call this with equal plans and a folder that all of them see.
+      writer: What writes event files for TensorBoard, see `live.event_writer`; None writes none.
 
     Returns:
       The points, and members that failed: those are tried again by the next run.
@@ -94,8 +96,8 @@ def run(
             raise
         try:
             if hosts.index:
-                return _assist(plan, workdir, stopping, report, note, claims)
-            return _lead(plan, workdir, listener, overwrite, stopping, report, note, claims)
+                return _assist(plan, workdir, stopping, report, note, claims, writer)
+            return _lead(plan, workdir, listener, overwrite, stopping, report, note, claims, writer)
         except train.Stopped:
             claims.stop()
             claims.await_stops(_LAST_WORDS if hosts.index == 0 else 0.0)
@@ -111,6 +113,7 @@ def _lead(
     report: Report,
     note: Report,
     claims: Claims,
+    writer: Callable[..., Any] | None,
 ) -> Outcome:
     """What process 0 does: it plans, works like the others, and writes the tables."""
     began, recorder = time.perf_counter(), Recorder(workdir)
@@ -140,7 +143,7 @@ def _lead(
                 written = time.monotonic()
 
         planner = Planner(plan.dataset, plan.splits, plan.execution, claims.hosts.neighbours)
-        failed = Worker(plan, store, planner, claims, meter, note, kept).work(pending, done)
+        failed = Worker(plan, store, planner, claims, meter, note, writer, kept).work(pending, done)
         points = _write_tables(plan, workdir, store, done, failed)
         own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}.values()
         spent = ("preparing", "training", "compiling", "evaluating")
@@ -162,7 +165,9 @@ def _lead(
         raise
 
 
-def _assist(plan: Plan, workdir: pathlib.Path, stop: Stop, report: Report, note: Report, claims: Claims) -> Outcome:
+def _assist(
+    plan: Plan, workdir: pathlib.Path, stop: Stop, report: Report, note: Report, claims: Claims, writer: Callable[..., Any] | None
+) -> Outcome:
     """What the other processes do: they work on parts that process 0 has planned, until there are none."""
     fine, digest = claims.hosts.agree(True)
     if not fine:
@@ -172,7 +177,7 @@ def _assist(plan: Plan, workdir: pathlib.Path, stop: Stop, report: Report, note:
     pending = _largest_first(plan, store.planned(plan.members))
     meter, done = Meter(plan, pending, {}, recorder, stop), dict[str, Finished]()
     planner = Planner(plan.dataset, plan.splits, plan.execution, claims.hosts.neighbours)
-    failed = Worker(plan, store, planner, claims, meter, note).work(pending, done)
+    failed = Worker(plan, store, planner, claims, meter, note, writer).work(pending, done)
     recorder.write("finished", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
     claims.await_end()
     points = [point for member in plan.members if member.name in done for point in done[member.name].of(member.name)]
@@ -224,7 +229,8 @@ def _write_tables(
     _write_metrics(workdir / "metrics.csv", plan, store, done)
     _write_members(workdir, plan.members, done, failed)
     (workdir / "points.partial.csv").unlink(missing_ok=True)
-    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    for folder in ("checkpoints", "live"):
+        shutil.rmtree(workdir / folder, ignore_errors=True)
     return points
 
 

@@ -87,6 +87,8 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+# Told of the number of steps made before, and the metrics of those made since; after a restart once more from 0 on.
+Watcher = Callable[[int, population.Metrics], None]
 
 
 class Stopped(Exception):
@@ -183,6 +185,7 @@ def train(
     *,
     checkpoints: Checkpoints | None = None,
     stop: Callable[[], bool] | None = None,
+    watcher: Watcher | None = None,
 ) -> Trained:
     """Trains the members of one group together.
 
@@ -193,6 +196,7 @@ def train(
       listener: Called after every segment of steps.
       checkpoints: See `fit`.
       stop: See `fit`.
+      watcher: See `fit`.
 
     Returns:
       The trained members. A member that diverged is in its last finite state, with `finite` False.
@@ -217,6 +221,7 @@ def train(
         listener=listener,
         checkpoints=checkpoints,
         stop=stop,
+        watcher=watcher,
     )
     return Trained(**vars(fitted), members=group.members)
 
@@ -233,6 +238,7 @@ def fit(
     listener: Listener | None = None,
     checkpoints: Checkpoints | None = None,
     stop: Callable[[], bool] | None = None,
+    watcher: Watcher | None = None,
 ) -> Fitted:
     """Trains a population of models of any kind.
 
@@ -249,6 +255,7 @@ def fit(
       checkpoints: Where the state is saved now and then, and restored from at the beginning if there is one. The result is the
         same to the last bit, on the same devices, as if training had never been interrupted.
       stop: Asked after every segment of steps whether to save and stop.
+      watcher: Told the metrics of every segment of steps, see `Watcher`.
 
     Returns:
       The trained models. One that diverged is in its last finite state, with `finite` False.
@@ -288,6 +295,9 @@ def fit(
         first, (kept, seen, spent) = saved
         state = population.place(jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), kept), mesh)
         history, spent = [seen], float(spent)
+        # What is thinned out cannot be told again.
+        if watcher and every == 1:
+            watcher(0, seen)
     else:
         params = population.initialise(models, hypers.seed.tolist(), program.model, data.shape[1:], program.dtype)
         first, state, history, spent = 0, population.start(params, mesh), [], 0.0
@@ -306,6 +316,8 @@ def fit(
         state, seen = population.train(program, mesh, state, hypers, resident, first, now, steps)
         seen = jax.tree.map(lambda a, now=now: np.asarray(a)[:count, :now], seen)
         history.append(jax.tree.map(lambda a, skip=(steps - 1 - first) % every: a[:, skip::every], seen))
+        if watcher:
+            watcher(first, seen)
         first += now
         if compile_seconds:
             wanted = next_steps(now, time.perf_counter() - segment_began, program.segment_steps)

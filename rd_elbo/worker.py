@@ -3,10 +3,12 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rd_elbo import disk, evaluate, grid, parts, train
 from rd_elbo.checkpoint import Report
 from rd_elbo.hosts import Claims
+from rd_elbo.live import Live
 from rd_elbo.meter import Meter
 from rd_elbo.parts import Finished, Store
 from rd_elbo.planning import Plan
@@ -26,6 +28,7 @@ class Worker:
       claims: Tells which parts are this process's.
       meter: Told of all that is done.
       note: Told, in a sentence, how each part is run.
+      writer: What writes event files for TensorBoard, see `live.event_writer`; None writes none.
       kept: Called after each part.
     """
 
@@ -35,6 +38,7 @@ class Worker:
     claims: Claims
     meter: Meter
     note: Report
+    writer: Callable[..., Any] | None = None
     kept: Callable[[], None] = lambda: None
 
     def work(self, pending: Sequence[grid.Group], done: dict[str, Finished]) -> dict[str, str]:
@@ -129,11 +133,20 @@ class Worker:
         plan, meter = self.plan, self.meter
         checkpoints = self.store.checkpoints(part, plan.execution.checkpoint_seconds)
         execution = dataclasses.replace(plan.execution, strategy="auto" if choice.lanes else "vmap", lanes=choice.lanes)
-        trained = train.train(part, plan.dataset, execution, meter.training(part), checkpoints=checkpoints, stop=meter.stop)
+        names = [member.name for member in part.members]
+        live = Live(self.store.workdir, self.store.name(part), names, self.store.report, self.writer)
+        tell, stop = meter.training(part), meter.stop
+        try:
+            trained = train.train(part, plan.dataset, execution, tell, checkpoints=checkpoints, stop=stop, watcher=live)
+        except BaseException:
+            live.close(done=False)
+            raise
         began = time.perf_counter()
         points = evaluate.evaluate(trained, plan.dataset, plan.splits, meter.evaluating(part), lanes=choice.evaluation_lanes)
         spent = {"preparing": preparing, "evaluating": time.perf_counter() - began}
-        return self.store.keep(part, trained, points, spent, plan.dataset.image_shape)
+        finished = self.store.keep(part, trained, points, spent, plan.dataset.image_shape)
+        live.close(done=True)
+        return finished
 
 
 def described(part: grid.Group) -> str:

@@ -21,13 +21,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from rd_elbo import disk, host, hosts, planning, plotting, sweep, train
+from rd_elbo import disk, host, hosts, live, planning, plotting, sweep, train
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir and begin anew, each time.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write event files, a folder per member, in workdir/tensorboard.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One process of several; where they meet is asked of the cluster.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Where they meet outside a cluster: address:port of process 0.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many they are.")
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> None:
     x64 = population.get("dtype") == "float64"
     host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla", x64=x64)
 
+    writer = live.event_writer() if _TENSORBOARD.value else None
     meeting = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     together = hosts.join(*meeting) if _DISTRIBUTED.value or any(given is not None for given in meeting) else hosts.Hosts()
     # One of them speaks.
@@ -72,9 +74,8 @@ def main(argv: list[str]) -> None:
 
     try:
         with terminal.stoppable() as stop, terminal.progress(console) as listener:
-            outcome = sweep.run(
-                plan, workdir, listener, _OVERWRITE.value, stop=stop, report=terminal.warn, note=note, hosts=together
-            )
+            told = {"stop": stop, "report": terminal.warn, "note": note}
+            outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, **told, hosts=together, writer=writer)
         if together.index:
             sys.exit(1 if outcome.failed else 0)
         usable = any(point["status"] == "ok" for point in outcome.points)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rd_elbo import disk, memory, planning, sweep, train
+from rd_elbo import disk, evaluate, memory, planning, sweep, train
 from rd_elbo.errors import BadInput
 from rd_elbo.memory import Need, Room
 from rd_elbo.parts import Store
@@ -74,7 +74,7 @@ def test_evaluation_takes_fewer_side_by_side_where_it_must(tmp_path):
     assert lanes < 6 and less < free
     assert planner._evaluation(group, Room(None, 1, 1))[1] == 1
     trained = train.train(group, whole.dataset, whole.execution)
-    rows = [sweep.evaluate.evaluate(trained, whole.dataset, lanes=count)[0] for count in (None, 1, 4)]
+    rows = [evaluate.evaluate(trained, whole.dataset, lanes=count)[0] for count in (None, 1, 4)]
     for row in rows[1:]:
         assert row["rate"] == pytest.approx(rows[0]["rate"], rel=1e-5)
         assert row["distortion"] == pytest.approx(rows[0]["distortion"], rel=1e-5)
