@@ -120,8 +120,11 @@ class Store:
         self.checkpoints(part, 0.0).clear()
         return finished
 
-    def finished(self) -> dict[str, Finished]:
+    def finished(self, *, mend: bool = True) -> dict[str, Finished]:
         """Members' names and the sound part that each is in.
+
+        Args:
+          mend: Whether to remove what is damaged.
 
         Raises:
           BadInput: If the directory holds a part of another study.
@@ -145,7 +148,8 @@ class Store:
         # Not before it is known that the directory may be used.
         for path, sentence in harmed.items():
             self.report(sentence)
-            path.unlink()
+            if mend:
+                path.unlink()
         return found
 
     def load(self, name: str) -> Finished | None:
@@ -173,7 +177,12 @@ class Store:
         return [Group(tuple(known[name] for name in names)) for names in self._divided(_names(part))]
 
     def pending(
-        self, members: Sequence[Member], done: Mapping[str, Finished], divide: Callable[[Sequence[Member]], list[Group]]
+        self,
+        members: Sequence[Member],
+        done: Mapping[str, Finished],
+        divide: Callable[[Sequence[Member]], list[Group]],
+        *,
+        record: bool = True,
     ) -> list[Group]:
         """The parts to be trained, and a record of them: those planned before as they were, then what else is missing.
 
@@ -194,6 +203,8 @@ class Store:
         wholes = divide(members) if missing else []
         fresh = [names for whole in wholes for names in self._divided(_names(whole)) if take(names)]
         rest = divide(list(missing.values()))
+        if not record:
+            return [*parts, *rest]
         plan = {"identity": self.identity, "division": self.division}
         disk.write_json(self.workdir / "plan.json", {**plan, "parts": [*planned, *fresh, *map(_names, rest)]})
         return [*parts, *rest]

@@ -51,6 +51,17 @@ class Plan:
     members: list[grid.Member]
     execution: train.Execution
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all members have in common beside what they are, see `parts.Store`."""
+        about_data = {"name": self.dataset.name, "sha256": self.dataset.checksum()}
+        return {"data": about_data, "splits": list(self.splits), "dtype": self.execution.dtype}
+
+    @property
+    def division(self) -> dict[str, Any]:
+        """What decides on the parts, see `parts.Store`."""
+        return {"members": self.execution.members, "max_waste": self.execution.max_waste}
+
     def work(self, part: grid.Group) -> tuple[float, float]:
         """Arithmetic of training and of evaluating a part, in operations."""
         lead, shape = part.members[0], self.dataset.image_shape

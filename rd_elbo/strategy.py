@@ -7,6 +7,7 @@ again, answers are recorded, see `parts.Store.choice`.
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +17,23 @@ from rd_elbo.data.dataset import Dataset
 from rd_elbo.grid import Group
 from rd_elbo.memory import Need, Room
 
-# A candidate is timed so long, after one warm step.
+# A candidate is timed until a segment of steps takes so long, after one warm step.
 _SECONDS = 0.3
 # Trying others may take this part of what training is expected to take.
 _WORTH = 0.1
 # After "vmap": small models want as many members as fit into a cache, large ones want to be alone.
 _LANES = (16, 1, 4)
+
+
+def step_seconds(segments: Sequence[tuple[float, int]]) -> float:
+    """What a step takes, from the seconds and steps of segments of growing length.
+
+    A segment begins by drawing the order of its epoch, which for small models takes as long as many steps. Training has long
+    segments, so a step is what a longer segment takes more than a shorter one.
+    """
+    (least, few), (most, many) = segments[0], max(segments, key=lambda segment: segment[1])
+    slope = (most - least) / (many - few) if many > few else 0.0
+    return slope if slope > 0 else most / many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +69,15 @@ class Choice:
     timings: tuple[Timing, ...] = ()
     untried: tuple[int, ...] = ()
 
+    @property
+    def how(self) -> str:
+        """How members are advanced, in words."""
+        return {None: "all side by side", 1: "one after another"}.get(self.lanes, f"{self.lanes} side by side")
+
     def describe(self) -> str:
         """The choice in words."""
-        said = {None: "all side by side", 1: "one after another"}.get(self.lanes, f"{self.lanes} side by side")
         best = min((timing.step_seconds for timing in self.timings), default=None)
-        return said if best is None else f"{said}, {1000 * best:.3g} ms a step"
+        return self.how if best is None else f"{self.how}, {1000 * best:.3g} ms a step"
 
     @classmethod
     def from_json(cls, content: Any) -> "Choice":
@@ -129,7 +145,7 @@ class Planner:
         chosen = Choice(lanes, evaluation_lanes, Need(max(need.device, device), need.host))
         if self.execution.chosen:
             return chosen
-        first, budget, untried = self._timing(group, None), 0.0, []
+        first, budget, untried = self.timing(group, None), 0.0, []
         if first is None:
             return chosen
         steps = train.total_steps(group.members[0], len(self.dataset.splits["train"]))
@@ -140,7 +156,7 @@ class Planner:
             if candidate * mesh.size >= len(group.members):
                 continue
             began = time.perf_counter()
-            timing = self._timing(group, candidate) if cost <= budget else None
+            timing = self.timing(group, candidate) if cost <= budget else None
             if timing is None:
                 untried.append(candidate)
             else:
@@ -149,7 +165,7 @@ class Planner:
         best = min(timings, key=lambda timing: timing.step_seconds)
         return dataclasses.replace(chosen, lanes=best.lanes, timings=tuple(timings), untried=tuple(untried))
 
-    def _timing(self, group: Group, lanes: int | None) -> Timing | None:
+    def timing(self, group: Group, lanes: int | None) -> Timing | None:
         """A few steps of the group; None where its training is shorter."""
         execution = dataclasses.replace(self.execution, strategy="vmap" if lanes is None else "auto", lanes=lanes)
         program, images = train.program_of(group, self.dataset.image_shape, execution), self.dataset.splits["train"]
@@ -163,7 +179,7 @@ class Planner:
             marks.append((time.perf_counter(), progress.steps))
 
         def enough() -> bool:
-            return len(marks) > 1 and marks[-1][0] - marks[0][0] >= _SECONDS
+            return len(marks) > 1 and marks[-1][0] - marks[-2][0] >= _SECONDS
 
         with contextlib.suppress(train.Stopped):
             models = [member.build(self.dataset.image_shape) for member in group.members]
@@ -172,8 +188,8 @@ class Planner:
             train.fit(program, models, hypers, images, steps, devices=execution.devices, listener=mark, stop=enough)
         if len(marks) < 2:
             return None
-        (warm, before), (now, after) = marks[0], marks[-1]
-        return Timing(lanes, compile_seconds, (now - warm) / (after - before))
+        segments = [(now - then, after - before) for (then, before), (now, after) in itertools.pairwise(marks)]
+        return Timing(lanes, compile_seconds, step_seconds(segments))
 
     def _evaluation(self, group: Group, available: Room) -> tuple[int, int]:
         """Bytes on each device that evaluating the group takes, and how many members side by side fit."""

@@ -117,7 +117,7 @@ def _lead(
 ) -> Outcome:
     """What process 0 does: it plans, works like the others, and writes the tables."""
     began, recorder = time.perf_counter(), Recorder(workdir)
-    store, agreed = _store(plan, workdir, report), False
+    store, agreed = Store(workdir, plan.identity, plan.division, report), False
     try:
         # Before anything is removed: files of the same name and other content make another study, too.
         done = {} if overwrite else store.finished()
@@ -173,7 +173,7 @@ def _assist(
     if not fine:
         raise BadInput("another process cannot begin; it says why")
     await_content(workdir / "plan.json", digest)
-    store, recorder = _store(plan, workdir, report), Recorder(workdir, claims.hosts.index)
+    store, recorder = Store(workdir, plan.identity, plan.division, report), Recorder(workdir, claims.hosts.index)
     pending = _largest_first(plan, store.planned(plan.members))
     meter, done = Meter(plan, pending, {}, recorder, stop), dict[str, Finished]()
     planner = Planner(plan.dataset, plan.splits, plan.execution, claims.hosts.neighbours)
@@ -182,13 +182,6 @@ def _assist(
     claims.await_end()
     points = [point for member in plan.members if member.name in done for point in done[member.name].of(member.name)]
     return Outcome(points, failed, meter.members_done)
-
-
-def _store(plan: Plan, workdir: pathlib.Path, report: Report) -> Store:
-    about_data = {"name": plan.dataset.name, "sha256": plan.dataset.checksum()}
-    identity = {"data": about_data, "splits": list(plan.splits), "dtype": plan.execution.dtype}
-    division = {"members": plan.execution.members, "max_waste": plan.execution.max_waste}
-    return Store(workdir, identity, division, report)
 
 
 def _both(first: Listener, second: Listener | None) -> Listener:

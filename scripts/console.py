@@ -173,6 +173,14 @@ def describe(status: Status, brief: bool = False) -> str:
     return line + (f", {status.diverged} diverged" if status.diverged else "")
 
 
+def duration(seconds: float) -> str:
+    """Seconds in words of two units at most."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def warn(sentence: str) -> None:
     """Says what went wrong and how it was got round."""
     print(f"warning: {sentence}", file=sys.stderr)

@@ -19,15 +19,18 @@ import sys
 import console as terminal
 from absl import app, flags, logging
 from ml_collections import config_flags
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
-from rd_elbo import disk, host, hosts, live, planning, plotting, sweep, train
+from rd_elbo import disk, forecast, host, hosts, live, planning, plotting, sweep, train, worker
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir and begin anew, each time.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only tell what would be trained, in what memory and what time.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write event files, a folder per member, in workdir/tensorboard.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One process of several; where they meet is asked of the cluster.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Where they meet outside a cluster: address:port of process 0.")
@@ -35,12 +38,30 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "How many they are.")
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 
 
+def tell(plan: planning.Plan, workdir: pathlib.Path | None, console: Console) -> None:
+    """Prints what a sweep would take."""
+    forecasts = list(forecast.forecast(plan, forecast.peek(plan, workdir)))
+    table = Table("members", "steps", "how", "memory", "ms a step", "time", box=box.SIMPLE)
+    for f in forecasts:
+        step = f"{1000 * f.training / f.steps:.3g}"
+        memory = f.room.compare(f.choice.need) + ("" if f.fits else ", which is too little")
+        table.add_row(worker.described(f.part), str(f.steps), f.choice.how, memory, step, terminal.duration(f.seconds))
+    console.print(table)
+    missing, seconds = sum(len(f.part.members) for f in forecasts), sum(f.seconds for f in forecasts)
+    done = len(plan.members) - missing
+    console.print(
+        f"{terminal.counted(missing, 'member')} in {terminal.counted(len(forecasts), 'part')}, about {terminal.duration(seconds)}"
+        f"{f'; {done} found done' if done else ''}; nothing was written",
+        highlight=False,
+    )
+
+
 @terminal.guarded
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
     for flag in (_CONFIG, _WORKDIR):
-        if not flag.value:
+        if not flag.value and not (flag is _WORKDIR and _DRY_RUN.value):
             raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
     # What goes wrong with a file is told in a sentence; libraries would add their traces.
     logging.set_verbosity(logging.FATAL)
@@ -62,12 +83,16 @@ def main(argv: list[str]) -> None:
         raise
     if not together.agree(True)[0]:
         raise BadInput("another process cannot begin; it says why")
-    workdir = pathlib.Path(_WORKDIR.value)
     console.print(
         f"{terminal.counted(len(plan.members), 'member')} on {plan.dataset.name} "
         f"({len(plan.dataset.splits['train'])} training images)",
         highlight=False,
     )
+
+    if _DRY_RUN.value:
+        tell(plan, pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None, console)
+        return
+    workdir = pathlib.Path(_WORKDIR.value)
 
     def note(sentence: str) -> None:
         console.print(sentence, soft_wrap=True, highlight=False)

@@ -9,7 +9,7 @@ from rd_elbo import disk, evaluate, memory, planning, sweep, train
 from rd_elbo.errors import BadInput
 from rd_elbo.memory import Need, Room
 from rd_elbo.parts import Store
-from rd_elbo.strategy import Choice, Planner, Timing
+from rd_elbo.strategy import Choice, Planner, Timing, step_seconds
 
 TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1, "batch_size": 16, "epochs": 2.0}
 
@@ -128,7 +128,7 @@ def test_the_fastest_is_chosen_among_those_worth_trying(monkeypatch, timings, se
     whole = plan(seeds)
     (group,) = whole.divide(whole.members)
     timing, heard = fake(timings)
-    monkeypatch.setattr(Planner, "_timing", timing)
+    monkeypatch.setattr(Planner, "timing", timing)
     monkeypatch.setattr(Planner, "_evaluation", lambda *_: (5, 2))
     choice = planner_of(whole).choose(group, Need(3, 4), Room(None, 100, 1))
     assert heard == asked and choice.lanes == chosen and choice.untried == untried
@@ -137,7 +137,7 @@ def test_the_fastest_is_chosen_among_those_worth_trying(monkeypatch, timings, se
 
 
 def test_strategies_that_are_given_are_not_measured(monkeypatch):
-    monkeypatch.setattr(Planner, "_timing", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(Planner, "timing", lambda *_: pytest.fail("measured"))
     monkeypatch.setattr(Planner, "_evaluation", lambda *_: (5, 2))
     for given, lanes in (({"strategy": "vmap"}, None), ({"strategy": "looped"}, 1), ({"lanes": 3}, 3)):
         whole = plan(4, **given)
@@ -163,7 +163,7 @@ def test_what_is_measured_is_recorded_and_replayed(tmp_path, monkeypatch):
     # Another choice on record is kept to, though it is slower, and nothing is measured again.
     slow = dataclasses.replace(choice, lanes=4, timings=())
     disk.write_json(record, {**disk.read_json(record), "choice": dataclasses.asdict(slow)})
-    monkeypatch.setattr(Planner, "_timing", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(Planner, "timing", lambda *_: pytest.fail("measured"))
     real, used = train.train, []
     monkeypatch.setattr(train, "train", lambda group, data, ex, *a, **k: (used.append(ex.lanes), real(group, data, ex, *a, **k))[1])
     for path in (tmp_path / "run" / "parts").iterdir():
@@ -187,6 +187,13 @@ def test_a_damaged_record_is_named_and_made_anew(tmp_path):
         record.write_text(harm)
         assert store.choice(about) is None
         assert len(said) == 1 and "is found out anew" in said[0]
+
+
+def test_a_step_is_what_a_longer_segment_takes_more():
+    # A tenth of a second for every segment, and a hundredth for every step of it.
+    assert step_seconds([(0.11, 1), (0.14, 4), (0.26, 16)]) == pytest.approx(0.01)
+    assert step_seconds([(5.0, 1)]) == 5.0
+    assert step_seconds([(0.5, 1), (0.4, 4)]) == 0.1  # what is noise is no slope
 
 
 def test_strategies_agree():
