@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -215,6 +216,28 @@ class Store:
         smaller = list(chunks(part, size))
         disk.write_json(self._split(self.name(part)), {"parts": [_names(part) for part in smaller]})
         return smaller
+
+    def check_replay(self, other: pathlib.Path) -> None:
+        """Makes sure that what `other` has recorded can be done again here.
+
+        Raises:
+          BadInput: If it holds no plan, or one of another study.
+        """
+        plan = disk.read_json(other / "plan.json")
+        recorded = plan.get("identity") if isinstance(plan, dict) else None
+        difference = disk.difference(recorded, json.loads(json.dumps(self.identity)), "identity")
+        if difference:
+            raise BadInput(f"replay={str(other)!r} is of another study ({difference})")
+
+    def replay(self, other: pathlib.Path) -> None:
+        """Takes over how the sweep in `other` was divided and run, where nothing is planned here yet."""
+        if not (self.workdir / "plan.json").exists():
+            for name in ("splits", "programs"):
+                shutil.rmtree(self.workdir / name, ignore_errors=True)
+                if (other / name).is_dir():
+                    shutil.copytree(other / name, self.workdir / name)
+            content = (other / "plan.json").read_bytes()
+            disk.write_whole(self.workdir / "plan.json", lambda file: file.write(content))
 
     def choice(self, program: Mapping[str, Any]) -> Choice | None:
         """How members of a program are run, as `keep_choice` has recorded it; None if it is not known."""

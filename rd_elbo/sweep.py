@@ -55,6 +55,7 @@ def run(
     note: Report = lambda _: None,
     hosts: Hosts = _ALONE,
     writer: Callable[..., Any] | None = None,
+    replay: str | pathlib.Path | None = None,
 ) -> Outcome:
     """Trains and evaluates every member that is not done yet and fills the run directory, except for its figures.
 
@@ -70,6 +71,8 @@ def run(
       note: Told, in a sentence, how each part is run.
       hosts: The processes that share the sweep, all of which call this with equal plans and a folder that all of them see.
       writer: What writes event files for TensorBoard, see `live.event_writer`; None writes none.
+      replay: Another run directory: members are divided and run as they were there, so that the numbers are the same to the last
+        bit on the same devices.
 
     Returns:
       The points, and members that failed: those are tried again by the next run.
@@ -79,7 +82,7 @@ def run(
       train.Stopped: If `stop` said so; what was done is saved.
       OSError: If what was trained cannot be written.
     """
-    workdir = pathlib.Path(workdir)
+    workdir, replay = pathlib.Path(workdir), pathlib.Path(replay) if replay else None
     claims = Claims(workdir, hosts)
 
     def stopping() -> bool:
@@ -97,7 +100,7 @@ def run(
         try:
             if hosts.index:
                 return _assist(plan, workdir, stopping, report, note, claims, writer)
-            return _lead(plan, workdir, listener, overwrite, stopping, report, note, claims, writer)
+            return _lead(plan, workdir, listener, overwrite, stopping, report, note, claims, writer, replay)
         except train.Stopped:
             claims.stop()
             claims.await_stops(_LAST_WORDS if hosts.index == 0 else 0.0)
@@ -114,6 +117,7 @@ def _lead(
     note: Report,
     claims: Claims,
     writer: Callable[..., Any] | None,
+    replay: pathlib.Path | None,
 ) -> Outcome:
     """What process 0 does: it plans, works like the others, and writes the tables."""
     began, recorder = time.perf_counter(), Recorder(workdir)
@@ -121,7 +125,11 @@ def _lead(
     try:
         # Before anything is removed: files of the same name and other content make another study, too.
         done = {} if overwrite else store.finished()
+        if replay:
+            store.check_replay(replay)
         records.open_run(workdir, plan.config, overwrite, _bound)
+        if replay:
+            store.replay(replay)
         pending = store.pending(plan.members, done, plan.divide)
         claims.open()
         meter = Meter(plan, pending, done, _both(recorder, listener), stop)

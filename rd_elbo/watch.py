@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import pathlib
@@ -102,7 +103,14 @@ def read(workdir: pathlib.Path | str) -> dict[str, Any]:
     time_told = told.get("time")
     if not isinstance(time_told, int | float) or not math.isfinite(time_told) or not isinstance(told.get("state"), str):
         raise BadInput(f"{str(path)!r} is damaged: it does not say what the sweep is doing")
-    return told | {"silent": max(0.0, time.time() - time_told)}
+    others = []
+    for own in sorted(path.parent.glob("status_*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            other = json.loads(own.read_text())
+            # Left by an earlier start with more processes, unless it is younger than that of process 0.
+            if isinstance(other, dict) and other.get("time", 0.0) >= time_told - told.get("seconds", 0.0):
+                others.append(other | {"process_index": own.stem.partition("_")[2]})
+    return told | {"silent": max(0.0, time.time() - time_told), "others": others}
 
 
 def describe(content: dict[str, Any]) -> str:
@@ -120,4 +128,6 @@ def describe(content: dict[str, Any]) -> str:
         line += f"{number('seconds_left')} s left"
         if content["silent"] > SILENCE:
             line += f"; not heard of for {content['silent']:.0f} s: if it was killed, the same command goes on from there"
+        for other in content.get("others", ()):
+            line += f"; process {other['process_index']}: {other.get('at_work', '?')} {other.get('doing', '?')}"
     return line

@@ -31,6 +31,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir and begin anew, each time.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only tell what would be trained, in what memory and what time.")
+_REPLAY = flags.DEFINE_string("replay", None, "A run directory: divide and run the members as was done there.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write event files, a folder per member, in workdir/tensorboard.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One process of several; where they meet is asked of the cluster.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Where they meet outside a cluster: address:port of process 0.")
@@ -99,8 +100,8 @@ def main(argv: list[str]) -> None:
 
     try:
         with terminal.stoppable() as stop, terminal.progress(console) as listener:
-            told = {"stop": stop, "report": terminal.warn, "note": note}
-            outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, **told, hosts=together, writer=writer)
+            told = {"stop": stop, "report": terminal.warn, "note": note, "writer": writer, "replay": _REPLAY.value}
+            outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, **told, hosts=together)
         if together.index:
             sys.exit(1 if outcome.failed else 0)
         usable = any(point["status"] == "ok" for point in outcome.points)

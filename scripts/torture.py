@@ -37,8 +37,10 @@ _KINDS = ("kills", "terminations", "damage", "disk")
 # Long enough to be hit while it trains; saved as often as it may.
 _SWEEP = (
     "--config=configs/quickstart.py:quick",
-    "--config.train.epochs=40",
+    "--config.train.epochs=20",
     "--config.population.checkpoint_seconds=0",
+    # Which is fastest is measured, and may be another in another run.
+    "--config.population.strategy=vmap",
     # Parts of members of two widths.
     "--config.population.members=3",
     "--config.population.max_waste=2.0",
@@ -167,12 +169,14 @@ _VICTIMS = (
 )
 
 
-def damage(folder: pathlib.Path, reference: pathlib.Path, stopped: pathlib.Path, dice: random.Random) -> Iterator[dict[str, Any]]:
-    """Every harm to every kind of file, of a finished run and of one stopped on its way."""
+def damage(
+    folder: pathlib.Path, reference: pathlib.Path, stopped: pathlib.Path, dice: random.Random, each: int
+) -> Iterator[dict[str, Any]]:
+    """Harms, `each` of them, to every kind of file, of a finished run and of one stopped on its way."""
     trial, never = 0, set(_VICTIMS)
     for source, name in ((reference, "finished"), (stopped, "stopped")):
         for pattern in _VICTIMS:
-            for harm, apply in _HARMS.items():
+            for harm, apply in dice.sample(sorted(_HARMS.items(), key=lambda item: item[0]), each):
                 workdir = folder / str(trial)
                 shutil.copytree(source, workdir)
                 before = contents(workdir)
@@ -233,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a folder for the trials and the table")
     parser.add_argument("--kills", type=int, default=50, help="how many, with each signal")
+    parser.add_argument("--harms", type=int, default=len(_HARMS), choices=range(1, 6), help="how many for each kind of file")
     parser.add_argument("--kinds", nargs="+", default=list(_KINDS), choices=_KINDS, help="what to do; by default everything")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the places")
     args = parser.parse_args()
@@ -263,7 +268,7 @@ def main() -> None:
     trials = {
         "kills": lambda: interrupted(folder / "trials" / "kills", reference, args.kills, seconds, signal.SIGKILL, dice),
         "terminations": lambda: interrupted(folder / "trials" / "terms", reference, args.kills, seconds, signal.SIGTERM, dice),
-        "damage": lambda: damage(folder / "trials" / "damage", reference, stopped, dice),
+        "damage": lambda: damage(folder / "trials" / "damage", reference, stopped, dice, min(args.harms, len(_HARMS))),
         "disk": lambda: starved(folder / "trials" / "disk", reference),
     }
     rows: list[dict[str, Any]] = []

@@ -520,3 +520,18 @@ def test_normalised_adam_divides_each_tensor_by_its_own_norm(x64):
     for name, leaf in w.items():
         np.testing.assert_allclose(fitted.params[name][0], leaf, rtol=1e-6)
     assert all((leaf == 0).all() for leaf in optimizers.normalised([np.zeros(3), np.zeros(())]))
+
+
+def test_a_loss_above_its_bound_is_a_divergence(x64, dataset):
+    member = lasting(KINDS["mlp"])
+    alone = of(trained([member], dataset), 0)
+    losses = train.train(Group((member,)), dataset, train.Execution(dtype="float64")).metrics.loss[0]
+    # It is the first of its losses that is above.
+    bound = float(np.sort(losses)[-2])
+    bounded = dataclasses.replace(member, loss_bound=(bound + losses.max()) / 2)
+    exact = dataclasses.replace(member, loss_bound=float(losses.max()))
+    together = train.train(Group((member, bounded, exact)), dataset, train.Execution(dtype="float64"))
+    assert together.finite.tolist() == [True, False, True]
+    assert together.steps.tolist() == [STEPS, int(losses.argmax()), STEPS]
+    assert_same(of(together, 0), alone)
+    assert member.name != bounded.name

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rd_elbo import disk, evaluate, memory, planning, sweep, train
+from rd_elbo import disk, evaluate, forecast, memory, planning, sweep, train
 from rd_elbo.errors import BadInput
 from rd_elbo.memory import Need, Room
 from rd_elbo.parts import Store
@@ -205,3 +205,51 @@ def test_strategies_agree():
         results.append(train.train(group, whole.dataset, whole.execution))
     for other in results[1:]:
         np.testing.assert_allclose(other.metrics.loss, results[0].metrics.loss, rtol=1e-4)
+
+
+def test_another_run_is_replayed_to_the_last_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr("rd_elbo.strategy._WORTH", 1e9)
+    monkeypatch.setattr("rd_elbo.strategy._SECONDS", 0.0)
+    first = plan(strategy="auto")
+    (group,) = first.divide(first.members)
+    _, need = planner_of(first).size(dataclasses.replace(group, members=group.members[:3]), Room(None, 2**50, 1))
+    monkeypatch.setattr(memory, "room", of_bytes(need.device + need.host))
+    sweep.run(first, tmp_path / "first")
+    # With all the memory there is, and without measuring anything.
+    monkeypatch.setattr(memory, "room", of_bytes(2**50))
+    monkeypatch.setattr(Planner, "timing", lambda *_: pytest.fail("measured"))
+    sweep.run(plan(), tmp_path / "again", replay=tmp_path / "first", report=pytest.fail)
+    assert tables(tmp_path / "again") == tables(tmp_path / "first")
+    assert len(list((tmp_path / "again" / "parts").iterdir())) == 2
+    other = plan()
+    other = dataclasses.replace(other, splits=("test",))
+    for folder, sentence in (
+        (tmp_path / "first", "replay=.*is of another study"),
+        (tmp_path / "none", "plan.json' cannot be read"),
+    ):
+        with pytest.raises(BadInput, match=sentence):
+            sweep.run(other, tmp_path / "refused", replay=tmp_path / folder)
+        assert not list((tmp_path / "refused").glob("*.json"))
+
+
+def test_a_forecast_tells_what_the_sweep_does_and_writes_nothing(tmp_path, monkeypatch):
+    whole = plan(strategy="vmap")
+    (group,) = whole.divide(whole.members)
+    _, need = planner_of(whole).size(dataclasses.replace(group, members=group.members[:3]), Room(None, 2**50, 1))
+    monkeypatch.setattr(memory, "room", of_bytes(need.device + need.host))
+    told = list(forecast.forecast(whole, forecast.peek(whole, None)))
+    assert [len(f.part.members) for f in told] == [3, 3] and all(f.fits and f.steps == 8 for f in told)
+    # The second is the same program.
+    assert told[0].compiling > 0 == told[1].compiling and told[0].training == told[1].training > 0
+    assert told[0].evaluating > 0
+    sweep.run(whole, tmp_path / "run")
+    assert disk.read_json(next((tmp_path / "run" / "programs").iterdir()))["choice"]["need"] == dataclasses.asdict(
+        told[0].choice.need
+    )
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    larger = plan(seeds=8, strategy="vmap")
+    told = list(forecast.forecast(larger, forecast.peek(larger, tmp_path / "run")))
+    assert sum(len(f.part.members) for f in told) == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    monkeypatch.setattr(memory, "room", of_bytes(1000))
+    assert [f.fits for f in forecast.forecast(whole, forecast.peek(whole, None))] == [False] * 6
