@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import resource
 import sys
 
 import jax
@@ -41,6 +42,12 @@ def configure(devices: int | None = None, cache_dir: pathlib.Path | None = None,
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory() -> int:
+    """The most bytes of memory this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def keep_freed_memory() -> bool:

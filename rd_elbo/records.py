@@ -34,7 +34,7 @@ import flax.serialization
 import jax
 import numpy as np
 
-from rd_elbo import disk
+from rd_elbo import disk, host
 from rd_elbo.data.dataset import SPLITS
 from rd_elbo.errors import BadInput, choice
 from rd_elbo.grid import FIELDS, Member
@@ -330,6 +330,7 @@ def provenance(data: Mapping[str, Any], command: Sequence[str], times: Mapping[s
         "versions": {name: _version(name) for name in _PACKAGES},
         "revision": _revision(),
         "seconds": dict(times),
+        "peak_memory_bytes": host.peak_memory(),
     }
 
 

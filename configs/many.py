@@ -1,0 +1,26 @@
+"""Ten thousand of the smallest members: do they fit, and does the plan of the memory hold?
+
+    python scripts/sweep.py --config=configs/many.py --workdir=runs/many
+    python scripts/sweep.py --config=configs/many.py:quick --workdir=runs/quick     # eight of them
+
+Claim: they are trained and evaluated in the memory that the programs themselves announce (results/many). They are too small, and
+trained too shortly, for anything else to be learned from them. Two cores, minutes.
+"""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rd_elbo.config import blank
+
+
+def get_config(form: str = "full") -> ConfigDict:
+    """The grid, or with form "quick" a corner of it."""
+    if form not in ("full", "quick"):
+        raise ValueError(f"configs/many.py has the forms full and quick, not {form!r}")
+    config = blank("many")
+    config.data.examples = 256
+    config.base = ConfigDict({"encoder_width": 8, "encoder_depth": 1, "latent": 2, "batch_size": 16, "epochs": 4.0})
+    betas, seeds = (100, 100) if form == "full" else (4, 2)
+    axes = {"beta": tuple(np.geomspace(0.1, 10, betas).round(4).tolist()), "seed": tuple(range(seeds))}
+    config.blocks = ConfigDict({"mlp": {"decoder": "mlp", "decoder_width": 8, "decoder_depth": 1, **axes}})
+    return config
