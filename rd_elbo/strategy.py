@@ -12,6 +12,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+from jax.stages import Compiled
+
 from rd_elbo import evaluate, memory, population, scores, train
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.grid import Group
@@ -42,7 +45,7 @@ class Timing:
 
     Attributes:
       lanes: Members a device advances side by side; None means all of them ("vmap"), 1 one after another ("looped").
-      compile_seconds: Of its program; little where it was compiled before.
+      compile_seconds: Of its program; little where another part had it compiled, or it was on disk.
       step_seconds: Of one step of all members.
     """
 
@@ -102,6 +105,7 @@ class Planner:
     splits: Sequence[str]
     execution: train.Execution
     processes: int = 1
+    _seconds: dict[Any, float] = dataclasses.field(default_factory=dict)
 
     def room(self, group: Group) -> Room:
         """What there is for a group."""
@@ -130,9 +134,7 @@ class Planner:
         program = train.program_of(group, self.dataset.image_shape, self.execution)
 
         def need(members: int) -> Need:
-            whole = -(-members // mesh.size) * mesh.size
-            compiled = population.compiled(program, mesh, whole, images.shape, images.dtype.name)
-            return Need(memory.of(compiled), self._host_bytes(group, members))
+            return Need(memory.of(self._compiled(program, mesh, members)[0]), self._host_bytes(group, members))
 
         if self.execution.members is not None:
             return len(group.members), need(len(group.members))
@@ -145,12 +147,14 @@ class Planner:
         chosen = Choice(lanes, evaluation_lanes, Need(max(need.device, device), need.host))
         if self.execution.chosen:
             return chosen
-        first, budget, untried = self.timing(group, None), 0.0, []
+        began, untried = time.perf_counter(), []
+        first = self.timing(group, None)
         if first is None:
             return chosen
+        # Another will cost what this one has, its compiling too, which was done before.
+        cost = time.perf_counter() - began + first.compile_seconds
         steps = train.total_steps(group.members[0], len(self.dataset.splits["train"]))
         budget, timings = _WORTH * steps * first.step_seconds, [first]
-        cost = first.compile_seconds + 2 * _SECONDS
         mesh = population.make_mesh(self.execution.devices, len(group.members))
         for candidate in _LANES:
             if candidate * mesh.size >= len(group.members):
@@ -170,9 +174,7 @@ class Planner:
         execution = dataclasses.replace(self.execution, strategy="vmap" if lanes is None else "auto", lanes=lanes)
         program, images = train.program_of(group, self.dataset.image_shape, execution), self.dataset.splits["train"]
         mesh = population.make_mesh(self.execution.devices, len(group.members))
-        began = time.perf_counter()
-        population.compiled(program, mesh, -(-len(group.members) // mesh.size) * mesh.size, images.shape, images.dtype.name)
-        compile_seconds = time.perf_counter() - began
+        _, compile_seconds = self._compiled(program, mesh, len(group.members))
         marks: list[tuple[float, int]] = []
 
         def mark(progress: train.Progress) -> None:
@@ -190,6 +192,13 @@ class Planner:
             return None
         segments = [(now - then, after - before) for (then, before), (now, after) in itertools.pairwise(marks)]
         return Timing(lanes, compile_seconds, step_seconds(segments))
+
+    def _compiled(self, program: population.Program, mesh: Mesh, members: int) -> tuple[Compiled, float]:
+        """A program for so many members, and the seconds that it took to compile when it was."""
+        key, images = (program, mesh, -(-members // mesh.size) * mesh.size), self.dataset.splits["train"]
+        began = time.perf_counter()
+        compiled = population.compiled(*key, images.shape, images.dtype.name)
+        return compiled, self._seconds.setdefault(key, time.perf_counter() - began)
 
     def _evaluation(self, group: Group, available: Room) -> tuple[int, int]:
         """Bytes on each device that evaluating the group takes, and how many members side by side fit."""

@@ -84,7 +84,7 @@ class Recorder:
         if status:
             told = dataclasses.asdict(status)
             content |= {name: value for name, value in told.items() if not isinstance(value, float) or math.isfinite(value)}
-            content["seconds_left"] = spent * (1 - status.done) / max(status.done, 1e-9)
+            content["seconds_left"] = spent * (1 - status.done) / status.done if status.done else None
         content["member_steps_per_second"] = self._member_steps / self._training if self._training else None
         # A full disk must not end a training that goes on without this.
         with contextlib.suppress(OSError):
