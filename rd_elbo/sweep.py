@@ -93,6 +93,8 @@ def run(
             population.make_mesh(plan.execution.devices)
             if hosts.index == 0:
                 records.check_run(workdir, plan.config, overwrite, _bound)
+                if replay:
+                    Store(workdir, plan.identity, plan.division).check_replay(replay)
                 held.enter_context(records.locked(workdir))
         except BaseException:
             hosts.agree(False)
@@ -125,8 +127,6 @@ def _lead(
     try:
         # Before anything is removed: files of the same name and other content make another study, too.
         done = {} if overwrite else store.finished()
-        if replay:
-            store.check_replay(replay)
         records.open_run(workdir, plan.config, overwrite, _bound)
         if replay:
             store.replay(replay)

@@ -57,7 +57,30 @@ def every(*harms):
 
 CONFIG = "configs/quickstart.py:quick"
 WHOLE = "must be a whole number of at least 1 and below 2**31"
+TOGETHER = "is missing; give --coordinator, --processes and --process together, or none of them"
 FLAGS = [
+    Row("a process of how many", sweep("--process=1"), f"--coordinator {TOGETHER}"),
+    Row("a coordinator alone", sweep("--coordinator=127.0.0.1:9"), f"--processes {TOGETHER}"),
+    Row("which process", sweep("--coordinator=127.0.0.1:9", "--processes=2"), f"--process {TOGETHER}"),
+    Row(
+        "a process too many",
+        sweep("--coordinator=127.0.0.1:9", "--processes=2", "--process=2"),
+        "process=2 must be below processes=2; they are counted from 0",
+    ),
+    Row(
+        "a coordinator without a port",
+        sweep("--coordinator=somewhere", "--processes=2", "--process=0"),
+        "coordinator='somewhere' must be an address and a port, such as 10.0.0.1:9000",
+    ),
+    Row("no process", sweep("--coordinator=127.0.0.1:9", "--processes=0", "--process=0"), f"processes=0 {WHOLE}"),
+    Row("no cluster", sweep("--distributed"), "the processes cannot be brought together ("),
+    Row("replay of nothing", sweep("--replay=@/none"), "none/plan.json' cannot be read (No such file or directory)"),
+    Row(
+        "replay of another study",
+        sweep("--replay=@/other"),
+        "/other' is of another study (identity was None and is {",
+        file("other/plan.json", "{}"),
+    ),
     Row("no config", ("scripts/sweep.py", "--workdir=@/run"), "--config is missing; for example --config=configs/quickstart.py"),
     Row("only a field", ("scripts/sweep.py", "--workdir=@/run", "--config.grid.beta=1.0"), "--config is missing; for example"),
     Row("no workdir", ("scripts/sweep.py", f"--config={CONFIG}"), "--workdir is missing; for example --config=configs/quick"),
@@ -428,7 +451,12 @@ WORKDIRS = [
     Row("config of bytes", sweep(), f"{HELD} ('utf-8' codec can't decode", every(begun(), file("run/config.json", b"\xff\xfe"))),
     Row("config is a list", sweep(), f"{HELD} (it is no configuration)", every(begun(), file("run/config.json", "[]"))),
     Row("other data", sweep("--config.data.examples=100"), f"{OTHER} (data.examples was 512 and is 100); choose", begun()),
-    Row("other arithmetic", sweep("--config.population.dtype=float64"), f"{OTHER} (dtype was 'float32' and is 'float64')", begun()),
+    Row(
+        "other arithmetic",
+        sweep("--config.population.dtype=float64"),
+        f"{OTHER} (population.dtype was 'float32' and is 'float64')",
+        begun(),
+    ),
     Row("other name", sweep("--config.name=mine"), f"{OTHER} (name was 'quickstart' and is 'mine')", begun()),
     Row("of an experiment", sweep(), f"{OTHER} (data was None and is", begun("toy")),
     Row("toy in a sweep", experiment("toy"), f"{OTHER} (adam_b2 was None and is 0.95)", begun()),
