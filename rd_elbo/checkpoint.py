@@ -99,10 +99,6 @@ class Checkpoints:
             _discard(path)
         return None
 
-    def begun(self) -> bool:
-        """Whether there is any state."""
-        return self.folder is not None and bool(_paths(self.folder))
-
     def clear(self) -> None:
         """Removes all states; the training is done."""
         if self.folder is not None:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from rd_elbo import grid, train
+from rd_elbo import grid, memory, train
 from rd_elbo.memory import Room
 from rd_elbo.parts import Store
 from rd_elbo.planning import Plan
@@ -59,23 +59,29 @@ def forecast(plan: Plan, store: Store) -> Iterator[Forecast]:
         part = pending.pop(0)
         room, about = planner.room(part), planner.about(part)
         if str(about) not in known:
-            choice = store.choice(about)
-            if choice is None or room.taken(choice.need) > 1:
-                size, need = planner.size(part, room)
-                if size < len(part.members):
-                    pending[:0] = train.chunks(part, size)
-                    continue
-                choice = planner.choose(part, need, room)
+            try:
+                choice = planner.settle(part, store.choice(about, mend=False), room)
+            except memory.TooLarge as error:
+                yield Forecast(part, steps_of(plan, part), Choice(None, 1, error.need), room, 0.0, 0.0, 0.0)
+                continue
+            if isinstance(choice, int):
+                pending[:0] = train.chunks(part, choice)
+                continue
             timing = next((timing for timing in choice.timings if timing.lanes == choice.lanes), None)
             timing = timing or planner.timing(part, choice.lanes)
             compiling = sum(timing.compile_seconds for timing in choice.timings) or (timing.compile_seconds if timing else 0.0)
             known[str(about)] = choice, compiling, timing.step_seconds if timing else 0.0
         choice, compiling, step_seconds = known[str(about)]
         known[str(about)] = choice, 0.0, step_seconds
-        steps = train.total_steps(part.members[0], len(plan.dataset.splits["train"]))
+        steps = steps_of(plan, part)
         training, evaluation = plan.work(part)
         spent = steps * step_seconds
         yield Forecast(part, steps, choice, room, compiling, spent, spent * evaluation / training)
+
+
+def steps_of(plan: Plan, part: grid.Group) -> int:
+    """Steps that each member of a part makes."""
+    return train.total_steps(part.members[0], len(plan.dataset.splits["train"]))
 
 
 def peek(plan: Plan, workdir: pathlib.Path | None) -> Store:

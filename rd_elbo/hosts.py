@@ -21,7 +21,7 @@ import platform
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -92,7 +92,12 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
         ) from error
     own_name = hashlib.sha256(platform.node().encode()).digest()[:_DIGEST]
     mine = np.frombuffer(own_name + secrets.token_bytes(8), np.uint8)
-    gathered = np.asarray(multihost_utils.process_allgather(mine)).reshape(jax.process_count(), -1)
+    try:
+        gathered = np.asarray(multihost_utils.process_allgather(mine)).reshape(jax.process_count(), -1)
+    except ValueError as error:
+        raise BadInput(
+            f"the processes must have one number of devices each ({disk.gist(error)}); give --config.population.devices"
+        ) from error
     neighbours = int((gathered[:, :_DIGEST] == mine[:_DIGEST]).all(axis=1).sum())
     return Hosts(jax.process_index(), jax.process_count(), gathered[0, _DIGEST:].tobytes().hex(), neighbours)
 
@@ -165,10 +170,13 @@ class Claims:
         if self.hosts.count > 1:
             (self.folder / "ended").touch()
 
-    def await_end(self) -> None:
-        """Waits for process 0."""
+    def await_end(self, stop: Callable[[], bool]) -> bool:
+        """Waits for process 0; whether it has ended before `stop` said so."""
         while not (self.folder / "ended").exists():
+            if stop():
+                return False
             time.sleep(_POLL)
+        return True
 
 
 def await_content(path: pathlib.Path, digest: bytes) -> None:

@@ -54,12 +54,12 @@ class Live:
     def close(self, done: bool) -> None:
         """Ends the writing; what is in metrics.csv soon need not be here."""
         for writer in self._writers:
-            writer.close()
+            with contextlib.suppress(OSError):
+                writer.close()
         self._writers = []
         if done:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
-                self._path.parent.rmdir()
 
     def _begin(self) -> None:
         self.close(done=False)

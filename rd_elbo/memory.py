@@ -64,6 +64,14 @@ def _gibibytes(count: int) -> str:
     return f"{count / 2**30:.2g}" if count < 10 * 2**30 else f"{count / 2**30:.0f}"
 
 
+class TooLarge(MemoryError):
+    """What does not fit, however it is divided; `need` says how much it takes."""
+
+    def __init__(self, need: Need, available: Room):
+        super().__init__(f"it needs {available.compare(need)}; --config.population.members=1 tries it all the same")
+        self.need = need
+
+
 def of(compiled: Compiled) -> int:
     """Bytes on each device that a compiled program needs while it runs, its arguments and results among them."""
     found: Any = compiled.memory_analysis()
@@ -74,17 +82,18 @@ def of(compiled: Compiled) -> int:
     return int(arrays + found.temp_size_in_bytes + found.generated_code_size_in_bytes)
 
 
-def room(devices: Sequence[jax.Device], processes: int = 1) -> Room:
+def room(devices: Sequence[jax.Device], most: int | None = None) -> Room:
     """What populations on these devices may take.
 
     Args:
       devices: Local devices.
-      processes: How many processes share this host.
+      most: Bytes of this host's memory that it may not exceed; None means all that are free.
     """
     stats = [device.memory_stats() for device in devices]
     free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if s and "bytes_limit" in s]
-    host = int(SHARE * free_host_memory() / processes)
-    return Room(int(SHARE * min(free)) if len(free) == len(devices) else None, host, len(devices))
+    host = int(SHARE * free_host_memory())
+    own = int(SHARE * min(free)) if len(free) == len(devices) else None
+    return Room(own, host if most is None else min(host, most), len(devices))
 
 
 def largest(count: int, multiple: int, need: Callable[[int], Need], fixed: int, available: Room) -> tuple[int, Need]:

@@ -15,7 +15,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
+import platform
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -166,11 +168,14 @@ class Store:
         return part, about["identity"], dict(about["params"])
 
     def planned(self, members: Sequence[Member]) -> list[Group]:
-        """The parts of these members that another process has planned and that are not finished."""
+        """The parts that process 0 has found pending, see `pending`."""
         known = {member.name: member for member in members}
-        planned = [names for names in self._planned() if all(name in known for name in names)]
-        parts = [Group(tuple(known[name] for name in names)) for names in planned]
-        return [part for part in parts if not self._path(self.name(part)).exists()]
+        pending = json.loads((self.workdir / "plan.json").read_text())["pending"]
+        return [Group(tuple(known[name] for name in names)) for whole in pending for names in self._divided(whole)]
+
+    def known(self) -> set[str]:
+        """Names of the parts that were ever planned."""
+        return {self._name(names) for names in self._planned()}
 
     def leaves(self, part: Group) -> list[Group]:
         """The part, or those that it was divided into."""
@@ -206,7 +211,8 @@ class Store:
         rest = divide(list(missing.values()))
         if not record:
             return [*parts, *rest]
-        plan = {"identity": self.identity, "division": self.division}
+        found = [*parts, *rest]
+        plan = {"identity": self.identity, "division": self.division, "pending": [_names(part) for part in found]}
         disk.write_json(self.workdir / "plan.json", {**plan, "parts": [*planned, *fresh, *map(_names, rest)]})
         return [*parts, *rest]
 
@@ -228,6 +234,9 @@ class Store:
         difference = disk.difference(recorded, json.loads(json.dumps(self.identity)), "identity")
         if difference:
             raise BadInput(f"replay={str(other)!r} is of another study ({difference})")
+        difference = disk.difference(plan.get("division"), json.loads(json.dumps(self.division)), "population")
+        if difference:
+            raise BadInput(f"replay={str(other)!r} was divided otherwise ({difference}); ask for the same here")
 
     def replay(self, other: pathlib.Path) -> None:
         """Takes over how the sweep in `other` was divided and run, where nothing is planned here yet."""
@@ -239,7 +248,7 @@ class Store:
             content = (other / "plan.json").read_bytes()
             disk.write_whole(self.workdir / "plan.json", lambda file: file.write(content))
 
-    def choice(self, program: Mapping[str, Any]) -> Choice | None:
+    def choice(self, program: Mapping[str, Any], *, mend: bool = True) -> Choice | None:
         """How members of a program are run, as `keep_choice` has recorded it; None if it is not known."""
         path = self._choice(program)
         if not path.exists():
@@ -251,11 +260,24 @@ class Store:
             return Choice.from_json(content["choice"])
         except disk.DAMAGE as error:
             self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what it tells is found out anew")
+            if mend:
+                path.unlink(missing_ok=True)
             return None
 
-    def keep_choice(self, program: Mapping[str, Any], choice: Choice) -> None:
-        """Records how members of a program are run."""
-        disk.write_json(self._choice(program), {"program": program, "choice": dataclasses.asdict(choice)})
+    def keep_choice(self, program: Mapping[str, Any], choice: Choice) -> Choice:
+        """Records how members of a program are run, unless another process has; returns what is on record."""
+        path = self._choice(program)
+        own = path.with_name(f"{path.stem}_{platform.node()}_{os.getpid()}.json")
+        disk.write_json(own, {"program": program, "choice": dataclasses.asdict(choice)})
+        try:
+            os.link(own, path)
+        except FileExistsError:
+            return self.choice(program) or choice
+        except OSError:  # not every file system has links
+            os.replace(own, path)
+        finally:
+            own.unlink(missing_ok=True)
+        return choice
 
     def _choice(self, program: Mapping[str, Any]) -> pathlib.Path:
         return self.workdir / "programs" / f"{_digest(program)}.json"

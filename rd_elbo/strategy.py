@@ -9,9 +9,10 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 from jax.stages import Compiled
 
@@ -98,19 +99,21 @@ class Planner:
       dataset: What they are trained on.
       splits: What they are evaluated on.
       execution: What was asked for.
-      processes: How many processes share this host's memory.
+      most: Bytes of this host's memory that may be taken, where processes share it.
+      stop: Asked, while it measures, whether to stop.
     """
 
     dataset: Dataset
     splits: Sequence[str]
     execution: train.Execution
-    processes: int = 1
+    most: int | None = None
+    stop: Callable[[], bool] | None = None
     _seconds: dict[Any, float] = dataclasses.field(default_factory=dict)
 
     def room(self, group: Group) -> Room:
         """What there is for a group."""
         mesh = population.make_mesh(self.execution.devices, len(group.members))
-        return memory.room(list(mesh.devices.flat), self.processes)
+        return memory.room(list(mesh.devices.flat), self.most)
 
     def about(self, group: Group) -> dict[str, Any]:
         """All that its choice depends on, as JSON."""
@@ -140,12 +143,47 @@ class Planner:
             return len(group.members), need(len(group.members))
         return memory.largest(len(group.members), mesh.size, need, images.nbytes, available)
 
+    def settle(self, group: Group, recorded: Choice | None, available: Room) -> Choice | int:
+        """How a group is run; or, where it does not fit into memory, of what size the parts should be that may.
+
+        What is on record is held to, also where a little less memory is free than it needs with room to spare.
+
+        Raises:
+          memory.TooLarge: If not even one member fits.
+          train.Stopped: If `stop` said so.
+        """
+        count, given = len(group.members), self.execution.members is not None
+        if recorded is not None and (given or available.taken(recorded.need) * memory.SHARE <= 1):
+            return recorded
+        size, need = self.size(group, available)
+        if size < count:
+            return size
+        if recorded is not None:
+            return recorded
+        try:
+            if not given and available.taken(need) > 1:
+                raise memory.TooLarge(need, available)
+            return self.choose(group, need, available)
+        except memory.TooLarge:
+            if count == 1:
+                raise
+            return (count + 1) // 2
+
     def choose(self, group: Group, need: Need, available: Room) -> Choice:
-        """How to run a group all of whose members fit at once, and need so much in training."""
+        """How to run a group all of whose members fit at once, and need so much in training.
+
+        Raises:
+          memory.TooLarge: If they do not fit in evaluation, not even one after another.
+          train.Stopped: If `stop` said so.
+        """
         device, evaluation_lanes = self._evaluation(group, available)
         lanes = train.program_of(group, self.dataset.image_shape, self.execution).lanes
         chosen = Choice(lanes, evaluation_lanes, Need(max(need.device, device), need.host))
-        if self.execution.chosen:
+        if self.execution.members is None and available.taken(chosen.need) > 1:
+            raise memory.TooLarge(chosen.need, available)
+        mesh = population.make_mesh(self.execution.devices, len(group.members))
+        candidates = [lanes for lanes in _LANES if lanes * mesh.size < len(group.members)]
+        if self.execution.chosen or not candidates:
             return chosen
         began, untried = time.perf_counter(), []
         first = self.timing(group, None)
@@ -155,12 +193,11 @@ class Planner:
         cost = time.perf_counter() - began + first.compile_seconds
         steps = train.total_steps(group.members[0], len(self.dataset.splits["train"]))
         budget, timings = _WORTH * steps * first.step_seconds, [first]
-        mesh = population.make_mesh(self.execution.devices, len(group.members))
-        for candidate in _LANES:
-            if candidate * mesh.size >= len(group.members):
-                continue
-            began = time.perf_counter()
-            timing = self.timing(group, candidate) if cost <= budget else None
+        for candidate in candidates:
+            began, timing = time.perf_counter(), None
+            # One that cannot be compiled or run is no reason not to use another.
+            with contextlib.suppress(jax.errors.JaxRuntimeError, MemoryError):
+                timing = self.timing(group, candidate) if cost <= budget else None
             if timing is None:
                 untried.append(candidate)
             else:
@@ -170,7 +207,11 @@ class Planner:
         return dataclasses.replace(chosen, lanes=best.lanes, timings=tuple(timings), untried=tuple(untried))
 
     def timing(self, group: Group, lanes: int | None) -> Timing | None:
-        """A few steps of the group; None where its training is shorter."""
+        """A few steps of the group; None where its training is shorter.
+
+        Raises:
+          train.Stopped: If `stop` said so.
+        """
         execution = dataclasses.replace(self.execution, strategy="vmap" if lanes is None else "auto", lanes=lanes)
         program, images = train.program_of(group, self.dataset.image_shape, execution), self.dataset.splits["train"]
         mesh = population.make_mesh(self.execution.devices, len(group.members))
@@ -181,13 +222,17 @@ class Planner:
             marks.append((time.perf_counter(), progress.steps))
 
         def enough() -> bool:
-            return len(marks) > 1 and marks[-1][0] - marks[-2][0] >= _SECONDS
+            # Where epochs are short, so are segments.
+            long = len(marks) > 1 and (marks[-1][0] - marks[-2][0] >= _SECONDS or marks[-1][0] - marks[0][0] >= 3 * _SECONDS)
+            return long or (self.stop is not None and self.stop())
 
         with contextlib.suppress(train.Stopped):
             models = [member.build(self.dataset.image_shape) for member in group.members]
             hypers = population.Hypers.of(group.members, execution.dtype)
             steps = train.total_steps(group.members[0], len(images))
             train.fit(program, models, hypers, images, steps, devices=execution.devices, listener=mark, stop=enough)
+        if self.stop is not None and self.stop():
+            raise train.Stopped("while measuring")
         if len(marks) < 2:
             return None
         segments = [(now - then, after - before) for (then, before), (now, after) in itertools.pairwise(marks)]

@@ -7,10 +7,10 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-from rd_elbo import disk, grid, population, records, train
+from rd_elbo import disk, grid, memory, population, records, train
 from rd_elbo.checkpoint import Report
 from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS, Point
@@ -93,6 +93,8 @@ def run(
             population.make_mesh(plan.execution.devices)
             if hosts.index == 0:
                 records.check_run(workdir, plan.config, overwrite, _bound)
+                if replay and overwrite and workdir.resolve() == replay.resolve():
+                    raise BadInput(f"replay={str(replay)!r} is what --overwrite would remove; give one of them")
                 if replay:
                     Store(workdir, plan.identity, plan.division).check_replay(replay)
                 held.enter_context(records.locked(workdir))
@@ -103,7 +105,8 @@ def run(
             if hosts.index:
                 return _assist(plan, workdir, stopping, report, note, claims, writer)
             return _lead(plan, workdir, listener, overwrite, stopping, report, note, claims, writer, replay)
-        except train.Stopped:
+        except BaseException:
+            # Who dies takes the others along; they should save before.
             claims.stop()
             claims.await_stops(_LAST_WORDS if hosts.index == 0 else 0.0)
             raise
@@ -130,16 +133,18 @@ def _lead(
         records.open_run(workdir, plan.config, overwrite, _bound)
         if replay:
             store.replay(replay)
+        before = store.known()
         pending = store.pending(plan.members, done, plan.divide)
         claims.open()
         meter = Meter(plan, pending, done, _both(recorder, listener), stop)
         if claims.hosts.count > 1:
-            pending = _balanced(plan, pending, store, meter, claims.hosts.count)
+            pending = _balanced(plan, pending, before, store, meter, claims.hosts.count)
         missing = sum(len(part.members) for part in pending)
         recorder.write("running", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
         _write_members(workdir, plan.members, done, {})
+        most, digest = _most(claims.hosts), bytes.fromhex(disk.sha256(workdir / "plan.json"))
         agreed = True
-        fine, _ = claims.hosts.agree(True, bytes.fromhex(disk.sha256(workdir / "plan.json")))
+        fine, _ = claims.hosts.agree(True, digest)
         if not fine:
             raise BadInput("another process cannot begin; it says why")
         written = -math.inf
@@ -150,7 +155,7 @@ def _lead(
                 _write_points(workdir / "points.partial.csv", plan, done)
                 written = time.monotonic()
 
-        planner = Planner(plan.dataset, plan.splits, plan.execution, claims.hosts.neighbours)
+        planner = Planner(plan.dataset, plan.splits, plan.execution, most, stop)
         failed = Worker(plan, store, planner, claims, meter, note, writer, kept).work(pending, done)
         points = _write_tables(plan, workdir, store, done, failed)
         own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}.values()
@@ -177,6 +182,7 @@ def _assist(
     plan: Plan, workdir: pathlib.Path, stop: Stop, report: Report, note: Report, claims: Claims, writer: Callable[..., Any] | None
 ) -> Outcome:
     """What the other processes do: they work on parts that process 0 has planned, until there are none."""
+    most = _most(claims.hosts)
     fine, digest = claims.hosts.agree(True)
     if not fine:
         raise BadInput("another process cannot begin; it says why")
@@ -184,12 +190,18 @@ def _assist(
     store, recorder = Store(workdir, plan.identity, plan.division, report), Recorder(workdir, claims.hosts.index)
     pending = _largest_first(plan, store.planned(plan.members))
     meter, done = Meter(plan, pending, {}, recorder, stop), dict[str, Finished]()
-    planner = Planner(plan.dataset, plan.splits, plan.execution, claims.hosts.neighbours)
+    planner = Planner(plan.dataset, plan.splits, plan.execution, most, stop)
     failed = Worker(plan, store, planner, claims, meter, note, writer).work(pending, done)
     recorder.write("finished", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
-    claims.await_end()
+    if not claims.await_end(stop):
+        raise train.Stopped("while process 0 wrote the tables")
     points = [point for member in plan.members if member.name in done for point in done[member.name].of(member.name)]
     return Outcome(points, failed, meter.members_done)
+
+
+def _most(hosts: Hosts) -> int | None:
+    """Memory that this process may take, where it is not alone on its host; asked before any of them takes some."""
+    return int(memory.SHARE * memory.free_host_memory() / hosts.neighbours) if hosts.neighbours > 1 else None
 
 
 def _both(first: Listener, second: Listener | None) -> Listener:
@@ -206,14 +218,15 @@ def _largest_first(plan: Plan, pending: Sequence[grid.Group]) -> list[grid.Group
     return sorted(pending, key=lambda part: -sum(plan.work(part)))
 
 
-def _balanced(plan: Plan, pending: Sequence[grid.Group], store: Store, meter: Meter, processes: int) -> list[grid.Group]:
-    """Parts of which none is more than a process's share of the work, unless it has begun or its size was asked for."""
+def _balanced(
+    plan: Plan, pending: Sequence[grid.Group], before: Set[str], store: Store, meter: Meter, processes: int
+) -> list[grid.Group]:
+    """Parts of which none is more than a process's share of the work, unless it was planned before or its size was asked for."""
     share = sum(sum(plan.work(part)) for part in pending) / processes
     balanced: list[grid.Group] = []
     for part in pending:
         pieces = math.ceil(sum(plan.work(part)) / share - 1e-6)
-        begun = store.checkpoints(part, 0.0).begun()
-        if pieces > 1 and len(part.members) > 1 and not begun and plan.execution.members is None:
+        if pieces > 1 and len(part.members) > 1 and store.name(part) not in before and plan.execution.members is None:
             smaller = store.split(part, -(-len(part.members) // pieces))
             meter.split(part, smaller)
             balanced += smaller
@@ -230,8 +243,12 @@ def _write_tables(
     _write_metrics(workdir / "metrics.csv", plan, store, done)
     _write_members(workdir, plan.members, done, failed)
     (workdir / "points.partial.csv").unlink(missing_ok=True)
-    for folder in ("checkpoints", "live"):
-        shutil.rmtree(workdir / folder, ignore_errors=True)
+    # States of parts outside this grid wait for a larger one.
+    for name in {part.name for part in done.values()}:
+        shutil.rmtree(workdir / "checkpoints" / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (workdir / "checkpoints").rmdir()
+    shutil.rmtree(workdir / "live", ignore_errors=True)
     return points
 
 

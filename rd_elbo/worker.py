@@ -56,6 +56,7 @@ class Worker:
         while open_parts:
             # What another process has divided is there in parts for all.
             open_parts = [smaller for part in open_parts for smaller in self.store.leaves(part)]
+            self._collect(open_parts, done, failed)
             taken = next((part for part in open_parts if self.claims.take(self.store.name(part))), None)
             if taken is not None:
                 open_parts.remove(taken)
@@ -64,17 +65,23 @@ class Worker:
                 continue
             if self.meter.stop and self.meter.stop():
                 raise train.Stopped("while other processes were at work")
-            time.sleep(_POLL)
-            failures = self.claims.failures()
-            for part in list(open_parts):
-                name = self.store.name(part)
-                finished = self.store.load(name)
-                if finished or name in failures:
-                    open_parts.remove(part)
-                    done |= dict.fromkeys(finished.members, finished) if finished else {}
-                    failed |= failures.get(name, {})
-                    self.meter.finish(part, finished)
+            if open_parts:
+                time.sleep(_POLL)
         return failed
+
+    def _collect(self, open_parts: list[grid.Group], done: dict[str, Finished], failed: dict[str, str]) -> None:
+        """Takes from the parts those that other processes have finished, or failed to."""
+        if self.claims.hosts.count == 1:
+            return
+        failures = self.claims.failures()
+        for part in list(open_parts):
+            name = self.store.name(part)
+            finished = self.store.load(name)
+            if finished or name in failures:
+                open_parts.remove(part)
+                done |= dict.fromkeys(finished.members, finished) if finished else {}
+                failed |= failures.get(name, {})
+                self.meter.finish(part, finished)
 
     def _one(self, part: grid.Group, done: dict[str, Finished], failed: dict[str, str]) -> list[grid.Group]:
         """Trains one part, if it fits; else returns what it is divided into."""
@@ -111,20 +118,14 @@ class Worker:
         Raises:
           MemoryError: If not even one member fits.
         """
-        planner, about, count = self.planner, self.planner.about(part), len(part.members)
-        available, given = planner.room(part), planner.execution.members is not None
-        choice = self.store.choice(about)
-        if choice is None or (not given and available.taken(choice.need) > 1):
-            size, need = planner.size(part, available)
-            if size < count:
-                self.note(f"{described(part)} need too much memory at once; they go in parts of {size} or fewer")
-                return size
-            if not given and available.taken(need) > 1:
-                if count > 1:
-                    return 1
-                raise MemoryError(f"it needs {available.compare(need)}; --config.population.members=1 tries it all the same")
-            choice = planner.choose(part, need, available)
-            self.store.keep_choice(about, choice)
+        about, available = self.planner.about(part), self.planner.room(part)
+        recorded = self.store.choice(about)
+        choice = self.planner.settle(part, recorded, available)
+        if isinstance(choice, int):
+            self.note(f"{described(part)} need too much memory at once; they go in parts of {choice} or fewer")
+            return choice
+        if recorded is None:
+            choice = self.store.keep_choice(about, choice)
         self.note(f"{described(part)}: {choice.describe()}, {available.compare(choice.need)}")
         return choice
 

@@ -15,6 +15,8 @@ what was done saved.
 import os
 import pathlib
 import sys
+import traceback
+from typing import NoReturn
 
 import console as terminal
 from absl import app, flags, logging
@@ -55,6 +57,16 @@ def tell(plan: planning.Plan, workdir: pathlib.Path | None, console: Console) ->
         f"{f'; {done} found done' if done else ''}; nothing was written",
         highlight=False,
     )
+
+
+def leave(code: int, together: hosts.Hosts) -> NoReturn:
+    """Ends the process before its work is done."""
+    if together.count > 1:
+        # An orderly end would wait for processes that may not have been told.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @terminal.guarded
@@ -108,15 +120,18 @@ def main(argv: list[str]) -> None:
         pictures = [str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png"] if usable else []
     except train.Stopped as stopped:
         print(f"stopped {stopped}; what is done is saved, and the same command goes on from there", file=sys.stderr)
-        if together.count > 1:
-            # An orderly end would wait for processes that may not have been told.
-            sys.stderr.flush()
-            os._exit(terminal.STOPPED)
-        sys.exit(terminal.STOPPED)
+        leave(terminal.STOPPED, together)
     except OSError as error:
         where = f" {error.filename!r}" if error.filename else ""
         print(f"error: {workdir}{where} cannot be written ({disk.gist(error)}); what is done is kept", file=sys.stderr)
-        sys.exit(1)
+        leave(1, together)
+    except BadInput:
+        raise
+    except Exception:
+        if together.count == 1:
+            raise
+        traceback.print_exc()
+        leave(1, together)
     if outcome.points:
         console.print(terminal.points_table(outcome.points, plan.splits[0]))
     where = f"{sweep.summary(outcome)}; points in {workdir / 'points.csv'}"

@@ -39,7 +39,7 @@ def test_steps_are_added_and_begun_anew(tmp_path):
     watch(0, metrics(2, 1))
     assert len(disk.read_table(tmp_path / "live" / "part.csv")) == 2
     watch.close(done=True)
-    assert not (tmp_path / "live").exists()
+    assert not list((tmp_path / "live").iterdir())
 
 
 def test_many_members_are_shown_every_so_many_steps(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ def planner_of(plan):
 
 
 def of_bytes(host):
-    return lambda devices, processes=1: Room(None, host, len(devices))
+    return lambda devices, most=None: Room(None, host, len(devices))
 
 
 def tables(workdir):
@@ -121,7 +121,8 @@ def fake(timings):
         # Eight steps of a second: compiling another program for a minute could not pay.
         ({None: (60.0, 1.0)}, 20, [None], None, (16, 1, 4)),
         ({None: None}, 20, [None], None, ()),
-        ({None: (0.0, 1.0)}, 1, [None], None, ()),
+        # There is nothing to choose.
+        ({}, 1, [], None, ()),
     ],
 )
 def test_the_fastest_is_chosen_among_those_worth_trying(monkeypatch, timings, seeds, asked, chosen, untried):
@@ -142,7 +143,7 @@ def test_strategies_that_are_given_are_not_measured(monkeypatch):
     for given, lanes in (({"strategy": "vmap"}, None), ({"strategy": "looped"}, 1), ({"lanes": 3}, 3)):
         whole = plan(4, **given)
         (group,) = whole.divide(whole.members)
-        assert planner_of(whole).choose(group, Need(0, 0), Room(None, 1, 1)).lanes == lanes
+        assert planner_of(whole).choose(group, Need(0, 0), Room(None, 100, 1)).lanes == lanes
     with pytest.raises(BadInput, match="lanes=3 and strategy='vmap' exclude each other"):
         plan(lanes=3, strategy="vmap")
     with pytest.raises(BadInput, match="strategy='fast' does not exist; there are 'auto', 'vmap', 'looped'"):
@@ -252,4 +253,76 @@ def test_a_forecast_tells_what_the_sweep_does_and_writes_nothing(tmp_path, monke
     assert sum(len(f.part.members) for f in told) == 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
     monkeypatch.setattr(memory, "room", of_bytes(1000))
+    monkeypatch.setattr(Planner, "timing", lambda *_: pytest.fail("what does not fit was run"))
     assert [f.fits for f in forecast.forecast(whole, forecast.peek(whole, None))] == [False] * 6
+
+
+def test_the_first_record_of_a_choice_is_kept(tmp_path):
+    about, first = {"members": 3}, Choice(None, 2, Need(1, 2))
+    store, other = Store(tmp_path, {}), Store(tmp_path, {})
+    assert store.keep_choice(about, first) == first
+    assert other.keep_choice(about, dataclasses.replace(first, lanes=4)) == first
+    assert len(list((tmp_path / "programs").iterdir())) == 1
+
+
+def test_a_candidate_that_fails_is_no_reason_not_to_use_another(monkeypatch):
+    def timing(self, group, lanes):
+        if lanes == 1:
+            raise MemoryError("too much")
+        return Timing(lanes, 0.0, 1000.0)
+
+    monkeypatch.setattr(Planner, "timing", timing)
+    monkeypatch.setattr(Planner, "_evaluation", lambda *_: (5, 2))
+    whole = plan(3)
+    (group,) = whole.divide(whole.members)
+    choice = planner_of(whole).choose(group, Need(0, 0), Room(None, 100, 1))
+    assert choice.lanes is None and choice.untried == (1,)
+
+
+def test_short_epochs_do_not_make_measuring_long(monkeypatch):
+    whole = plan(2, strategy="vmap")
+    (group,) = whole.divide(whole.members)
+    long = type(group)(tuple(dataclasses.replace(member, epochs=100_000.0) for member in group.members))
+    steps, real = [], train.fit
+
+    def counted(*args, listener, **kwargs):
+        return real(*args, listener=lambda progress: (steps.append(progress.steps), listener(progress)), **kwargs)
+
+    monkeypatch.setattr(train, "fit", counted)
+    assert planner_of(whole).timing(long, None).step_seconds > 0
+    assert steps[-1] < 40_000 == train.total_steps(long.members[0], 64) / 10
+    # And a termination is heard.
+    with pytest.raises(train.Stopped, match="while measuring"):
+        dataclasses.replace(planner_of(whole), stop=lambda: True).timing(long, None)
+
+
+def test_what_is_on_record_is_held_to_where_memory_is_a_little_scarcer():
+    whole = plan(2)
+    (group,) = whole.divide(whole.members)
+    recorded = Choice(4, 2, Need(900, 100))
+    planner = planner_of(whole)
+    assert planner.settle(group, recorded, Room(None, 1100, 1)) is recorded
+    assert planner.settle(group, recorded, Room(None, 850, 1)) is recorded  # of 1062 that are free
+    assert planner.settle(group, recorded, Room(None, 700, 1)) == 1
+
+
+def test_replays_that_cannot_be(tmp_path):
+    sweep.run(plan(2, strategy="vmap"), tmp_path / "run")
+    with pytest.raises(BadInput, match="is what --overwrite would remove"):
+        sweep.run(plan(2, strategy="vmap"), tmp_path / "run", overwrite=True, replay=tmp_path / "run")
+    with pytest.raises(BadInput, match=r"was divided otherwise \(population.members was None and is 1\)"):
+        sweep.run(plan(2, members=1), tmp_path / "other", replay=tmp_path / "run")
+    assert (tmp_path / "run" / "points.csv").exists() and not (tmp_path / "other").exists()
+
+
+def test_other_processes_see_only_what_is_missing(tmp_path):
+    """Parts that were planned once, of members that are done by now in other company, are nobody's work."""
+    both = plan(2, strategy="vmap")
+    store = Store(tmp_path, both.identity, both.division)
+    (whole,) = store.pending(both.members, {}, both.divide)
+    assert len(whole.members) == 2
+    first, second = both.members
+    (missing,) = store.pending(both.members, {first.name: None}, both.divide)
+    assert missing.members == (second,)
+    assert [part.members for part in store.planned(both.members)] == [(second,)]
+    assert {store.name(whole), store.name(missing)} == store.known()
