@@ -52,6 +52,18 @@ class Room:
             return (need.host + self.devices * need.device) / max(self.host, 1)
         return max(need.device / max(self.device, 1), need.host / max(self.host, 1))
 
+    def fitting(self, members: int, need: Need, fixed: int) -> int:
+        """How many members fit, where so many have this need; `fixed` bytes of it on each device do not depend on their number."""
+
+        def share(room: int, all_of_it: int, fixed: int) -> float:
+            return (room - fixed) / (all_of_it - fixed) if all_of_it > fixed else math.inf
+
+        if self.device is None:
+            shares = [share(self.host, need.host + self.devices * need.device, self.devices * fixed)]
+        else:
+            shares = [share(self.device, need.device, fixed), share(self.host, need.host, 0)]
+        return int(members * min(*shares, 1.0))
+
     def compare(self, need: Need) -> str:
         """The need beside the room, in words."""
         if self.device is None:
@@ -115,10 +127,7 @@ def largest(count: int, multiple: int, need: Callable[[int], Need], fixed: int, 
         taken = available.taken(needed)
         if taken <= 1 or size <= multiple:
             return size, needed
-        # On a line through what does not depend on the number of members.
-        base = min(available.taken(Need(fixed, 0)), 1.0)
-        fitting = int(size * (1 - base) / max(taken - base, 1e-9))
-        fitting = min(max(fitting, multiple), size - 1)
+        fitting = min(max(available.fitting(size, needed, fixed), multiple), size - 1)
         parts = math.ceil(count / fitting)
         even = -(-math.ceil(count / parts) // multiple) * multiple
         size = even if even < size else max(multiple, (size - 1) // multiple * multiple)

@@ -175,7 +175,8 @@ class Store:
 
     def known(self) -> set[str]:
         """Names of the parts that were ever planned."""
-        return {self._name(names) for names in self._planned()}
+        silent = dataclasses.replace(self, report=lambda _: None)  # `pending` tells what there is to tell
+        return {self._name(names) for names in silent._planned()}
 
     def leaves(self, part: Group) -> list[Group]:
         """The part, or those that it was divided into."""

@@ -67,6 +67,7 @@ OTHER_VALUES = {
     **dict.fromkeys(("flow_steps", "flow_width", "flow_depth", "target_distortion", "multiplier_rate", "free_bits"), 7),
     **dict.fromkeys(("batch_size", "seed"), 9),
     **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
+    "loss_bound": 1e4,
 }
 
 

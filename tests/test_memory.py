@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rd_elbo import memory, population, scores
@@ -39,6 +39,7 @@ def test_training_needs_parameters_moments_and_data_and_grows_with_the_members()
     assert alone < evaluating / 3
 
 
+@settings(max_examples=300, deadline=None)
 @given(
     count=st.integers(1, 200),
     multiple=st.integers(1, 8),
