@@ -59,7 +59,8 @@ def run(
 ) -> Outcome:
     """Trains and evaluates every member that is not done yet and fills the run directory, except for its figures.
 
-    However often it is interrupted and run again, the tables are to the last bit those of a run that was not, on the same devices.
+    However often it is interrupted and run again, the tables are to the last bit those of a run that was not, on the same devices
+    and with the same strategy: one that is measured may be another where no choice was on record yet.
 
     Args:
       plan: What to do.
