@@ -45,22 +45,22 @@ class Forecast:
 
 
 def forecast(plan: Plan, store: Store) -> Iterator[Forecast]:
-    """What each part that is not finished would take. Nothing is written; programs are compiled, and a few steps are run.
+    """What each part that is not finished would take. Programs are compiled, and a few steps are run.
 
     Args:
       plan: What to do.
-      store: The run directory that may hold some of it.
+      store: The run directory that may hold some of it, see `peek`.
     """
     planner = Planner(plan.dataset, plan.splits, plan.execution)
-    done = store.finished(mend=False)
-    pending = store.pending(plan.members, done, plan.divide, record=False)
+    done = store.finished()
+    pending = store.pending(plan.members, done, plan.divide)
     known: dict[str, tuple[Choice, float, float]] = {}
     while pending:
         part = pending.pop(0)
         room, about = planner.room(part), planner.about(part)
         if str(about) not in known:
             try:
-                choice = planner.settle(part, store.choice(about, mend=False), room)
+                choice = planner.settle(part, store.choice(about), room)
             except memory.TooLarge as error:
                 yield Forecast(part, steps_of(plan, part), Choice(None, 1, error.need), room, 0.0, 0.0, 0.0)
                 continue
@@ -85,5 +85,5 @@ def steps_of(plan: Plan, part: grid.Group) -> int:
 
 
 def peek(plan: Plan, workdir: pathlib.Path | None) -> Store:
-    """The run directory as it is; none is as good as an empty one."""
-    return Store(workdir or pathlib.Path("/nonexistent"), plan.identity, plan.division)
+    """The run directory as it is and stays; none is as good as an empty one."""
+    return Store(workdir or pathlib.Path("/nonexistent"), plan.identity, plan.division, writes=False)

@@ -79,12 +79,14 @@ class Store:
       identity: What all members have in common beside what they are: the data, the splits of the points, the arithmetic. As JSON.
       division: How members are divided into parts. As JSON. Where it changes, what is not trained yet is divided anew.
       report: Told, in a sentence, of what is damaged.
+      writes: Whether damaged files are removed and plans recorded; without, the directory stays as it is.
     """
 
     workdir: pathlib.Path
     identity: Mapping[str, Any]
     division: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     report: Report = lambda _: None
+    writes: bool = True
 
     def name(self, part: Group) -> str:
         """A short name that depends on the members of the part and on `identity`."""
@@ -123,11 +125,8 @@ class Store:
         self.checkpoints(part, 0.0).clear()
         return finished
 
-    def finished(self, *, mend: bool = True) -> dict[str, Finished]:
-        """Members' names and the sound part that each is in.
-
-        Args:
-          mend: Whether to remove what is damaged.
+    def finished(self) -> dict[str, Finished]:
+        """Members' names and the sound part that each is in; what is damaged is removed.
 
         Raises:
           BadInput: If the directory holds a part of another study.
@@ -151,7 +150,7 @@ class Store:
         # Not before it is known that the directory may be used.
         for path, sentence in harmed.items():
             self.report(sentence)
-            if mend:
+            if self.writes:
                 path.unlink()
         return found
 
@@ -175,7 +174,8 @@ class Store:
 
     def known(self) -> set[str]:
         """Names of the parts that were ever planned."""
-        silent = dataclasses.replace(self, report=lambda _: None)  # `pending` tells what there is to tell
+        # `pending` tells what there is to tell, and mends it.
+        silent = dataclasses.replace(self, report=lambda _: None, writes=False)
         return {self._name(names) for names in silent._planned()}
 
     def leaves(self, part: Group) -> list[Group]:
@@ -188,8 +188,6 @@ class Store:
         members: Sequence[Member],
         done: Mapping[str, Finished],
         divide: Callable[[Sequence[Member]], list[Group]],
-        *,
-        record: bool = True,
     ) -> list[Group]:
         """The parts to be trained, and a record of them: those planned before as they were, then what else is missing.
 
@@ -210,12 +208,11 @@ class Store:
         wholes = divide(members) if missing else []
         fresh = [names for whole in wholes for names in self._divided(_names(whole)) if take(names)]
         rest = divide(list(missing.values()))
-        if not record:
-            return [*parts, *rest]
         found = [*parts, *rest]
-        plan = {"identity": self.identity, "division": self.division, "pending": [_names(part) for part in found]}
-        disk.write_json(self.workdir / "plan.json", {**plan, "parts": [*planned, *fresh, *map(_names, rest)]})
-        return [*parts, *rest]
+        if self.writes:
+            plan = {"identity": self.identity, "division": self.division, "pending": [_names(part) for part in found]}
+            disk.write_json(self.workdir / "plan.json", {**plan, "parts": [*planned, *fresh, *map(_names, rest)]})
+        return found
 
     def split(self, part: Group, size: int) -> list[Group]:
         """The part in parts of at most `size` members, and so from now on."""
@@ -249,7 +246,7 @@ class Store:
             content = (other / "plan.json").read_bytes()
             disk.write_whole(self.workdir / "plan.json", lambda file: file.write(content))
 
-    def choice(self, program: Mapping[str, Any], *, mend: bool = True) -> Choice | None:
+    def choice(self, program: Mapping[str, Any]) -> Choice | None:
         """How members of a program are run, as `keep_choice` has recorded it; None if it is not known."""
         path = self._choice(program)
         if not path.exists():
@@ -261,7 +258,7 @@ class Store:
             return Choice.from_json(content["choice"])
         except disk.DAMAGE as error:
             self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what it tells is found out anew")
-            if mend:
+            if self.writes:
                 path.unlink(missing_ok=True)
             return None
 
@@ -350,7 +347,8 @@ class Store:
                 raise ValueError("it is of other members")
         except disk.DAMAGE as error:
             self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what it divides is tried in one again")
-            path.unlink(missing_ok=True)
+            if self.writes:
+                path.unlink(missing_ok=True)
             return [names]
         return [least for part in smaller for least in self._divided(part)]
 

@@ -233,6 +233,32 @@ def start(params: Params, mesh: Mesh) -> State:
     return _start(mesh)(place(params, mesh))
 
 
+def spread(member: Callable[..., PyTree], mesh: Mesh, lanes: int | None) -> Callable[..., PyTree]:
+    """A population's function from one member's: `member(own, *shared)` with trees that have members first in place of its own.
+
+    Args:
+      member: What to do for one member.
+      mesh: Members are spread over its devices; what is shared is on each of them.
+      lanes: The most members a device advances side by side; None means all of its.
+    """
+
+    def on_each_device(own: PyTree, *shared: Array) -> PyTree:
+        if lanes is None or lanes >= len(jax.tree.leaves(own)[0]):
+            return jax.vmap(member, in_axes=(0, *[None] * len(shared)))(own, *shared)
+        return lax.map(lambda one: member(one, *shared), own, batch_size=lanes)
+
+    def on_all(own: PyTree, *shared: Array) -> PyTree:
+        return jax.shard_map(
+            on_each_device,
+            mesh=mesh,
+            in_specs=(P(MEMBER_AXIS), *[P()] * len(shared)),
+            out_specs=P(MEMBER_AXIS),
+            check_vma=False,  # the loop over members inside `layers.conv` mixes per-member and shared arrays
+        )(own, *shared)
+
+    return on_all
+
+
 @functools.cache
 def _train(program: Program, mesh: Mesh) -> Wrapped:
     objective, schedule = objectives.OBJECTIVES[program.objective], SCHEDULES[program.schedule]
@@ -289,25 +315,10 @@ def _train(program: Program, mesh: Mesh) -> Wrapped:
         blank = Metrics(*(jnp.full(program.segment_steps, jnp.nan, program.dtype) for _ in Metrics._fields))
         return lax.fori_loop(0, steps, step, (state, blank))
 
-    def population(
-        state: State, hypers: Hypers, images: Array, first_step: Array, steps: Array, total_steps: Array
-    ) -> tuple[State, Metrics]:
-        def one(state_and_hypers: tuple[State, Hypers]) -> tuple[State, Metrics]:
-            return member(*state_and_hypers, images, first_step, steps, total_steps)
+    def train_members(state: State, hypers: Hypers, *shared: Array) -> tuple[State, Metrics]:
+        return spread(lambda own, *rest: member(*own, *rest), mesh, program.lanes)((state, hypers), *shared)
 
-        if program.lanes is None or program.lanes >= len(state.steps):
-            return jax.vmap(one)((state, hypers))
-        return lax.map(one, (state, hypers), batch_size=program.lanes)
-
-    members, shared = P(MEMBER_AXIS), P()
-    spread = jax.shard_map(
-        population,
-        mesh=mesh,
-        in_specs=(members, members, shared, shared, shared, shared),
-        out_specs=members,
-        check_vma=False,  # the loop over members inside `layers.conv` mixes per-member and shared arrays
-    )
-    return jax.jit(spread, donate_argnums=0)
+    return jax.jit(train_members, donate_argnums=0)
 
 
 def longest_segment(batch_size: int, examples: int, step: int) -> int | None:

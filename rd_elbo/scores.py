@@ -14,7 +14,7 @@ from jax.stages import Compiled, Wrapped
 from jaxtyping import Array
 
 from rd_elbo.models.base import Params
-from rd_elbo.population import MEMBER_AXIS, Program, Stream, key_of, replicate, state_shapes
+from rd_elbo.population import MEMBER_AXIS, Program, Stream, key_of, replicate, spread, state_shapes
 
 # Calls are long enough to be worth their start and short enough to show progress.
 _BATCHES_PER_CALL = 20
@@ -52,29 +52,19 @@ def _evaluate(program: Program, mesh: Mesh) -> Wrapped:
         result = lax.map(batch, (jnp.arange(len(batches)), batches, counted))
         return result._replace(rate=result.rate.reshape(-1), distortion=result.distortion.reshape(-1))
 
-    def population(params: Params, seeds: Array, *shared: Array) -> Evaluation:
-        if program.lanes is None or program.lanes >= len(seeds):
-            return jax.vmap(member, in_axes=(0, 0, None, None, None, None))(params, seeds, *shared)
-        return lax.map(lambda own: member(*own, *shared), (params, seeds), batch_size=program.lanes)
+    def score(params: Params, seeds: Array, *shared: Array) -> Evaluation:
+        return spread(lambda own, *rest: member(*own, *rest), mesh, program.lanes)((params, seeds), *shared)
 
-    members, shared = P(MEMBER_AXIS), P()
-    spread = jax.shard_map(
-        population,
-        mesh=mesh,
-        in_specs=(members, members, shared, shared, shared, shared),
-        out_specs=members,
-        check_vma=False,  # as in training
-    )
-    return jax.jit(spread)
+    return jax.jit(score)
 
 
 @functools.cache
 def compiled(program: Program, mesh: Mesh, members: int, shape: tuple[int, ...], dtype: str, batch_size: int) -> Compiled:
     """What `evaluate` runs, compiled for so many members and for a split of one shape and type; nothing is computed or placed."""
     one = state_shapes(program.model, shape[1:], program.dtype).params
-    spread, whole = NamedSharding(mesh, P(MEMBER_AXIS)), NamedSharding(mesh, P())
-    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype, sharding=spread), one)
-    seeds = jax.ShapeDtypeStruct((members,), "uint32", sharding=spread)
+    own, whole = NamedSharding(mesh, P(MEMBER_AXIS)), NamedSharding(mesh, P())
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype, sharding=own), one)
+    seeds = jax.ShapeDtypeStruct((members,), "uint32", sharding=own)
     calls = _per_call(shape[0], batch_size)
     batches = jax.ShapeDtypeStruct((calls, batch_size, *shape[1:]), dtype, sharding=whole)
     counted = jax.ShapeDtypeStruct((calls, batch_size), bool, sharding=whole)

@@ -3,12 +3,13 @@
     python scripts/torture.py --workdir=runs/torture
     python scripts/torture.py --workdir=runs/torture --kills=5 --kinds kills damage
 
-kills: the sweep is killed (SIGKILL) at random moments and started again with the same command, over and over. terminations: the
-same with SIGTERM. damage: every kind of file of a run directory, of a finished run and of one stopped on its way, is truncated,
-flipped in one bit, deleted, swapped with another, or emptied. disk: a full disk and a read-only one (small mounts of memory, which
-only root may make). Right is: the tables and parameters of the reference, byte for byte; or, where files were damaged or the disk
-was full, one sentence and an exit code that is not zero. Writes torture.csv, a row per trial, and ends with exit code 1 if anything
-was wrong.
+kills: the sweep is killed (SIGKILL) and started again with the same command, over and over; every other time at a random moment,
+else as soon after one as a checkpoint is half written. terminations: the same with SIGTERM. jobs: two processes share the sweep;
+one of them is killed, then the other. damage: every kind of file of a run directory, of a finished run and of one stopped on its
+way, is truncated, flipped in one bit, deleted, swapped with another, or emptied. disk: a full disk and a read-only one (small
+mounts of memory, which only root may make). Right is: the tables and parameters of the reference, byte for byte; or, where files
+were damaged or the disk was full, one sentence and an exit code that is not zero. Writes torture.csv, a row per trial, and ends
+with exit code 1 if anything was wrong.
 """
 
 import argparse
@@ -19,10 +20,11 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import console as terminal
@@ -33,7 +35,7 @@ from rd_elbo.errors import BadInput, whole
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _COLUMNS = ("kind", "trial", "what", "outcome", "exit_code", "seconds", "said")
-_KINDS = ("kills", "terminations", "damage", "disk")
+_KINDS = ("kills", "terminations", "jobs", "damage", "disk")
 # Long enough to be hit while it trains; saved as often as it may.
 _SWEEP = (
     "--config=configs/quickstart.py:quick",
@@ -47,22 +49,45 @@ _SWEEP = (
 )
 _SECONDS = 300.0
 _TABLES = ("points.csv", "metrics.csv", "members.csv")
+# What only a sweep of several processes leaves behind.
+_OF_JOBS = {"status_1.json", "claims"}
 
 
-def command(workdir: pathlib.Path) -> list[str]:
-    """The sweep, without its figures' worth of time."""
-    return [sys.executable, str(_ROOT / "scripts" / "sweep.py"), *_SWEEP, f"--workdir={workdir}"]
+def commands(workdir: pathlib.Path, count: int = 1) -> list[list[str]]:
+    """The sweep, as one process or several."""
+    command = [sys.executable, str(_ROOT / "scripts" / "sweep.py"), *_SWEEP, f"--workdir={workdir}"]
+    if count == 1:
+        return [command]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        together = (f"--coordinator=127.0.0.1:{free.getsockname()[1]}", f"--processes={count}")
+    return [[*command, *together, f"--process={i}"] for i in range(count)]
 
 
-def finish(workdir: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    """Runs the sweep to its end; one that hangs ends with exit code -9."""
-    with subprocess.Popen(command(workdir), cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            out, err = process.communicate(timeout=_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, err = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+@contextlib.contextmanager
+def started(workdir: pathlib.Path, count: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
+    """The processes of the sweep; none outlives the block."""
+    with contextlib.ExitStack() as held:
+        processes = []
+        for command in commands(workdir, count):
+            pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+            processes.append(held.enter_context(subprocess.Popen(command, cwd=_ROOT, **pipes)))
+            held.callback(processes[-1].kill)
+        yield processes
+
+
+def finish(workdir: pathlib.Path, count: int = 1) -> subprocess.CompletedProcess[str]:
+    """Runs the sweep to its end; one that hangs ends with exit code -9. What it says is what all of its processes say."""
+    with started(workdir, count) as processes:
+        said, until = [], time.monotonic() + _SECONDS
+        for process in processes:
+            try:
+                said.append(process.communicate(timeout=max(1.0, until - time.monotonic()))[1])
+            except subprocess.TimeoutExpired:
+                process.kill()
+                said.append(process.communicate()[1])
+    worst = next((process.returncode for process in processes if process.returncode), 0)
+    return subprocess.CompletedProcess(processes[0].args, worst, "", "".join(said))
 
 
 def outcome_of(
@@ -86,12 +111,51 @@ def outcome_of(
         records.read_points(workdir)
     except BadInput as error:
         return f"WRONG: {error}"
-    extra = {path.name for path in workdir.iterdir()} - {path.name for path in reference.iterdir()}
+    extra = {path.name for path in workdir.iterdir()} - {path.name for path in reference.iterdir()} - _OF_JOBS
     return f"WRONG: {', '.join(sorted(extra))} left behind" if extra else "same"
 
 
+def half_written(workdir: pathlib.Path) -> bool:
+    """Whether there is a checkpoint without its record, which is written last."""
+    states = [path for path in workdir.glob("checkpoints/*/*") if path.suffix != ".json"]
+    return any(not path.with_name(f"{path.name}.json").exists() for path in states)
+
+
+def strike(
+    processes: Sequence[subprocess.Popen[str]],
+    workdir: pathlib.Path,
+    seconds: float,
+    how: signal.Signals,
+    dice: random.Random,
+    aimed: bool,
+) -> bool:
+    """Sends a signal to one of the processes, at a random moment; whether it met the process at work.
+
+    An aimed one waits on until a checkpoint is half written.
+    """
+    # Not while they import: from when the folder is in use, and status.json anew.
+    status, victim = workdir / "status.json", dice.choice(processes)
+    seen = status.stat().st_mtime_ns if status.exists() else 0
+    while victim.poll() is None and not (status.exists() and status.stat().st_mtime_ns > seen):
+        time.sleep(0.02)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        victim.wait(dice.uniform(0.0, seconds))
+    while aimed and victim.poll() is None and not half_written(workdir):
+        time.sleep(0.0005)
+    alive = victim.poll() is None
+    victim.send_signal(how)
+    return alive
+
+
 def interrupted(
-    folder: pathlib.Path, reference: pathlib.Path, wanted: int, seconds: float, how: signal.Signals, dice: random.Random
+    folder: pathlib.Path,
+    reference: pathlib.Path,
+    wanted: int,
+    seconds: float,
+    how: signal.Signals,
+    dice: random.Random,
+    kind: str,
+    count: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Kills sweeps until `wanted` kills have met one at work; a row per kill, and one per sweep that was let finish."""
     kills = trial = 0
@@ -99,33 +163,29 @@ def interrupted(
         workdir, before, alive = folder / str(trial), kills, True
         while alive and kills - before < 12 and kills < wanted:
             began = time.perf_counter()
-            with subprocess.Popen(
-                command(workdir), cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-            ) as process:
-                # Not while it imports: from when the folder is in use, and status.json anew.
-                status = workdir / "status.json"
-                seen = status.stat().st_mtime_ns if status.exists() else 0
-                while process.poll() is None and not (status.exists() and status.stat().st_mtime_ns > seen):
-                    time.sleep(0.02)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(dice.uniform(0.0, seconds))
-                alive = process.poll() is None
-                process.send_signal(how)
-                said = (process.communicate()[1] or "").strip()
-            ended = (-how, 128 + how)
-            if process.returncode == 0:
+            with started(workdir, count) as processes:
+                alive = strike(processes, workdir, seconds, how, dice, aimed=kills % 2 == 1)
+                if alive and count > 1:
+                    # The others go on for a while, then the cluster ends them.
+                    time.sleep(dice.uniform(0.0, 2.0))
+                    for process in processes:
+                        process.kill()
+                said = "".join(process.communicate()[1] or "" for process in processes).strip()
+            codes = [process.returncode for process in processes]
+            if not any(codes):
                 alive = False
                 continue
             kills += alive
-            records_of = [path.with_name(f"{path.name}.json") for path in workdir.glob("checkpoints/*/*") if path.is_dir()]
             where = "tables written" if (workdir / "provenance.json").exists() else "on its way"
-            what = "a checkpoint half written" if any(not path.exists() for path in records_of) else where
-            right = "killed" if process.returncode in ended and "Traceback" not in said else "WRONG"
-            yield _row(how.name, kills, what, right, process.returncode, began, said)
+            what = "a checkpoint half written" if half_written(workdir) else where
+            # One of several may have come to its end by itself.
+            ended = {-how, 128 + how} if count == 1 else {-how, 0}
+            right = "killed" if ended.issuperset(codes) and "Traceback" not in said else "WRONG"
+            yield _row(kind, kills, what, right, codes[0], began, said)
         began = time.perf_counter()
-        result = finish(workdir)
+        result = finish(workdir, count)
         outcome = outcome_of(workdir, reference, result)
-        yield _row(how.name, kills, f"finished after {kills - before} kills", outcome, result.returncode, began, result.stderr)
+        yield _row(kind, kills, f"finished after {kills - before} kills", outcome, result.returncode, began, result.stderr)
         trial += 1
         if outcome == "same":
             shutil.rmtree(workdir)
@@ -260,14 +320,14 @@ def main() -> None:
         if attempt == 20:
             sys.exit("error: in 20 attempts the sweep could not be stopped on its way")
         shutil.rmtree(stopped, ignore_errors=True)
-        with subprocess.Popen(command(stopped), cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(seconds * dice.uniform(0.5, 1.0))
-            process.kill()
+        with started(stopped) as (process,), contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds * dice.uniform(0.5, 1.0))
     console.print(f"a sweep takes {seconds:.1f} s")
+    inputs = (reference, args.kills, seconds)
     trials = {
-        "kills": lambda: interrupted(folder / "trials" / "kills", reference, args.kills, seconds, signal.SIGKILL, dice),
-        "terminations": lambda: interrupted(folder / "trials" / "terms", reference, args.kills, seconds, signal.SIGTERM, dice),
+        "kills": lambda: interrupted(folder / "trials" / "kills", *inputs, signal.SIGKILL, dice, "kills"),
+        "terminations": lambda: interrupted(folder / "trials" / "terms", *inputs, signal.SIGTERM, dice, "terminations"),
+        "jobs": lambda: interrupted(folder / "trials" / "jobs", *inputs, signal.SIGKILL, dice, "jobs", 2),
         "damage": lambda: damage(folder / "trials" / "damage", reference, stopped, dice, min(args.harms, len(_HARMS))),
         "disk": lambda: starved(folder / "trials" / "disk", reference),
     }

@@ -326,3 +326,19 @@ def test_other_processes_see_only_what_is_missing(tmp_path):
     assert missing.members == (second,)
     assert [part.members for part in store.planned(both.members)] == [(second,)]
     assert {store.name(whole), store.name(missing)} == store.known()
+
+
+def test_a_damaged_division_is_told_once_and_a_dry_run_leaves_it(tmp_path):
+    whole, told = plan(4, strategy="vmap"), []
+    store = Store(tmp_path, whole.identity, whole.division, told.append)
+    (group,) = store.pending(whole.members, {}, whole.divide)
+    store.split(group, 2)
+    (damaged,) = (tmp_path / "splits").iterdir()
+    damaged.write_text("{")
+    assert len(dataclasses.replace(store, writes=False).pending(whole.members, {}, whole.divide)) == 1
+    assert damaged.read_text() == "{" and len(told) == 1
+    # As a sweep asks: what it knows of, in silence, then what is pending.
+    told.clear()
+    assert store.known() == {store.name(group)} and not told
+    assert [part.members for part in store.pending(whole.members, {}, whole.divide)] == [group.members]
+    assert len(told) == 1 and "what it divides is tried in one again" in told[0] and not damaged.exists()

@@ -1,0 +1,267 @@
+"""Weak scaling: what a member-step costs as devices or processes are added, each with as many members as the first.
+
+    python scripts/scaling.py --workdir=runs/scaling
+    python scripts/scaling.py --workdir=runs/scaling --kinds mlp --units 1 2 --rounds 1
+
+Sweeps of the quickstart's members are run as a user would run them, three ways: `alone`, so many processes that know nothing of
+each other, each with a run directory and members of its own; `devices`, one process with so many devices; `processes`, so many
+processes that share one sweep. Each process is bound to one core, as a cluster's scheduler would, and a process with several
+devices to as many cores; where there are more of them than cores, all cores get equally many. `alone` is therefore one device at
+equal load per core: what the others take beyond it is the price of sharing.
+
+Every sweep is run at two lengths; what the longer one takes more is the time of its additional steps alone, with everything that
+comes with them (metrics, states, status) and without starting, compiling and evaluating. All ways take turns. Every run's tables
+and parameters are held against those of one process with one device. Writes scaling.csv, a row per way and turn.
+"""
+
+import argparse
+import contextlib
+import csv
+import itertools
+import os
+import pathlib
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import console as terminal
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rd_elbo import disk, records
+from rd_elbo.errors import BadInput, number, whole
+
+_ROOT = pathlib.Path(__file__).parents[1]
+WAYS = ("alone", "devices", "processes")
+COLUMNS = (
+    *("kind", "way", "units", "cores", "round", "members", "steps", "short_seconds", "long_seconds"),
+    *("core_microseconds", "tables", "largest_difference"),
+)
+# The quickstart's blocks, and the steps of an epoch.
+_BLOCKS = {
+    "mlp": ("mlp", ("--config.grid.decoder_width=128",)),
+    "pixelcnn": ("pixelcnn_small", ()),
+}
+_BATCH = {"mlp": 64, "pixelcnn": 8}
+_EXAMPLES = 4096
+# Members differ in beta from unit to unit, and in their seed within one.
+_BETAS = (0.25, 0.5, 1.0, 2.0, 4.0, 0.1, 0.35, 0.7)
+_COMMON = (
+    "--config=configs/quickstart.py",
+    f"--config.data.examples={_EXAMPLES}",
+    "--config.data.splits=test",
+    # Which is fastest is measured, and may be another in another run.
+    "--config.population.strategy=vmap",
+)
+
+
+def command(kind: str, betas: Sequence[float], each: int, steps: int, workdir: pathlib.Path, *more: str) -> list[str]:
+    """A sweep over some betas, with `each` members of every beta."""
+    block, own = _BLOCKS[kind]
+    grid = (
+        f"--config.only=('{block}',)",
+        f"--config.grid.beta={tuple(betas)}",
+        f"--config.grid.seed={tuple(range(each))}",
+        f"--config.train.epochs={steps * _BATCH[kind] / _EXAMPLES}",
+    )
+    return [sys.executable, str(_ROOT / "scripts" / "sweep.py"), *_COMMON, *own, *grid, f"--workdir={workdir}", *more]
+
+
+def commands(way: str, kind: str, units: int, each: int, steps: int, folder: pathlib.Path) -> list[list[str]]:
+    """The commands of all processes of a job; in `folder` are run, or run_0, run_1, ... of those alone."""
+    betas = _BETAS[:units]
+    if way == "alone":
+        one = ("--config.population.devices=1", f"--config.population.members={each}")
+        return [command(kind, betas[i : i + 1], each, steps, folder / f"run_{i}", *one) for i in range(units)]
+    if way == "devices":
+        several = (f"--config.population.devices={units}", f"--config.population.members={units * each}")
+        return [command(kind, betas, each, steps, folder / "run", *several)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+    own = ("--config.population.devices=1", f"--config.population.members={each}", where, f"--processes={units}")
+    return [command(kind, betas, each, steps, folder / "run", *own, f"--process={i}") for i in range(units)]
+
+
+def go(jobs: Sequence[Sequence[str]], places: Sequence[set[int]]) -> float:
+    """Runs processes, each bound to some cores, to their end; the seconds until the last has ended."""
+    began = time.perf_counter()
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with contextlib.ExitStack() as held:
+        processes = []
+        for job, cores in zip(jobs, places, strict=True):
+            bind = lambda cores=cores: os.sched_setaffinity(0, cores)  # noqa: E731
+            process = held.enter_context(subprocess.Popen(job, cwd=_ROOT, preexec_fn=bind, **pipes))
+            held.callback(process.kill)
+            processes.append(process)
+        for process in processes:
+            said = process.communicate()[1]
+            if process.returncode:
+                raise SystemExit(f"error: a sweep ended with exit code {process.returncode}: {said.strip()[-500:]}")
+    return time.perf_counter() - began
+
+
+def places(way: str, units: int, cores: Sequence[int]) -> list[set[int]]:
+    """The cores of each process: one, in turn, or as many as a process has devices."""
+    return [set(cores[:units])] if way == "devices" else [{cores[i % len(cores)]} for i in range(units)]
+
+
+def compare(runs: Iterable[pathlib.Path], reference: pathlib.Path) -> tuple[str, float]:
+    """Whether rows and parameters of members are those of the reference, and how far apart rate or distortion are at most.
+
+    Returns:
+      "same" to the last byte, or "rounded"; and the largest difference of R or D in nats.
+    """
+    known, equal, apart = _rows(reference, "points.csv"), True, 0.0
+    steps = _rows(reference, "metrics.csv")
+    for run in runs:
+        for key, row in _rows(run, "points.csv").items():
+            equal &= row == known[key]
+            apart = max(apart, *(abs(float(row[name]) - float(known[key][name])) for name in ("rate", "distortion")))
+        equal &= all(row == steps[key] for key, row in _rows(run, "metrics.csv").items())
+        for path in run.glob("params/*"):
+            equal &= path.read_bytes() == (reference / "params" / path.name).read_bytes()
+    return "same" if equal else "rounded", apart
+
+
+def _rows(run: pathlib.Path, table: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of a table by member, and split or step."""
+    with (run / table).open(newline="") as file:
+        return {(row["member"], row.get("split") or row["step"]): row for row in csv.DictReader(file)}
+
+
+def core_microseconds(short: float, long: float, cores: int, member_steps: int) -> float:
+    """What a member-step takes of a core, from the seconds of two sweeps of which one makes so many member-steps more."""
+    return 1e6 * cores * (long - short) / member_steps
+
+
+def measure(
+    kind: str, units: Sequence[int], each: int, steps: tuple[int, int], rounds: int, folder: pathlib.Path, cores: Sequence[int]
+) -> Iterable[dict[str, Any]]:
+    """A row per way, number of units, and turn."""
+    # One device, one part after another: the members of every other run.
+    reference = folder / "reference"
+    one = ("--config.population.devices=1", f"--config.population.members={each}")
+    go([command(kind, _BETAS[: max(units)], each, steps[1], reference, *one)], places("alone", 1, cores))
+    ways = [("alone", count) for count in units] + [(way, count) for count in units if count > 1 for way in WAYS[1:]]
+    for way, count in ways:  # so that programs are in the cache
+        go(commands(way, kind, count, each, 2, folder / "warm"), places(way, count, cores))
+        shutil.rmtree(folder / "warm")
+    for turn, (way, count) in itertools.product(range(rounds), ways):
+        seconds = []
+        for length in steps:
+            shutil.rmtree(folder / "now", ignore_errors=True)
+            seconds.append(go(commands(way, kind, count, each, length, folder / "now"), places(way, count, cores)))
+        used, members = min(count, len(cores)), count * each
+        tables, apart = compare(sorted((folder / "now").glob("run*")), reference)
+        cost = core_microseconds(*seconds, used, members * (steps[1] - steps[0]))
+        row = (kind, way, count, used, turn, members, steps[1] - steps[0], *seconds, cost, tables, apart)
+        yield dict(zip(COLUMNS, row, strict=True))
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Medians over turns: microseconds of a core per member-step; and what it is above `alone`, with as many and with one."""
+    turns = sorted({row["round"] for row in rows})
+    cost = {(row["kind"], row["way"], row["units"], row["round"]): row["core_microseconds"] for row in rows}
+    found = []
+    for kind, way, units in dict.fromkeys((row["kind"], row["way"], row["units"]) for row in rows):
+        own = [cost[kind, way, units, turn] for turn in turns]
+
+        def above(others: int, kind: str = kind, own: list[float] = own) -> float:
+            return statistics.median(mine / cost[kind, "alone", others, turn] for mine, turn in zip(own, turns, strict=True)) - 1
+
+        same = [row for row in rows if (row["kind"], row["way"], row["units"]) == (kind, way, units)]
+        found.append(
+            {
+                "kind": kind,
+                "way": way,
+                "units": units,
+                "cores": same[0]["cores"],
+                "members": same[0]["members"],
+                "core_microseconds": statistics.median(own),
+                "least": min(own),
+                "most": max(own),
+                "overhead": above(units),
+                "over_one": above(min(row["units"] for row in rows)),
+                "tables": "same" if all(row["tables"] == "same" for row in same) else "rounded",
+                "largest_difference": max(row["largest_difference"] for row in same),
+            }
+        )
+    return found
+
+
+def show(found: Sequence[dict[str, Any]]) -> Table:
+    """The summary for a terminal."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("kind", "way", "units", "cores", "members", "core-µs per member-step", "least", "most"):
+        table.add_column(name, justify="left" if name in ("kind", "way") else "right")
+    for name in ("above alone", "above one alone", "tables"):
+        table.add_column(name, justify="right")
+    for row in found:
+        times = [f"{row[name]:.1f}" for name in ("core_microseconds", "least", "most")]
+        above = [f"{row[name]:+.1%}" for name in ("overhead", "over_one")]
+        tables = row["tables"] if row["tables"] == "same" else f"within {row['largest_difference']:.1e} nats"
+        table.add_row(*(str(row[name]) for name in ("kind", "way", "units", "cores", "members")), *times, *above, tables)
+    return table
+
+
+@terminal.guarded
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a folder for the runs and the table")
+    parser.add_argument("--kinds", nargs="+", default=list(_BLOCKS), choices=list(_BLOCKS), help="of members; by default all")
+    parser.add_argument("--units", nargs="+", type=int, default=[1, 2, 4], help="devices and processes")
+    parser.add_argument("--members", type=int, default=4, help="of each device")
+    parser.add_argument("--seconds", type=float, default=12.0, help="about how long one device trains, in the longer sweep")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every way")
+    args = parser.parse_args()
+    if not hasattr(os, "sched_setaffinity"):
+        raise BadInput("processes cannot be bound to cores on this system; it takes Linux")
+    for units in args.units:
+        if whole("--units", units) > len(_BETAS):
+            raise BadInput(f"--units={units} must be at most {len(_BETAS)}")
+    for name in ("members", "rounds"):
+        whole(f"--{name}", getattr(args, name))
+    number("--seconds", args.seconds, above=True)
+    units, cores = sorted({1, *args.units}), sorted(os.sched_getaffinity(0))
+    with terminal.writing(args.workdir):
+        args.workdir.mkdir(parents=True, exist_ok=True)
+    folder, console, rows, began = args.workdir.absolute() / "runs", Console(highlight=False), [], time.perf_counter()
+    for kind in dict.fromkeys(args.kinds):
+        shutil.rmtree(folder, ignore_errors=True)
+        steps = lengths(kind, args.members, args.seconds, folder, cores)
+        console.print(f"{kind}: {steps[0]} and {steps[1]} steps")
+        for row in measure(kind, units, args.members, steps, args.rounds, folder, cores):
+            rows.append(row)
+            disk.write_table(args.workdir / "scaling.csv", COLUMNS, rows)
+            times = f"{row['core_microseconds']:.1f} core-µs per member-step"
+            console.print(f"{kind}, {row['units']} {row['way']}, turn {row['round']}: {times}, tables {row['tables']}")
+    shutil.rmtree(folder, ignore_errors=True)
+    about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
+    seconds = {"total": time.perf_counter() - began}
+    disk.write_json(args.workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
+    console.print(show(summary(rows)))
+
+
+def lengths(kind: str, each: int, seconds: float, folder: pathlib.Path, cores: Sequence[int]) -> tuple[int, int]:
+    """Steps of the shorter and of the longer sweep, so that the longer trains for about so many seconds on one device."""
+    one = ("--config.population.devices=1", f"--config.population.members={each}")
+    few, many = 64, 256
+
+    def seconds_of(steps: int) -> float:
+        return go([command(kind, _BETAS[:1], each, steps, folder / f"length_{steps}", *one)], places("alone", 1, cores))
+
+    seconds_of(2)  # compiles
+    step = max((seconds_of(many) - seconds_of(few)) / (many - few), 1e-5)
+    longest = max(2 * many, round(seconds / step))
+    return max(1, longest // 8), longest
+
+
+if __name__ == "__main__":
+    main()
