@@ -1,9 +1,15 @@
-"""Settings that must be made before JAX starts: two CPU devices, and float64 where a test asks for it."""
+"""Settings that must be made before JAX starts: two CPU devices, little optimisation, and float64 where a test asks for it."""
+
+import os
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
+# XLA compiles quickly what runs for milliseconds; the arithmetic is the same. What tests start as processes is optimised; with
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 everything is.
+_QUICKLY = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
+jax.config.update("jax_disable_most_optimizations", _QUICKLY)
 
 
 @pytest.fixture
@@ -14,8 +20,8 @@ def x64():
 
 
 @pytest.fixture(scope="module")
-def unoptimised():
-    """Has XLA compile quickly what runs for milliseconds; the arithmetic is the same."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimised():
+    """Has XLA compile as it does for users."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", _QUICKLY)

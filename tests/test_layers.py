@@ -11,6 +11,8 @@ from jax.test_util import check_grads
 from rd_elbo.models import layers
 from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, conv, conv_transpose, gate, same_padding
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 GEOMETRIES = {
     "same 5x5": dict(size=(7, 6), kernel=(5, 5), padding=((2, 2), (2, 2)), strides=(1, 1)),
     "causal crop": dict(size=(6, 5), kernel=(3, 5), padding=((2, 0), (2, 2)), strides=(1, 1)),

@@ -17,8 +17,6 @@ from rd_elbo.errors import BadInput
 from rd_elbo.models import flows
 from rd_elbo.models.family import PAPER_FAMILIES, Architecture, paper_family
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 SHAPE = (5, 4)
 SMALL = Architecture(latent=3, encoder_width=6, decoder_width=4, decoder_depth=1)
 ARCHITECTURES = {

@@ -10,8 +10,6 @@ import pytest
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder, nodes
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 KINDS = {
     "pixelcnn": lambda width, depth, shape: PixelCNNDecoder(width, depth, shape, planes=2),
     "pixelcnnpp": PixelCNNPPDecoder,

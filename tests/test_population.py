@@ -17,8 +17,6 @@ from rd_elbo.grid import Group, Member, product
 from rd_elbo.models.base import Terms
 from rd_elbo.models.family import paper_family
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 SHAPE = (4, 4)
 STEPS = 50
 BASE = Member(latent=3, encoder_width=6, decoder_width=6, decoder_depth=1, batch_size=4, learning_rate=1e-2, pseudo_inputs=3)

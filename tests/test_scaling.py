@@ -1,0 +1,78 @@
+"""The benchmark of weak scaling: what it divides by what, and that it sees tables that differ."""
+
+import pathlib
+import shutil
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "scripts"))
+
+import scaling
+
+from rd_elbo import planning, sweep
+
+
+def test_what_a_member_step_takes_of_a_core():
+    # Two cores, busy for 3 s longer with 4 members of 1,000 more steps each.
+    assert scaling.core_microseconds(10.0, 13.0, 2, 4 * 1000) == pytest.approx(1500.0)
+
+
+def row(way, units, turn, cost, tables="same", apart=0.0):
+    held = {"kind": "mlp", "way": way, "units": units, "cores": min(units, 2), "round": turn, "members": 4 * units, "steps": 100}
+    return held | {"core_microseconds": cost, "tables": tables, "largest_difference": apart}
+
+
+def test_overheads_are_medians_of_ratios_within_a_turn():
+    # The machine is twice as slow in the second turn, and thrice in the third.
+    rows = [row("alone", 1, t, 100.0 * (t + 1)) for t in range(3)]
+    rows += [row("alone", 2, t, 120.0 * (t + 1)) for t in range(3)]
+    rows += [row("devices", 2, t, 126.0 * (t + 1), "same" if t else "rounded", 0.0 if t else 0.25) for t in range(3)]
+    one, two, devices = scaling.summary(rows)
+    assert (one["overhead"], one["over_one"]) == (0.0, 0.0)
+    assert two["overhead"] == 0.0 and two["over_one"] == pytest.approx(0.2)
+    assert devices["overhead"] == pytest.approx(0.05) and devices["over_one"] == pytest.approx(0.26)
+    assert (devices["core_microseconds"], devices["least"], devices["most"]) == (252.0, 126.0, 378.0)
+    assert (devices["tables"], devices["largest_difference"]) == ("rounded", 0.25)
+    assert "within 2.5e-01 nats" in [*scaling.show([one, two, devices]).columns[-1].cells]
+
+
+def test_every_way_trains_the_same_members_bound_to_cores(tmp_path):
+    def told(way, name):
+        return [word for job in scaling.commands(way, "mlp", 3, 4, 10, tmp_path) for word in job if word.startswith(f"--{name}=")]
+
+    assert told("alone", "config.grid.beta") == [f"--config.grid.beta=({beta},)" for beta in (0.25, 0.5, 1.0)]
+    for way, count in (("devices", 1), ("processes", 3)):
+        assert told(way, "config.grid.beta") == ["--config.grid.beta=(0.25, 0.5, 1.0)"] * count
+    assert told("devices", "config.population.devices") == ["--config.population.devices=3"]
+    assert told("processes", "process") == ["--process=0", "--process=1", "--process=2"]
+    assert scaling.places("processes", 4, [5, 7]) == scaling.places("alone", 4, [5, 7]) == [{5}, {7}, {5}, {7}]
+    assert scaling.places("devices", 4, [5, 7]) == [{5, 7}] and scaling.places("devices", 1, [5, 7]) == [{5}]
+
+
+def test_tables_that_differ_are_seen(tmp_path):
+    plan = planning.make_plan(
+        {
+            "name": "tiny",
+            "data": {"name": "mnist_static", "examples": 32},
+            "base": {"encoder_width": 4, "latent": 2, "decoder_width": 4, "decoder_depth": 1, "batch_size": 16},
+            "blocks": {"mlp": {"seed": (0, 1)}},
+        }
+    )
+    sweep.run(plan, tmp_path / "reference")
+    copy = shutil.copytree(tmp_path / "reference", tmp_path / "copy")
+    # A part of the members is compared with those of the same name.
+    lines = (copy / "points.csv").read_text().splitlines(keepends=True)
+    (copy / "points.csv").write_text("".join(lines[:2]))
+    assert scaling.compare([copy], tmp_path / "reference") == ("same", 0.0)
+    columns, values = lines[0].split(","), lines[1].split(",")
+    at = columns.index("distortion")
+    values[at] = repr(float(values[at]) + 0.5)
+    (copy / "points.csv").write_text(lines[0] + ",".join(values))
+    assert scaling.compare([copy], tmp_path / "reference") == ("rounded", pytest.approx(0.5))
+    for name in ("metrics.csv", next(copy.glob("params/*")).relative_to(copy)):
+        copy = shutil.copytree(tmp_path / "reference", tmp_path / "copy", dirs_exist_ok=True)
+        content = bytearray((copy / name).read_bytes())
+        content[-2] ^= 1
+        (copy / name).write_bytes(content)
+        assert scaling.compare([copy], tmp_path / "reference") == ("rounded", 0.0), name
