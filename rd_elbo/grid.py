@@ -88,7 +88,7 @@ class Member(Architecture):
         own = SETTINGS[self.objective]
         return (*(field for field in SETTINGS_OF_OBJECTIVES if field not in own), *super().idle)
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """A short name that depends on what the member is, not on where it stands in a grid, nor on fields added since."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -6,7 +6,8 @@ run directory, which all of them must see, and what became of it is found there.
 
     claims/<start>/<part>             taken by a process of this start of the job
     claims/<start>/<part>.failed      why members of it could not be trained, by name
-    claims/<start>/stopped, ended     the job is to stop; it has ended, and how
+    claims/<start>/stopped_<i>        process i had to stop, and the others are to
+    claims/<start>/ended, left_<i>    the tables are written; process i has seen it and is about to end
 
 Claims of an earlier start, whose processes are gone, mean nothing.
 """
@@ -21,7 +22,7 @@ import platform
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -114,6 +115,7 @@ class Claims:
     workdir: pathlib.Path
     hosts: Hosts
     _asked: float = dataclasses.field(default=0.0, init=False)
+    _stopped: bool = dataclasses.field(default=False, init=False)
 
     @property
     def folder(self) -> pathlib.Path:
@@ -152,12 +154,12 @@ class Claims:
                 (self.folder / f"stopped_{self.hosts.index}").touch()
 
     def stopping(self) -> bool:
-        """Whether a process was asked to stop."""
+        """Whether a process was asked to stop; once it was, so it stays."""
         now = time.monotonic()
-        if self.hosts.count == 1 or now - self._asked < _POLL:
-            return False
-        self._asked = now
-        return any(self.folder.glob("stopped_*"))
+        if self.hosts.count > 1 and not self._stopped and now - self._asked >= _POLL:
+            self._asked = now
+            self._stopped = any(self.folder.glob("stopped_*"))
+        return self._stopped
 
     def await_stops(self, seconds: float) -> None:
         """Waits until all have stopped, or so long."""
@@ -170,13 +172,24 @@ class Claims:
         if self.hosts.count > 1:
             (self.folder / "ended").touch()
 
-    def await_end(self, stop: Callable[[], bool]) -> bool:
-        """Waits for process 0; whether it has ended before `stop` said so."""
+    def await_end(self) -> bool:
+        """Waits for process 0; False if it, or another, had to stop instead."""
         while not (self.folder / "ended").exists():
-            if stop():
+            if self.stopping():
                 return False
             time.sleep(_POLL)
         return True
+
+    def leave(self) -> None:
+        """Tells process 0 that this one is about to end."""
+        with contextlib.suppress(OSError):
+            (self.folder / f"left_{self.hosts.index}").touch()
+
+    def await_leaving(self, seconds: float) -> None:
+        """Waits until all others are about to end, or so long: what they would do without process 0 is to fail."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and len(list(self.folder.glob("left_*"))) < self.hosts.count - 1:
+            time.sleep(_POLL)
 
 
 def await_content(path: pathlib.Path, digest: bytes) -> None:

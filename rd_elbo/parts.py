@@ -11,6 +11,7 @@ A member is known by what it is and by what it is trained on, not by its place i
 one left. What is damaged is named and trained again.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,7 +21,7 @@ import pathlib
 import platform
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -172,12 +173,6 @@ class Store:
         pending = json.loads((self.workdir / "plan.json").read_text())["pending"]
         return [Group(tuple(known[name] for name in names)) for whole in pending for names in self._divided(whole)]
 
-    def known(self) -> set[str]:
-        """Names of the parts that were ever planned."""
-        # `pending` tells what there is to tell, and mends it.
-        silent = dataclasses.replace(self, report=lambda _: None, writes=False)
-        return {self._name(names) for names in silent._planned()}
-
     def leaves(self, part: Group) -> list[Group]:
         """The part, or those that it was divided into."""
         known = {member.name: member for member in part.members}
@@ -188,31 +183,55 @@ class Store:
         members: Sequence[Member],
         done: Mapping[str, Finished],
         divide: Callable[[Sequence[Member]], list[Group]],
+        share: Callable[[list[Group], Set[str]], list[Group]] = lambda parts, _: parts,
+        processes: int = 1,
     ) -> list[Group]:
         """The parts to be trained, and a record of them: those planned before as they were, then what else is missing.
 
         A part that is trained again is trained in the same company, so that its numbers are the same. What no plan has is divided
         as the whole grid would be; only of parts that are there in part are the rest put together anew.
+
+        Args:
+          members: All of the grid.
+          done: Members' names and finished parts.
+          divide: Into parts.
+          share: Divides parts further, so that several processes have work; but not those of the names that it is given second,
+            which were planned for as many processes before, or have been begun.
+          processes: How many there are.
         """
         missing = {member.name: member for member in members if member.name not in done}
         planned, parts = self._planned(), []
 
-        def take(names: Sequence[str]) -> bool:
-            whole = bool(names) and len(set(names)) == len(names) and all(name in missing for name in names)
-            if whole:
+        def take(names: Sequence[str]) -> None:
+            if names and len(set(names)) == len(names) and all(name in missing for name in names):
                 parts.append(Group(tuple(missing.pop(name) for name in names)))
-            return whole
 
         for names in planned:
             take(names)
-        wholes = divide(members) if missing else []
-        fresh = [names for whole in wholes for names in self._divided(_names(whole)) if take(names)]
-        rest = divide(list(missing.values()))
-        found = [*parts, *rest]
+        before = [_names(part) for part in parts]
+        for whole in divide(members) if missing else []:
+            for names in self._divided(_names(whole)):
+                take(names)
+        whole_parts = [*parts, *divide(list(missing.values()))]
+        same = self._processes() == processes
+        fixed = {self._name(names) for names in before if same or self._begun(names)}
+        found = share(whole_parts, fixed)
         if self.writes:
-            plan = {"identity": self.identity, "division": self.division, "pending": [_names(part) for part in found]}
-            disk.write_json(self.workdir / "plan.json", {**plan, "parts": [*planned, *fresh, *map(_names, rest)]})
+            pending = [_names(part) for part in found]
+            known = [names for names in planned if names in pending or names not in before]
+            fresh = [names for names in pending if names not in known]
+            plan = {"identity": self.identity, "division": self.division, "processes": processes, "pending": pending}
+            disk.write_json(self.workdir / "plan.json", {**plan, "parts": [*known, *fresh]})
         return found
+
+    def _begun(self, names: Sequence[str]) -> bool:
+        return (self.workdir / "checkpoints" / self._name(names)).exists()
+
+    def _processes(self) -> int:
+        """How many processes the recorded plan was made for."""
+        with contextlib.suppress(*disk.DAMAGE):
+            return int(json.loads((self.workdir / "plan.json").read_text())["processes"])
+        return 1
 
     def split(self, part: Group, size: int) -> list[Group]:
         """The part in parts of at most `size` members, and so from now on."""
@@ -236,15 +255,15 @@ class Store:
         if difference:
             raise BadInput(f"replay={str(other)!r} was divided otherwise ({difference}); ask for the same here")
 
-    def replay(self, other: pathlib.Path) -> None:
-        """Takes over how the sweep in `other` was divided and run, where nothing is planned here yet."""
+    def replay(self, other: pathlib.Path, processes: int = 1) -> None:
+        """Takes over how the sweep in `other` was divided and run, by however many, where nothing is planned here yet."""
         if not (self.workdir / "plan.json").exists():
             for name in ("splits", "programs"):
                 shutil.rmtree(self.workdir / name, ignore_errors=True)
                 if (other / name).is_dir():
                     shutil.copytree(other / name, self.workdir / name)
-            content = (other / "plan.json").read_bytes()
-            disk.write_whole(self.workdir / "plan.json", lambda file: file.write(content))
+            plan = json.loads((other / "plan.json").read_text())
+            disk.write_json(self.workdir / "plan.json", plan | {"processes": processes})
 
     def choice(self, program: Mapping[str, Any]) -> Choice | None:
         """How members of a program are run, as `keep_choice` has recorded it; None if it is not known."""

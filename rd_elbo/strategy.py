@@ -124,6 +124,8 @@ class Planner:
             **{field: getattr(lead, field) for field in ("objective", "batch_size", "schedule", "optimizer")},
             **{field: getattr(self.execution, field) for field in ("dtype", "strategy", "lanes")},
             "members": len(group.members),
+            # What is worth measuring depends on it, and the memory of the metrics.
+            "steps": train.total_steps(lead, len(images)),
             "devices": [device.device_kind for device in mesh.devices.flat],
             "data": list(images.shape),
         }

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import shutil
@@ -133,13 +134,11 @@ def _lead(
         done = {} if overwrite else store.finished()
         records.open_run(workdir, plan.config, overwrite, _bound)
         if replay:
-            store.replay(replay)
-        before = store.known()
-        pending = store.pending(plan.members, done, plan.divide)
+            store.replay(replay, claims.hosts.count)
+        share = functools.partial(_balanced, plan, store, claims.hosts.count)
+        pending = store.pending(plan.members, done, plan.divide, share, claims.hosts.count)
         claims.open()
         meter = Meter(plan, pending, done, _both(recorder, listener), stop)
-        if claims.hosts.count > 1:
-            pending = _balanced(plan, pending, before, store, meter, claims.hosts.count)
         missing = sum(len(part.members) for part in pending)
         recorder.write("running", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
         _write_members(workdir, plan.members, done, {})
@@ -194,7 +193,7 @@ def _assist(
     planner = Planner(plan.dataset, plan.splits, plan.execution, most, stop)
     failed = Worker(plan, store, planner, claims, meter, note, writer).work(pending, done)
     recorder.write("finished", members=len(plan.members), members_done=meter.members_done, diverged=meter.diverged)
-    if not claims.await_end(stop):
+    if not claims.await_end():
         raise train.Stopped("while process 0 wrote the tables")
     points = [point for member in plan.members if member.name in done for point in done[member.name].of(member.name)]
     return Outcome(points, failed, meter.members_done)
@@ -219,20 +218,16 @@ def _largest_first(plan: Plan, pending: Sequence[grid.Group]) -> list[grid.Group
     return sorted(pending, key=lambda part: -sum(plan.work(part)))
 
 
-def _balanced(
-    plan: Plan, pending: Sequence[grid.Group], before: Set[str], store: Store, meter: Meter, processes: int
-) -> list[grid.Group]:
-    """Parts of which none is more than a process's share of the work, unless it was planned before or its size was asked for."""
+def _balanced(plan: Plan, store: Store, processes: int, pending: Sequence[grid.Group], fixed: Set[str]) -> list[grid.Group]:
+    """Parts of which none is more than a process's share of the work, unless it is fixed or its size was asked for."""
+    if processes == 1:
+        return list(pending)
     share = sum(sum(plan.work(part)) for part in pending) / processes
     balanced: list[grid.Group] = []
     for part in pending:
         pieces = math.ceil(sum(plan.work(part)) / share - 1e-6)
-        if pieces > 1 and len(part.members) > 1 and store.name(part) not in before and plan.execution.members is None:
-            smaller = store.split(part, -(-len(part.members) // pieces))
-            meter.split(part, smaller)
-            balanced += smaller
-        else:
-            balanced.append(part)
+        divisible = plan.execution.members is None and store.name(part) not in fixed
+        balanced += train.chunks(part, -(-len(part.members) // pieces) if divisible else None)
     return _largest_first(plan, balanced)
 
 
@@ -271,7 +266,12 @@ def _write_points(path: pathlib.Path, plan: Plan, done: Mapping[str, Finished]) 
 def _write_metrics(path: pathlib.Path, plan: Plan, store: Store, done: Mapping[str, Finished]) -> None:
     wanted = {member.name for member in plan.members}
     own = {done[member.name].name: done[member.name] for member in plan.members if member.name in done}
-    rows = (row for part in own.values() for row in store.metrics(part) if row["member"] in wanted)
+    rows = (
+        row
+        for part in own.values()
+        for row in store.metrics(part)
+        if row["member"] in wanted and done[row["member"]].name == part.name
+    )
     disk.write_table(path, records.METRIC_COLUMNS, rows)
 
 

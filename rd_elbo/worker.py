@@ -55,7 +55,7 @@ class Worker:
         open_parts = list(pending)
         while open_parts:
             # What another process has divided is there in parts for all.
-            open_parts = [smaller for part in open_parts for smaller in self.store.leaves(part)]
+            open_parts = [smaller for part in open_parts for smaller in self._leaves(part)]
             self._collect(open_parts, done, failed)
             taken = next((part for part in open_parts if self.claims.take(self.store.name(part))), None)
             if taken is not None:
@@ -68,6 +68,12 @@ class Worker:
             if open_parts:
                 time.sleep(_POLL)
         return failed
+
+    def _leaves(self, part: grid.Group) -> list[grid.Group]:
+        leaves = self.store.leaves(part)
+        if len(leaves) > 1:
+            self.meter.split(part, leaves)
+        return leaves
 
     def _collect(self, open_parts: list[grid.Group], done: dict[str, Finished], failed: dict[str, str]) -> None:
         """Takes from the parts those that other processes have finished, or failed to."""

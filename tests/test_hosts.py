@@ -1,5 +1,6 @@
 """Several real processes on this machine at one sweep."""
 
+import functools
 import json
 import pathlib
 import signal
@@ -193,14 +194,50 @@ def test_work_is_shared_evenly(tmp_path):
     shared = plan()
     store = parts.Store(tmp_path, {"splits": []})
     pending = shared.divide(shared.members)
-    meter = Meter(shared, pending, {}, lambda _: None, None)
-    assert [len(part.members) for part in sweep._balanced(shared, pending, set(), store, meter, 2)] == [2, 2]
-    assert meter.parts == 2
-    assert [len(part.members) for part in sweep._balanced(shared, pending, set(), store, meter, 3)] == [2, 2]
-    given = plan(members=4)
-    assert [len(part.members) for part in sweep._balanced(given, pending, set(), store, meter, 2)] == [4]
-    # What was planned before stays as it was.
-    assert [len(part.members) for part in sweep._balanced(shared, pending, {store.name(pending[0])}, store, meter, 2)] == [4]
+
+    def sizes(processes, study=shared, fixed=frozenset()):
+        return [len(part.members) for part in sweep._balanced(study, store, processes, pending, fixed)]
+
+    assert (sizes(1), sizes(2), sizes(3)) == ([4], [2, 2], [2, 2])
+    assert sizes(2, plan(members=4)) == [4]
+    assert sizes(2, fixed={store.name(pending[0])}) == [4]
+
+
+def test_what_is_shared_stays_so_and_is_shared_anew_by_other_processes(tmp_path):
+    shared = plan()
+    store = parts.Store(tmp_path, {"splits": []})
+
+    def sizes(processes, done=()):
+        share = functools.partial(sweep._balanced, shared, store, processes)
+        pending = store.pending(shared.members, dict.fromkeys(done), shared.divide, share, processes)
+        assert [part.members for part in store.planned(shared.members)] == [part.members for part in pending]
+        return [len(part.members) for part in pending]
+
+    assert sizes(1) == [4]
+    # Nothing of it was begun. It is all in the plan: nothing to be lost between two files.
+    assert sizes(2) == [2, 2] and not (tmp_path / "splits").exists()
+    assert sizes(2) == [2, 2]
+    # One half is done: the other is not halved for those who had planned it as it is.
+    first = [member.name for member in shared.members[:2]]
+    assert sizes(2, first) == [2]
+    assert sizes(1, first) == [2]
+    # One that was begun stays, so that its states are of use.
+    (rest,) = store.pending(shared.members, dict.fromkeys(first), shared.divide)
+    state = tmp_path / "checkpoints" / store.name(rest)
+    state.mkdir(parents=True)
+    assert sizes(2, first) == [2]
+    state.rmdir()
+    assert sizes(1, first) == [2] and sizes(2, first) == [1, 1]
+
+
+def test_a_stop_is_heard_for_good(tmp_path):
+    claims = Claims(tmp_path, Hosts(1, 2, "a"))
+    claims.open()
+    assert not claims.stopping()
+    Claims(tmp_path, Hosts(0, 2, "a")).stop()
+    time.sleep(0.3)
+    assert claims.stopping() and claims.stopping()
+    assert not claims.await_end()
 
 
 def test_files_of_other_hosts_are_waited_for(tmp_path, monkeypatch):
