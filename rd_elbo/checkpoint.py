@@ -51,14 +51,17 @@ class Checkpoints:
         """Whether the last save, or the beginning, is long enough ago; saving takes no more than a tenth of the time."""
         return self.folder is not None and time.monotonic() - self._last >= max(self.seconds, 10 * self._cost)
 
-    def save(self, step: int, state: PyTree) -> None:
+    def save(self, step: int, state: PyTree) -> bool:
         """Saves the state after `step` steps, whole or not at all, and lets go of the oldest.
 
         Where it cannot be written, which is reported, the states before it stay: training can go on without.
+
+        Returns:
+          Whether it is saved.
         """
         if self.folder is None:
-            return
-        began = time.monotonic()
+            return False
+        saved, began = False, time.monotonic()
         path = self.folder / str(step)
         try:
             _discard(path)
@@ -68,6 +71,7 @@ class Checkpoints:
                 checkpointer.save(path.absolute(), args=_Leaves(leaves))
             about = {"identity": self.identity, "step": step, "files": _digests(path)}
             disk.write_json(_record(path), about)
+            saved = True
         except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, ...
             with contextlib.suppress(OSError):
                 _discard(path)
@@ -78,6 +82,7 @@ class Checkpoints:
                     _discard(old)
         self._last = time.monotonic()
         self._cost = self._last - began
+        return saved
 
     def restore(self, like: PyTree) -> tuple[int, PyTree] | None:
         """The last state that is sound, with NumPy leaves, and the steps it had made; None if there is none.
@@ -94,6 +99,8 @@ class Checkpoints:
                     leaves = [loaded[key] for key in sorted(loaded)]
                     return int(path.name), jax.tree.unflatten(jax.tree.structure(like), leaves)
                 except Exception as error:  # as in `save`
+                    if disk.passing(error):
+                        raise
                     reason = f"it cannot be loaded ({disk.gist(error)})"
             self.report(f"checkpoint {str(path)!r} is left out: {reason}")
             _discard(path)
@@ -111,6 +118,8 @@ class Checkpoints:
         except FileNotFoundError:
             return "it was not written to its end"
         except (OSError, ValueError) as error:
+            if disk.passing(error):
+                raise
             return f"its record cannot be read ({error})"
         if not isinstance(about, dict) or about.get("identity") != json.loads(json.dumps(self.identity)):
             return "it is of another training"

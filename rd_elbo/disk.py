@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and reading them back with one sentence where they are damaged."""
 
 import csv
+import errno
 import functools
 import hashlib
 import json
@@ -19,6 +20,8 @@ from rd_elbo.errors import BadInput
 Row = Mapping[str, Any]
 # What reading a damaged file may raise; the archive's reader takes some flipped bits for passwords and other methods.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
+
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES}
 
 
 def write_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -44,6 +47,11 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def passing(error: BaseException) -> bool:
+    """Whether a file could not be read for a reason that may pass, and that says nothing about what is in it."""
+    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 def gist(error: Exception) -> str:

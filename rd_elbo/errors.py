@@ -14,6 +14,10 @@ class BadInput(ValueError):
     """What was asked for cannot be done; the message is one sentence naming the field, the value and what is allowed."""
 
 
+class Failed(Exception):
+    """Work had begun and cannot go on; what is done is kept."""
+
+
 def whole(field: str, value: Any, lowest: int = 1) -> int:
     """`value` as an int, of at least `lowest` and below 2**31; NumPy's integers will do."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not lowest <= int(value) < 2**31:

@@ -7,7 +7,7 @@ run directory, which all of them must see, and what became of it is found there.
     claims/<start>/<part>             taken by a process of this start of the job
     claims/<start>/<part>.failed      why members of it could not be trained, by name
     claims/<start>/stopped_<i>        process i had to stop, and the others are to
-    claims/<start>/ended, left_<i>    the tables are written; process i has seen it and is about to end
+    claims/<start>/ended              the tables are written
 
 Claims of an earlier start, whose processes are gone, mean nothing.
 """
@@ -179,17 +179,6 @@ class Claims:
                 return False
             time.sleep(_POLL)
         return True
-
-    def leave(self) -> None:
-        """Tells process 0 that this one is about to end."""
-        with contextlib.suppress(OSError):
-            (self.folder / f"left_{self.hosts.index}").touch()
-
-    def await_leaving(self, seconds: float) -> None:
-        """Waits until all others are about to end, or so long: what they would do without process 0 is to fail."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and len(list(self.folder.glob("left_*"))) < self.hosts.count - 1:
-            time.sleep(_POLL)
 
 
 def await_content(path: pathlib.Path, digest: bytes) -> None:

@@ -38,9 +38,14 @@ class Meter:
     def training(self, part: grid.Group) -> train.Listener:
         """A listener for the training of a part."""
         training, _ = self.plan.work(part)
-        self.evaluated = 0.0
+        self.evaluated, told = 0.0, False
 
         def tell(progress: train.Progress) -> None:
+            nonlocal told
+            before = training * progress.restored / progress.total_steps
+            if not told:
+                # It counts as work neither done nor to be done: another run has made these steps.
+                self.whole, self.finished, told = self.whole - before, self.finished - before, True
             self._tell(part, training * progress.steps / progress.total_steps, "training", progress)
 
         return tell
@@ -72,7 +77,7 @@ class Meter:
         self.whole += sum(sum(self.plan.work(half)) for half in halves) - sum(self.plan.work(part))
 
     def _tell(self, part: grid.Group, now: float, doing: str, progress: train.Progress | None = None) -> None:
-        p = progress or train.Progress(len(part.members), 0, 0, 0, math.nan, math.nan)
+        p = progress or train.Progress(len(part.members), 0, 0, 0, 0, math.nan, math.nan)
         self.listener(
             Status(
                 part=self.part,

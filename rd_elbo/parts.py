@@ -131,6 +131,7 @@ class Store:
 
         Raises:
           BadInput: If the directory holds a part of another study.
+          OSError: If a file cannot be read for a reason that may pass.
         """
         found: dict[str, Finished] = {}
         harmed: dict[pathlib.Path, str] = {}
@@ -138,6 +139,9 @@ class Store:
             try:
                 part, identity, params = self._finished(path)
             except disk.DAMAGE as error:
+                # Hours of work are not thrown away for a network file system's bad minute.
+                if disk.passing(error):
+                    raise
                 harmed[path] = f"{str(path)!r} is damaged ({disk.gist(error)}); its members are trained again"
                 continue
             difference = disk.difference(identity, json.loads(json.dumps(self.identity)))
@@ -335,7 +339,9 @@ class Store:
     def _holds(self, member: str, digest: str) -> bool:
         try:
             return disk.sha256(records.params_path(self.workdir, member)) == digest
-        except OSError:
+        except OSError as error:
+            if disk.passing(error):
+                raise
             return False
 
     def _planned(self) -> list[list[str]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rd_elbo import disk, grid, memory, population, records, train
 from rd_elbo.checkpoint import Report
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import BadInput, Failed
 from rd_elbo.evaluate import POINT_COLUMNS, Point
 from rd_elbo.hosts import Claims, Hosts, await_content
 from rd_elbo.meter import Meter, Stop
@@ -82,6 +82,7 @@ def run(
     Raises:
       BadInput: If `workdir` may not be used; nothing has been trained or written then.
       train.Stopped: If `stop` said so; what was done is saved.
+      Failed: If files that others have written, or that are damaged meanwhile, cannot be read.
       OSError: If what was trained cannot be written.
     """
     workdir, replay = pathlib.Path(workdir), pathlib.Path(replay) if replay else None
@@ -128,7 +129,7 @@ def _lead(
 ) -> Outcome:
     """What process 0 does: it plans, works like the others, and writes the tables."""
     began, recorder = time.perf_counter(), Recorder(workdir)
-    store, agreed = Store(workdir, plan.identity, plan.division, report), False
+    store, agreed, begun = Store(workdir, plan.identity, plan.division, report), False, False
     try:
         # Before anything is removed: files of the same name and other content make another study, too.
         done = {} if overwrite else store.finished()
@@ -147,7 +148,7 @@ def _lead(
         fine, _ = claims.hosts.agree(True, digest)
         if not fine:
             raise BadInput("another process cannot begin; it says why")
-        written = -math.inf
+        written, begun = -math.inf, True
 
         def kept() -> None:
             nonlocal written
@@ -173,8 +174,10 @@ def _lead(
     except BaseException as error:
         if not agreed:
             claims.hosts.agree(False)
-        if not isinstance(error, BadInput):
+        if begun or not isinstance(error, BadInput):
             recorder.write("stopped" if isinstance(error, train.Stopped | KeyboardInterrupt) else "failed")
+        if begun and isinstance(error, BadInput):
+            raise Failed(str(error)) from error
         raise
 
 
@@ -186,7 +189,10 @@ def _assist(
     fine, digest = claims.hosts.agree(True)
     if not fine:
         raise BadInput("another process cannot begin; it says why")
-    await_content(workdir / "plan.json", digest)
+    try:
+        await_content(workdir / "plan.json", digest)
+    except BadInput as error:
+        raise Failed(str(error)) from error
     store, recorder = Store(workdir, plan.identity, plan.division, report), Recorder(workdir, claims.hosts.index)
     pending = _largest_first(plan, store.planned(plan.members))
     meter, done = Meter(plan, pending, {}, recorder, stop), dict[str, Finished]()

@@ -73,6 +73,7 @@ class Progress:
       members: Members in training.
       steps: Steps each of them has made.
       total_steps: Steps each of them will make.
+      restored: Of the steps made, those that were made before a restart.
       finite: How many of them have not diverged.
       rate: Mean rate over the last segment and the members that have not diverged, in nats.
       distortion: Likewise, distortion.
@@ -81,6 +82,7 @@ class Progress:
     members: int
     steps: int
     total_steps: int
+    restored: int
     finite: int
     rate: float
     distortion: float
@@ -92,7 +94,15 @@ Watcher = Callable[[int, population.Metrics], None]
 
 
 class Stopped(Exception):
-    """Training was asked to stop before its end; its state is saved."""
+    """Training was asked to stop before its end.
+
+    Attributes:
+      saved: Whether its last state is saved.
+    """
+
+    def __init__(self, when: str, saved: bool = True):
+        super().__init__(when)
+        self.saved = saved
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -295,18 +305,21 @@ def fit(
         first, (kept, seen, spent) = saved
         state = population.place(jax.tree.map(lambda leaf: fill_rows(leaf, mesh.size), kept), mesh)
         history, spent = [seen], float(spent)
+        del kept
         # What is thinned out cannot be told again.
         if watcher and every == 1:
             watcher(0, seen)
     else:
         params = population.initialise(models, hypers.seed.tolist(), program.model, data.shape[1:], program.dtype)
         first, state, history, spent = 0, population.start(params, mesh), [], 0.0
-    hypers, resident = population.place(hypers, mesh), population.replicate(data, mesh)
+        del params
+    del saved
+    hypers, resident, restored = population.place(hypers, mesh), population.replicate(data, mesh), first
 
-    def save() -> None:
+    def save() -> bool:
         metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)
         kept = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], state)
-        checkpoints.save(first, (kept, metrics, np.float64(spent + time.perf_counter() - began)))
+        return checkpoints.save(first, (kept, metrics, np.float64(spent + time.perf_counter() - began)))
 
     wanted, compile_seconds = min(_FIRST_STEPS, program.segment_steps), 0.0
     while first < steps:
@@ -326,14 +339,13 @@ def fit(
         if listener:
             finite = np.asarray(state.finite)[:count]
             rate, distortion = (float(column[finite].mean(dtype=np.float64)) if finite.any() else math.nan for column in seen[:2])
-            listener(Progress(count, first, steps, int(finite.sum()), rate, distortion))
+            listener(Progress(count, first, steps, restored, int(finite.sum()), rate, distortion))
         stopping = first < steps and stop is not None and stop()
         # What follows a long training, its evaluation, may be interrupted too.
         long = first == steps and spent + time.perf_counter() - began > checkpoints.seconds
-        if stopping or long or checkpoints.due():
-            save()
+        kept_now = save() if stopping or long or checkpoints.due() else False
         if stopping:
-            raise Stopped(f"after {first} of {steps} steps")
+            raise Stopped(f"after {first} of {steps} steps", kept_now)
 
     params, made, finite = jax.tree.map(lambda a: np.asarray(a)[:count], (state.params, state.steps, state.finite))
     metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *history)

@@ -121,6 +121,7 @@ def describe(content: dict[str, Any]) -> str:
         return form.format(value) if isinstance(value, int | float) and math.isfinite(value) else "?"
 
     line = f"{content['state']}: {number('members_done')}/{number('members')} members done, {number('diverged')} diverged"
+    line += f", {number('failed')} failed" if content.get("failed") else ""
     if content["state"] == "running":
         line += f", {number('at_work')} {content.get('doing', '?')}"
         line += f" (step {number('step')}/{number('steps')})" if content.get("doing") == "training" else ""

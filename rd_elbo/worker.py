@@ -5,8 +5,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rd_elbo import disk, evaluate, grid, parts, train
+import jax
+import numpy as np
+
+from rd_elbo import disk, evaluate, grid, parts, population, train
 from rd_elbo.checkpoint import Report
+from rd_elbo.errors import Failed
 from rd_elbo.hosts import Claims
 from rd_elbo.live import Live
 from rd_elbo.meter import Meter
@@ -107,11 +111,24 @@ class Worker:
                 self.store.report(f"{len(part.members)} members together failed ({disk.gist(error)}); they are tried in two halves")
                 return self._divide(part, (len(part.members) + 1) // 2)
             (member,) = part.members
+            self._check_devices(part)
             failed[member.name] = disk.gist(error)
             self.store.report(f"member {member.name} failed ({failed[member.name]})")
             self.claims.fail(self.store.name(part), {member.name: failed[member.name]})
             self.meter.finish(part, None)
         return []
+
+    def _check_devices(self, part: grid.Group) -> None:
+        """Makes sure that it was the member: a device that is out of order would fail all that are left, one after another.
+
+        Raises:
+          Failed: If it was the device.
+        """
+        for device in population.make_mesh(self.plan.execution.devices, len(part.members)).devices.flat:
+            try:
+                jax.block_until_ready(jax.device_put(np.ones(8, np.float32), device) + 1)
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                raise Failed(f"{device} has stopped working ({disk.gist(error)})") from error
 
     def _divide(self, part: grid.Group, size: int) -> list[grid.Group]:
         smaller = self.store.split(part, size)

@@ -10,8 +10,8 @@ devices to as many cores; where there are more of them than cores, all cores get
 equal load per core: what the others take beyond it is the price of sharing.
 
 Every sweep is run at two lengths; what the longer one takes more is the time of its additional steps alone, with everything that
-comes with them (metrics, states, status) and without starting, compiling and evaluating. All ways take turns. Every run's tables
-and parameters are held against those of one process with one device. Writes scaling.csv, a row per way and turn.
+comes with them (metrics, states, status) and without starting, compiling and evaluating. All ways take turns. Every longer run's
+tables and parameters are held against those of one process with one device. Writes scaling.csv, a row per way and turn.
 """
 
 import argparse
@@ -58,6 +58,8 @@ _COMMON = (
     "--config.data.splits=test",
     # Which is fastest is measured, and may be another in another run.
     "--config.population.strategy=vmap",
+    # Several times in the longer sweep.
+    "--config.population.checkpoint_seconds=4",
 )
 
 
@@ -112,28 +114,44 @@ def places(way: str, units: int, cores: Sequence[int]) -> list[set[int]]:
     return [set(cores[:units])] if way == "devices" else [{cores[i % len(cores)]} for i in range(units)]
 
 
-def compare(runs: Iterable[pathlib.Path], reference: pathlib.Path) -> tuple[str, float]:
+def compare(runs: Iterable[pathlib.Path], reference: pathlib.Path, betas: Sequence[float]) -> tuple[str, float]:
     """Whether rows and parameters of members are those of the reference, and how far apart rate or distortion are at most.
 
+    Args:
+      runs: Folders that have the members of all of `betas` between them, each once.
+      reference: A folder that has them all.
+      betas: Those of the members to be compared.
+
     Returns:
-      "same" to the last byte, or "rounded"; and the largest difference of R or D in nats.
+      "same" to the last byte, "rounded", or "wrong" if rows are missing or there twice; the largest difference of R or D in nats.
     """
-    known, equal, apart = _rows(reference, "points.csv"), True, 0.0
-    steps = _rows(reference, "metrics.csv")
-    for run in runs:
-        for key, row in _rows(run, "points.csv").items():
-            equal &= row == known[key]
-            apart = max(apart, *(abs(float(row[name]) - float(known[key][name])) for name in ("rate", "distortion")))
-        equal &= all(row == steps[key] for key, row in _rows(run, "metrics.csv").items())
-        for path in run.glob("params/*"):
-            equal &= path.read_bytes() == (reference / "params" / path.name).read_bytes()
+    runs, equal, apart = list(runs), True, 0.0
+    points = [row for row in _rows(reference, "points.csv") if float(row["beta"]) in betas]
+    wanted = {row["member"] for row in points}
+    metrics = [row for row in _rows(reference, "metrics.csv") if row["member"] in wanted]
+    for table, known in (("points.csv", points), ("metrics.csv", metrics)):
+        found = [row for run in runs for row in _rows(run, table)]
+        by_key = {_key(row): row for row in known}
+        if sorted(map(_key, found)) != sorted(map(_key, known)):
+            return "wrong", apart
+        equal &= all(row == by_key[_key(row)] for row in found)
+        differences = [abs(float(row[name]) - float(by_key[_key(row)][name])) for row in found for name in ("rate", "distortion")]
+        apart = max(apart, *differences) if table == "points.csv" else apart
+    params = {path.stem: path.read_bytes() for run in runs for path in run.glob("params/*")}
+    if set(params) != wanted:
+        return "wrong", apart
+    equal &= all((reference / "params" / f"{name}.msgpack").read_bytes() == content for name, content in params.items())
     return "same" if equal else "rounded", apart
 
 
-def _rows(run: pathlib.Path, table: str) -> dict[tuple[str, str], dict[str, str]]:
-    """Rows of a table by member, and split or step."""
+def _key(row: dict[str, str]) -> tuple[str, str]:
+    """A row's member, and split or step."""
+    return row["member"], row.get("split") or row["step"]
+
+
+def _rows(run: pathlib.Path, table: str) -> list[dict[str, str]]:
     with (run / table).open(newline="") as file:
-        return {(row["member"], row.get("split") or row["step"]): row for row in csv.DictReader(file)}
+        return list(csv.DictReader(file))
 
 
 def core_microseconds(short: float, long: float, cores: int, member_steps: int) -> float:
@@ -159,7 +177,7 @@ def measure(
             shutil.rmtree(folder / "now", ignore_errors=True)
             seconds.append(go(commands(way, kind, count, each, length, folder / "now"), places(way, count, cores)))
         used, members = min(count, len(cores)), count * each
-        tables, apart = compare(sorted((folder / "now").glob("run*")), reference)
+        tables, apart = compare((folder / "now").glob("run*"), reference, _BETAS[:count])
         cost = core_microseconds(*seconds, used, members * (steps[1] - steps[0]))
         row = (kind, way, count, used, turn, members, steps[1] - steps[0], *seconds, cost, tables, apart)
         yield dict(zip(COLUMNS, row, strict=True))
@@ -189,7 +207,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "most": max(own),
                 "overhead": above(units),
                 "over_one": above(min(row["units"] for row in rows)),
-                "tables": "same" if all(row["tables"] == "same" for row in same) else "rounded",
+                "tables": max((row["tables"] for row in same), key=("same", "rounded", "wrong").index),
                 "largest_difference": max(row["largest_difference"] for row in same),
             }
         )
@@ -206,7 +224,7 @@ def show(found: Sequence[dict[str, Any]]) -> Table:
     for row in found:
         times = [f"{row[name]:.1f}" for name in ("core_microseconds", "least", "most")]
         above = [f"{row[name]:+.1%}" for name in ("overhead", "over_one")]
-        tables = row["tables"] if row["tables"] == "same" else f"within {row['largest_difference']:.1e} nats"
+        tables = f"within {row['largest_difference']:.1e} nats" if row["tables"] == "rounded" else row["tables"]
         table.add_row(*(str(row[name]) for name in ("kind", "way", "units", "cores", "members")), *times, *above, tables)
     return table
 
@@ -247,6 +265,7 @@ def main() -> None:
     seconds = {"total": time.perf_counter() - began}
     disk.write_json(args.workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
     console.print(show(summary(rows)))
+    sys.exit(1 if any(row["tables"] == "wrong" for row in rows) else 0)
 
 
 def lengths(kind: str, each: int, seconds: float, folder: pathlib.Path, cores: Sequence[int]) -> tuple[int, int]:

@@ -8,8 +8,8 @@ r"""Trains a grid of models and draws where they lie in the rate-distortion plan
 The same command goes on where it was interrupted, by whatever; a larger grid in the same folder trains only what is missing.
 
 Exit codes: 0 when all members are in the table; 1 when some failed, all diverged, or the folder could not be written to; 2 after
-one sentence on bad input, before anything is trained or written; 143 after a termination signal and 130 after an interrupt, with
-what was done saved.
+one sentence on bad input, before anything is trained or written; 143 after a termination signal, with what was done saved; 130
+after an interrupt, from which the same command goes on as from a kill.
 """
 
 import os
@@ -27,7 +27,7 @@ from rich.table import Table
 
 from rd_elbo import disk, forecast, host, hosts, live, planning, plotting, sweep, train, worker
 from rd_elbo.data.cache import cache_folder
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import BadInput, Failed
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
@@ -62,11 +62,17 @@ def tell(plan: planning.Plan, workdir: pathlib.Path | None, console: Console) ->
 def leave(code: int, together: hosts.Hosts) -> NoReturn:
     """Ends the process before its work is done."""
     if together.count > 1:
-        # An orderly end would wait for processes that may not have been told.
+        # An orderly end would wait for all processes to come to theirs.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def unusable(workdir: pathlib.Path, error: OSError) -> str:
+    """What is wrong with a folder, in words."""
+    where = f" {error.filename!r}" if error.filename else ""
+    return f"{workdir}{where} cannot be {'read' if disk.passing(error) else 'written'} ({disk.gist(error)})"
 
 
 @terminal.guarded
@@ -114,24 +120,34 @@ def main(argv: list[str]) -> None:
         with terminal.stoppable() as stop, terminal.progress(console) as listener:
             told = {"stop": stop, "report": terminal.warn, "note": note, "writer": writer, "replay": _REPLAY.value}
             outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, **told, hosts=together)
-        if together.index:
-            sys.exit(1 if outcome.failed else 0)
-        usable = any(point["status"] == "ok" for point in outcome.points)
-        pictures = [str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png"] if usable else []
     except train.Stopped as stopped:
-        print(f"stopped {stopped}; what is done is saved, and the same command goes on from there", file=sys.stderr)
+        kept = "what is done is saved" if stopped.saved else "its last state could not be saved"
+        print(f"stopped {stopped}; {kept}, and the same command goes on from there", file=sys.stderr)
         leave(terminal.STOPPED, together)
     except OSError as error:
-        where = f" {error.filename!r}" if error.filename else ""
-        print(f"error: {workdir}{where} cannot be written ({disk.gist(error)}); what is done is kept", file=sys.stderr)
+        print(f"error: {unusable(workdir, error)}; what is done is kept", file=sys.stderr)
+        leave(1, together)
+    except Failed as error:
+        print(f"error: {error}; what is done is kept", file=sys.stderr)
         leave(1, together)
     except BadInput:
         raise
-    except Exception:
+    except BaseException as error:
         if together.count == 1:
             raise
+        if isinstance(error, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            leave(130, together)
         traceback.print_exc()
         leave(1, together)
+    # From here on all processes end, and in order: each waits for the others.
+    if together.index:
+        sys.exit(1 if outcome.failed else 0)
+    usable = any(point["status"] == "ok" for point in outcome.points)
+    try:
+        pictures = [str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png"] if usable else []
+    except OSError as error:
+        sys.exit(f"error: {unusable(workdir, error)}; what is done is kept")
     if outcome.points:
         console.print(terminal.points_table(outcome.points, plan.splits[0]))
     where = f"{sweep.summary(outcome)}; points in {workdir / 'points.csv'}"

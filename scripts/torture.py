@@ -103,9 +103,12 @@ def outcome_of(
     strange = [line for line in lines if not line.startswith("warning: ")]
     if strange:
         return f"WRONG: {strange[0]}"
-    compared = [*_TABLES, *sorted(str(path.relative_to(reference)) for path in reference.glob("params/*"))]
-    for name in compared:
-        if not (workdir / name).exists() or (workdir / name).read_bytes() != (reference / name).read_bytes():
+    parameters = sorted({str(path.relative_to(folder)) for folder in (workdir, reference) for path in folder.glob("params/*")})
+    for name in [*_TABLES, *parameters]:
+        if (
+            not ((workdir / name).exists() and (reference / name).exists())
+            or (workdir / name).read_bytes() != (reference / name).read_bytes()
+        ):
             return f"WRONG: {name} differs"
     try:
         records.read_points(workdir)
@@ -115,10 +118,10 @@ def outcome_of(
     return f"WRONG: {', '.join(sorted(extra))} left behind" if extra else "same"
 
 
-def half_written(workdir: pathlib.Path) -> bool:
-    """Whether there is a checkpoint without its record, which is written last."""
+def half_written(workdir: pathlib.Path) -> set[pathlib.Path]:
+    """Checkpoints without their records, which are written last."""
     states = [path for path in workdir.glob("checkpoints/*/*") if path.suffix != ".json"]
-    return any(not path.with_name(f"{path.name}.json").exists() for path in states)
+    return {path for path in states if not path.with_name(f"{path.name}.json").exists()}
 
 
 def strike(
@@ -131,8 +134,9 @@ def strike(
 ) -> bool:
     """Sends a signal to one of the processes, at a random moment; whether it met the process at work.
 
-    An aimed one waits on until a checkpoint is half written.
+    An aimed one waits on until a checkpoint is half written, other than those that an earlier one left so.
     """
+    left = half_written(workdir)
     # Not while they import: from when the folder is in use, and status.json anew.
     status, victim = workdir / "status.json", dice.choice(processes)
     seen = status.stat().st_mtime_ns if status.exists() else 0
@@ -140,11 +144,21 @@ def strike(
         time.sleep(0.02)
     with contextlib.suppress(subprocess.TimeoutExpired):
         victim.wait(dice.uniform(0.0, seconds))
-    while aimed and victim.poll() is None and not half_written(workdir):
+    while aimed and victim.poll() is None and not half_written(workdir) - left:
         time.sleep(0.0005)
     alive = victim.poll() is None
     victim.send_signal(how)
     return alive
+
+
+def killed(codes: Sequence[int], how: signal.Signals, where: str, said: str) -> bool:
+    """Whether processes ended as they should."""
+    if len(codes) > 1:
+        # One may have come to its end by itself; one that has lost process 0 is ended by JAX.
+        return {-how, -signal.SIGABRT, 0}.issuperset(codes) and "Traceback" not in said
+    if how == signal.SIGTERM and where == "on its way":
+        return codes[0] == 128 + how and "what is done is saved" in said
+    return codes[0] in (-how, 128 + how) and "Traceback" not in said
 
 
 def interrupted(
@@ -162,7 +176,7 @@ def interrupted(
     while kills < wanted:
         workdir, before, alive = folder / str(trial), kills, True
         while alive and kills - before < 12 and kills < wanted:
-            began = time.perf_counter()
+            began, left = time.perf_counter(), half_written(workdir)
             with started(workdir, count) as processes:
                 alive = strike(processes, workdir, seconds, how, dice, aimed=kills % 2 == 1)
                 if alive and count > 1:
@@ -177,10 +191,8 @@ def interrupted(
                 continue
             kills += alive
             where = "tables written" if (workdir / "provenance.json").exists() else "on its way"
-            what = "a checkpoint half written" if half_written(workdir) else where
-            # One of several may have come to its end by itself.
-            ended = {-how, 128 + how} if count == 1 else {-how, 0}
-            right = "killed" if ended.issuperset(codes) and "Traceback" not in said else "WRONG"
+            what = "a checkpoint half written" if half_written(workdir) - left else where
+            right = "killed" if killed(codes, how, where, said) else "WRONG"
             yield _row(kind, kills, what, right, codes[0], began, said)
         began = time.perf_counter()
         result = finish(workdir, count)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "scripts"))
 
 import scaling
 
-from rd_elbo import planning, sweep
+from rd_elbo import disk, planning, sweep
 
 
 def test_what_a_member_step_takes_of_a_core():
@@ -56,23 +56,30 @@ def test_tables_that_differ_are_seen(tmp_path):
             "name": "tiny",
             "data": {"name": "mnist_static", "examples": 32},
             "base": {"encoder_width": 4, "latent": 2, "decoder_width": 4, "decoder_depth": 1, "batch_size": 16},
-            "blocks": {"mlp": {"seed": (0, 1)}},
+            "blocks": {"mlp": {"seed": (0, 1), "beta": 0.5}},
         }
     )
     sweep.run(plan, tmp_path / "reference")
-    copy = shutil.copytree(tmp_path / "reference", tmp_path / "copy")
-    # A part of the members is compared with those of the same name.
-    lines = (copy / "points.csv").read_text().splitlines(keepends=True)
-    (copy / "points.csv").write_text("".join(lines[:2]))
-    assert scaling.compare([copy], tmp_path / "reference") == ("same", 0.0)
-    columns, values = lines[0].split(","), lines[1].split(",")
-    at = columns.index("distortion")
-    values[at] = repr(float(values[at]) + 0.5)
-    (copy / "points.csv").write_text(lines[0] + ",".join(values))
-    assert scaling.compare([copy], tmp_path / "reference") == ("rounded", pytest.approx(0.5))
-    for name in ("metrics.csv", next(copy.glob("params/*")).relative_to(copy)):
+
+    def compared(name=None, change=None, betas=(0.5,)):
         copy = shutil.copytree(tmp_path / "reference", tmp_path / "copy", dirs_exist_ok=True)
-        content = bytearray((copy / name).read_bytes())
-        content[-2] ^= 1
-        (copy / name).write_bytes(content)
-        assert scaling.compare([copy], tmp_path / "reference") == ("rounded", 0.0), name
+        if name:
+            (copy / name).write_bytes(change((copy / name).read_bytes()))
+        return scaling.compare([copy], tmp_path / "reference", betas)
+
+    assert compared() == ("same", 0.0)
+    rows = disk.read_table(tmp_path / "reference" / "points.csv")
+    apart = f",{rows[0]['distortion']},".encode()
+    assert compared("points.csv", lambda b: b.replace(apart, f",{rows[0]['distortion'] + 0.5},".encode())) == (
+        "rounded",
+        pytest.approx(0.5),
+    )
+    for name in ("metrics.csv", next((tmp_path / "reference").glob("params/*")).relative_to(tmp_path / "reference")):
+        assert compared(name, lambda b: b[:-2] + bytes([b[-2] ^ 1]) + b[-1:]) == ("rounded", 0.0), name
+    # Rows that are missing, and rows that are there twice.
+    for name in ("points.csv", "metrics.csv"):
+        assert compared(name, lambda b: b[: b.rstrip().rindex(b"\n") + 1])[0] == "wrong"
+        assert compared(name, lambda b: b + b.splitlines(keepends=True)[-1])[0] == "wrong"
+    assert compared(betas=(0.7,))[0] == "wrong"
+    shutil.rmtree(tmp_path / "copy" / "params")
+    assert scaling.compare([tmp_path / "copy"], tmp_path / "reference", (0.5,))[0] == "wrong"
