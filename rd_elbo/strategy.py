@@ -27,6 +27,8 @@ _SECONDS = 0.3
 _WORTH = 0.1
 # After "vmap": small models want as many members as fit into a cache, large ones want to be alone.
 _LANES = (16, 1, 4)
+# Of an evaluation, whose batches are large: on CPU more members side by side are no faster, and from some dozens on slower.
+_EVALUATION_LANES = 16
 
 
 def step_seconds(segments: Sequence[tuple[float, int]]) -> float:
@@ -254,6 +256,8 @@ class Planner:
         host = self._host_bytes(group, len(group.members))
         trained = train.program_of(group, self.dataset.image_shape, self.execution)
         lanes = min(trained.lanes or whole, whole // mesh.size)
+        if mesh.devices.flat[0].platform == "cpu":
+            lanes = min(lanes, _EVALUATION_LANES)
         while True:
             program, device = dataclasses.replace(trained, lanes=lanes), 0
             for split in self.splits:
