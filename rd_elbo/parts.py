@@ -6,6 +6,7 @@
     parts/<part>.npz            points, metrics and times of members that were trained together, and the SHA-256 of their parameters
     params/<member>.msgpack     their parameters
     checkpoints/<part>/         states of the part in training, see `checkpoint`
+    attempts/<part>.json        that the part is at work, see `attempts`
 
 A member is known by what it is and by what it is trained on, not by its place in a grid: a larger grid finds here what a smaller
 one left. What is damaged is named and trained again.
@@ -243,6 +244,10 @@ class Store:
         smaller = list(chunks(part, size))
         disk.write_json(self._split(self.name(part)), {"parts": [_names(part) for part in smaller]})
         return smaller
+
+    def mark(self, part: Group) -> pathlib.Path:
+        """Where it is told that the part is at work, see `attempts`."""
+        return self.workdir / "attempts" / f"{self.name(part)}.json"
 
     def check_replay(self, other: pathlib.Path) -> None:
         """Makes sure that what `other` has recorded can be done again here.

@@ -31,6 +31,8 @@ from rd_elbo.models.base import Params, Trainable
 from rd_elbo.optimizers import OPTIMIZERS, SCHEDULES
 
 MEMBER_AXIS = "member"
+# Of parameters that are drawn at once.
+_DRAWN_BYTES = 2**28
 
 
 class Stream(enum.IntEnum):
@@ -188,9 +190,17 @@ def initialise(
     """
     like = jax.eval_shape(_init(padded, dtype, shape), jax.ShapeDtypeStruct((1,), jnp.uint32))
     stacked = jax.tree.map(lambda leaf: np.zeros((len(models), *leaf.shape[1:]), leaf.dtype), like)
-    for model in dict.fromkeys(models):
-        rows = [i for i, other in enumerate(models) if other == model]
-        drawn = _init(model, dtype, shape)(np.asarray([seeds[i] for i in rows], np.uint32))
+    rows_of: dict[Trainable, list[int]] = {}
+    for i, model in enumerate(models):
+        rows_of.setdefault(model, []).append(i)
+    # They are drawn on one device, which has no room for the members of all.
+    most = max(1, _DRAWN_BYTES // bytes_of(like))
+    for model, rows in (
+        (model, all_rows[i : i + most]) for model, all_rows in rows_of.items() for i in range(0, len(all_rows), most)
+    ):
+        # One shape, so that it is compiled once.
+        missing = min(most, len(rows_of[model])) - len(rows)
+        drawn = _init(model, dtype, shape)(np.asarray([seeds[i] for i in [*rows, *[rows[0]] * missing]], np.uint32))
 
         def embed(whole: np.ndarray, part: Array, rows: list[int] = rows) -> None:
             if part.ndim != whole.ndim or any(n > most for n, most in zip(part.shape[1:], whole.shape[1:], strict=True)):
@@ -199,7 +209,7 @@ def initialise(
                 )
             # A narrower layer is a leading corner of a wider one: see `models.layers.GatedDense`.
             corner: Any = (np.asarray(rows), *map(slice, part.shape[1:]))
-            whole[corner] = np.asarray(part)
+            whole[corner] = np.asarray(part)[: len(rows)]
 
         jax.tree.map(embed, stacked, drawn)
     return stacked

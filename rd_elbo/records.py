@@ -257,7 +257,7 @@ _TABLES = (
 )
 _TRAINED = (
     *("plan.json", "splits/*.json", "programs/*.json", "parts/*.npz", "params/*.msgpack"),
-    *("checkpoints/*", "live/*", "tensorboard/*", "claims/*"),
+    *("checkpoints/*", "attempts/*", "live/*", "tensorboard/*", "claims/*"),
 )
 
 

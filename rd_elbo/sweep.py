@@ -250,7 +250,8 @@ def _write_tables(
         shutil.rmtree(workdir / "checkpoints" / name, ignore_errors=True)
     with contextlib.suppress(OSError):
         (workdir / "checkpoints").rmdir()
-    shutil.rmtree(workdir / "live", ignore_errors=True)
+    for folder in ("live", "attempts"):
+        shutil.rmtree(workdir / folder, ignore_errors=True)
     return points
 
 

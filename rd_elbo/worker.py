@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rd_elbo import disk, evaluate, grid, parts, population, train
+from rd_elbo import attempts, disk, evaluate, grid, parts, population, train
 from rd_elbo.checkpoint import Report
 from rd_elbo.errors import Failed
 from rd_elbo.hosts import Claims
@@ -98,10 +98,13 @@ class Worker:
         began = time.perf_counter()
         try:
             self.meter.preparing(part)
-            prepared = self._prepare(part)
-            if isinstance(prepared, int):
-                return self._divide(part, prepared)
-            finished = self._complete(part, prepared, time.perf_counter() - began)
+            if attempts.took_too_much(self.store.mark(part)):
+                raise MemoryError("the system has ended a process for lack of memory while it was at work on this")
+            with attempts.marked(self.store.mark(part)):
+                prepared = self._prepare(part)
+                if isinstance(prepared, int):
+                    return self._divide(part, prepared)
+                finished = self._complete(part, prepared, time.perf_counter() - began)
             done |= dict.fromkeys(finished.members, finished)
             self.meter.finish(part, finished)
         except Exception as error:

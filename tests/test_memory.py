@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rd_elbo import memory, population, scores
+from rd_elbo import attempts, memory, population, scores
 from rd_elbo.memory import Need, Room
 from rd_elbo.models.family import Architecture
 
@@ -120,3 +120,8 @@ def test_limits_of_control_groups(tmp_path, version):
     assert memory._group_rooms(tmp_path / "none", root) == []
     (base / "job" / used).write_text("2000")
     assert memory._group_rooms(membership, root) == [0]
+
+
+def test_the_system_tells_whether_it_has_ended_processes():
+    told = attempts.ended_processes()
+    assert told is None or (told["ended"] >= 0 and len(told["boot"]) == 36 and told == attempts.ended_processes())

@@ -533,3 +533,14 @@ def test_a_loss_above_its_bound_is_a_divergence(x64, dataset):
     assert together.steps.tolist() == [STEPS, int(losses.argmax()), STEPS]
     assert_same(of(together, 0), alone)
     assert member.name != bounded.name
+
+
+def test_members_are_the_same_however_many_are_drawn_at_once(monkeypatch):
+    members = [*product(KINDS["mlp"], seed=range(5)), dataclasses.replace(KINDS["mlp"], encoder_width=4, seed=7)]
+    models, seeds = [member.build(SHAPE) for member in members], [member.seed for member in members]
+    whole = population.initialise(models, seeds, models[0], SHAPE)
+    assert len({leaf.tobytes() for leaf in whole["encoder"]["mean"]["kernel"]}) == 6
+    monkeypatch.setattr(
+        population, "_DRAWN_BYTES", 2 * population.bytes_of(population.initialise(models[:1], [0], models[0], SHAPE))
+    )
+    jax.tree.map(np.testing.assert_array_equal, population.initialise(models, seeds, models[0], SHAPE), whole)

@@ -1,6 +1,7 @@
 """A study is taken up where it was left: after a stop, a kill, damage, a failure, and with a larger grid."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import random
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from rd_elbo import disk, evaluate, parts, planning, records, sweep, train
+from rd_elbo import attempts, disk, evaluate, parts, planning, records, sweep, train
 from rd_elbo.errors import BadInput
 
 TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1, "batch_size": 16, "epochs": 2.0}
@@ -331,3 +332,69 @@ def test_names_do_not_depend_on_fields_at_their_defaults():
 
     assert member.name == hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:10]
     assert dataclasses.replace(member, seed=1).name != member.name
+
+
+@pytest.mark.parametrize("kills", [0, 1])
+def test_a_part_of_which_the_system_has_ended_a_process_is_halved(tmp_path, monkeypatch, kills):
+    """A SIGKILL that was nobody's wish; any other kill must change nothing."""
+    count = {"boot": "this", "ended": 5}
+    monkeypatch.setattr(attempts, "ended_processes", lambda: dict(count))
+    whole = plan(blocks={"mlp": {"beta": (0.3, 0.5, 1.0)}})
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*args, **kwargs):
+        # As it is on disk at the moment of a kill.
+        shutil.copytree(tmp_path / "run", tmp_path / "killed")
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train", killed)
+        with pytest.raises(Killed):
+            sweep.run(whole, tmp_path / "run")
+    # An orderly end leaves no mark.
+    assert not list((tmp_path / "run").glob("attempts/*")) and len(list((tmp_path / "killed").glob("attempts/*"))) == 1
+    count["ended"] += kills
+    said = []
+    outcome = sweep.run(whole, tmp_path / "killed", report=said.append)
+    assert outcome.trained == 3 and not outcome.failed and not (tmp_path / "killed" / "attempts").exists()
+    assert len(list((tmp_path / "killed" / "parts").iterdir())) == 1 + kills
+    assert len(said) == kills and all("lack of memory" in sentence and "two halves" in sentence for sentence in said)
+
+
+def test_a_member_that_takes_too_much_alone_fails_and_is_tried_again_by_the_next_run(tmp_path, monkeypatch):
+    count = {"boot": "this", "ended": 0}
+    monkeypatch.setattr(attempts, "ended_processes", lambda: dict(count))
+    one = plan(blocks={"mlp": {"beta": 0.5}, "wide": {"beta": 1.0, "decoder_width": 30}})
+    store = parts.Store(tmp_path / "run", one.identity, one.division)
+    pending = store.pending(one.members, {}, one.divide)
+    mark = attempts.marked(store.mark(pending[0]))
+    mark.__enter__()
+    disk.write_json(tmp_path / "run" / "config.json", json.loads(json.dumps(one.config)))
+    count["ended"] = 1
+    outcome = sweep.run(one, tmp_path / "run")
+    (name,) = outcome.failed
+    assert name == pending[0].members[0].name and "lack of memory" in outcome.failed[name] and outcome.trained == 1
+    assert not sweep.run(one, tmp_path / "run").failed
+    # Another start of the machine has counted anew.
+    mark = attempts.marked(store.mark(pending[0]))
+    mark.__enter__()
+    count.update(boot="another", ended=7)
+    assert not attempts.took_too_much(store.mark(pending[0]))
+
+
+def test_files_that_cannot_be_read_for_the_moment_are_not_damaged(reference, tmp_path, monkeypatch):
+    copy, real = shutil.copytree(reference, tmp_path / "run"), disk.sha256
+
+    def unreadable(path):
+        if path.suffix == ".msgpack":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "sha256", unreadable)
+        with pytest.raises(OSError, match="Input/output error"):
+            sweep.run(plan(), copy)
+    assert len(list((copy / "parts").iterdir())) == 2
+    assert sweep.run(plan(), copy, report=pytest.fail).trained == 0
