@@ -215,17 +215,17 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show(found: Sequence[dict[str, Any]]) -> Table:
-    """The summary for a terminal."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("kind", "way", "units", "cores", "members", "core-µs per member-step", "least", "most"):
-        table.add_column(name, justify="left" if name in ("kind", "way") else "right")
-    for name in ("above alone", "above one alone", "tables"):
-        table.add_column(name, justify="right")
+    """The summary, narrow enough for 80 columns."""
+    table = Table(title="core-µs per member-step", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    for name in ("kind", "units"):
+        table.add_column(name, no_wrap=True)
+    for name in ("cores", "members", "median", "least", "most", "to alone", "to one", "tables, nats"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in found:
         times = [f"{row[name]:.1f}" for name in ("core_microseconds", "least", "most")]
         above = [f"{row[name]:+.1%}" for name in ("overhead", "over_one")]
-        tables = f"within {row['largest_difference']:.1e} nats" if row["tables"] == "rounded" else row["tables"]
-        table.add_row(*(str(row[name]) for name in ("kind", "way", "units", "cores", "members")), *times, *above, tables)
+        tables = f"±{row['largest_difference']:.0e}" if row["tables"] == "rounded" else row["tables"]
+        table.add_row(row["kind"], f"{row['units']} {row['way']}", str(row["cores"]), str(row["members"]), *times, *above, tables)
     return table
 
 
