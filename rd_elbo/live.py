@@ -49,6 +49,7 @@ class Live:
             self._write(first_step, shown, metrics)
         except OSError as error:
             self._works = False
+            self.close(done=False)
             self._report(f"{str(self._path)!r} cannot be written ({error.strerror}); training goes on")
 
     def close(self, done: bool) -> None:

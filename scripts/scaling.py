@@ -216,10 +216,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def show(found: Sequence[dict[str, Any]]) -> Table:
     """The summary, narrow enough for 80 columns."""
-    table = Table(title="core-µs per member-step", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    title = "core-µs per member-step, what they are above `alone` and above one, and whether the tables are the same (or ±nats)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for name in ("kind", "units"):
         table.add_column(name, no_wrap=True)
-    for name in ("cores", "members", "median", "least", "most", "to alone", "to one", "tables, nats"):
+    for name in ("cores", "members", "median", "least", "most", "alone", "one", "tables"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found:
         times = [f"{row[name]:.1f}" for name in ("core_microseconds", "least", "most")]

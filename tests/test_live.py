@@ -110,3 +110,23 @@ def test_event_files_hold_the_metrics(tmp_path):
         own = {(name, row["step"]): row[name] for row in final if row["member"] == folder.name for name in Metrics._fields}
         assert found.keys() == own.keys()
         assert all(found[key] == pytest.approx(own[key], rel=1e-6) for key in own)
+
+
+def test_where_event_files_cannot_be_opened_those_that_were_are_closed(tmp_path):
+    made, said = [], []
+
+    class Writer:
+        def __init__(self, folder):
+            if len(made) == 2:
+                raise OSError(errno.EMFILE, "Too many open files")
+            made.append(self)
+            self.open = True
+
+        def close(self):
+            self.open = False
+
+    watch = Live(tmp_path, "part", ["a", "b", "c"], said.append, Writer)
+    watch(0, metrics(3, 1))
+    watch(1, metrics(3, 1, 1))
+    assert len(said) == 1 and "Too many open files); training goes on" in said[0]
+    assert len(made) == 2 and not any(writer.open for writer in made)
