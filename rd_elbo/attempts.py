@@ -1,7 +1,8 @@
 """Marks of work under way: a process that the system ends for lack of memory cannot say why, nor try less.
 
 A mark tells how many processes the system had ended so when the work began. Whoever finds it later, and the count higher, had
-better try less at once; any other kill leaves the count as it was, and changes nothing.
+better try less at once; any other kill leaves the count as it was, and changes nothing. (The count is the whole machine's: a kill
+beside which another process is ended for lack of memory is taken for one.)
 """
 
 import contextlib
@@ -33,7 +34,8 @@ def marked(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def took_too_much(path: pathlib.Path) -> bool:

@@ -99,7 +99,7 @@ class Checkpoints:
                     leaves = [loaded[key] for key in sorted(loaded)]
                     return int(path.name), jax.tree.unflatten(jax.tree.structure(like), leaves)
                 except Exception as error:  # as in `save`
-                    if disk.passing(error):
+                    if disk.passing(error) or isinstance(error, MemoryError):
                         raise
                     reason = f"it cannot be loaded ({disk.gist(error)})"
             self.report(f"checkpoint {str(path)!r} is left out: {reason}")

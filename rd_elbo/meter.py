@@ -29,7 +29,7 @@ class Meter:
         self.members_done, self.diverged = len(found), sum(point["status"] != "ok" for point in found)
         self.examples = sum(len(plan.dataset.splits[split]) for split in plan.splits)
         self.whole = sum(sum(self.plan.work(part)) for part in pending)
-        self.finished = self.evaluated = 0.0
+        self.finished = self.evaluated = self._restored = 0.0
 
     def preparing(self, part: grid.Group) -> None:
         """A part is about to be compiled."""
@@ -38,14 +38,11 @@ class Meter:
     def training(self, part: grid.Group) -> train.Listener:
         """A listener for the training of a part."""
         training, _ = self.plan.work(part)
-        self.evaluated, told = 0.0, False
+        self.evaluated = 0.0
 
         def tell(progress: train.Progress) -> None:
-            nonlocal told
-            before = training * progress.restored / progress.total_steps
-            if not told:
-                # It counts as work neither done nor to be done: another run has made these steps.
-                self.whole, self.finished, told = self.whole - before, self.finished - before, True
+            # The steps that another run has made are work neither done nor to be done.
+            self._restore(training * progress.restored / progress.total_steps)
             self._tell(part, training * progress.steps / progress.total_steps, "training", progress)
 
         return tell
@@ -65,6 +62,7 @@ class Meter:
     def finish(self, part: grid.Group, finished: Finished | None) -> None:
         """A part is finished, or has failed."""
         self.finished += sum(self.plan.work(part))
+        self._restored = 0.0
         self.part += 1
         if finished:
             self.members_done += len(finished.members)
@@ -72,9 +70,16 @@ class Meter:
             self.diverged += sum(status != "ok" for status in ended)
 
     def split(self, part: grid.Group, halves: Sequence[grid.Group]) -> None:
-        """The part is trained as several."""
+        """The part is trained as several, from their beginning."""
+        self._restore(0.0)
         self.parts += len(halves) - 1
         self.whole += sum(sum(self.plan.work(half)) for half in halves) - sum(self.plan.work(part))
+
+    def _restore(self, work: float) -> None:
+        """So much of the part at work has been done by another run."""
+        self.whole -= work - self._restored
+        self.finished -= work - self._restored
+        self._restored = work
 
     def _tell(self, part: grid.Group, now: float, doing: str, progress: train.Progress | None = None) -> None:
         p = progress or train.Progress(len(part.members), 0, 0, 0, 0, math.nan, math.nan)

@@ -38,6 +38,8 @@ from rd_elbo.strategy import Choice
 from rd_elbo.train import Trained, chunks
 
 _ABOUT = "about"
+# A number of processes.
+_ANY = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +203,7 @@ class Store:
           done: Members' names and finished parts.
           divide: Into parts.
           share: Divides parts further, so that several processes have work; but not those of the names that it is given second,
-            which were planned for as many processes before, or have been begun.
+            which were planned for as many processes before, or have been begun, or are what another sweep had.
           processes: How many there are.
         """
         missing = {member.name: member for member in members if member.name not in done}
@@ -217,23 +219,26 @@ class Store:
         for whole in divide(members) if missing else []:
             for names in self._divided(_names(whole)):
                 take(names)
-        whole_parts = [*parts, *divide(list(missing.values()))]
-        same = self._processes() == processes
-        fixed = {self._name(names) for names in before if same or self._begun(names)}
+        whole_parts, recorded = [*parts, *divide(list(missing.values()))], self._processes()
+        same = recorded in (processes, _ANY)
+        fixed = {self.name(part) for part in whole_parts if (same and _names(part) in before) or self._begun(part)}
         found = share(whole_parts, fixed)
         if self.writes:
             pending = [_names(part) for part in found]
             known = [names for names in planned if names in pending or names not in before]
             fresh = [names for names in pending if names not in known]
-            plan = {"identity": self.identity, "division": self.division, "processes": processes, "pending": pending}
+            kept = recorded if recorded == _ANY else processes
+            plan = {"identity": self.identity, "division": self.division, "processes": kept, "pending": pending}
             disk.write_json(self.workdir / "plan.json", {**plan, "parts": [*known, *fresh]})
         return found
 
-    def _begun(self, names: Sequence[str]) -> bool:
-        return (self.workdir / "checkpoints" / self._name(names)).exists()
+    def _begun(self, part: Group) -> bool:
+        """Whether there is a state of the part, or parameters of its members, from when it was finished and sound."""
+        results = (records.params_path(self.workdir, name) for name in _names(part))
+        return (self.workdir / "checkpoints" / self.name(part)).exists() or any(path.exists() for path in results)
 
     def _processes(self) -> int:
-        """How many processes the recorded plan was made for."""
+        """How many processes the recorded plan was made for; `_ANY` if it is to be kept to by however many."""
         with contextlib.suppress(*disk.DAMAGE):
             return int(json.loads((self.workdir / "plan.json").read_text())["processes"])
         return 1
@@ -264,15 +269,15 @@ class Store:
         if difference:
             raise BadInput(f"replay={str(other)!r} was divided otherwise ({difference}); ask for the same here")
 
-    def replay(self, other: pathlib.Path, processes: int = 1) -> None:
-        """Takes over how the sweep in `other` was divided and run, by however many, where nothing is planned here yet."""
+    def replay(self, other: pathlib.Path) -> None:
+        """Takes over how the sweep in `other` was divided and run, where nothing is planned here yet."""
         if not (self.workdir / "plan.json").exists():
             for name in ("splits", "programs"):
                 shutil.rmtree(self.workdir / name, ignore_errors=True)
                 if (other / name).is_dir():
                     shutil.copytree(other / name, self.workdir / name)
             plan = json.loads((other / "plan.json").read_text())
-            disk.write_json(self.workdir / "plan.json", plan | {"processes": processes})
+            disk.write_json(self.workdir / "plan.json", plan | {"processes": _ANY})
 
     def choice(self, program: Mapping[str, Any]) -> Choice | None:
         """How members of a program are run, as `keep_choice` has recorded it; None if it is not known."""
@@ -285,6 +290,8 @@ class Store:
                 raise ValueError("it is of another program")
             return Choice.from_json(content["choice"])
         except disk.DAMAGE as error:
+            if disk.passing(error):
+                raise
             self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what it tells is found out anew")
             if self.writes:
                 path.unlink(missing_ok=True)
@@ -362,6 +369,8 @@ class Store:
                     self.report(f"what is missing is planned anew ({changed})")
                     return []
         except disk.DAMAGE as error:
+            if disk.passing(error):
+                raise
             self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what is missing is planned anew")
             return []
         return [smaller for names in parts for smaller in self._divided(names)]
@@ -376,6 +385,8 @@ class Store:
             if [name for part in smaller for name in part] != names or len(smaller) < 2:
                 raise ValueError("it is of other members")
         except disk.DAMAGE as error:
+            if disk.passing(error):
+                raise
             self.report(f"{str(path)!r} is damaged ({disk.gist(error)}); what it divides is tried in one again")
             if self.writes:
                 path.unlink(missing_ok=True)

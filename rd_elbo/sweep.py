@@ -82,7 +82,7 @@ def run(
     Raises:
       BadInput: If `workdir` may not be used; nothing has been trained or written then.
       train.Stopped: If `stop` said so; what was done is saved.
-      Failed: If files that others have written, or that are damaged meanwhile, cannot be read.
+      Failed: If a device stops working, what process 0 has written is not seen here, or a finished part is damaged meanwhile.
       OSError: If what was trained cannot be written.
     """
     workdir, replay = pathlib.Path(workdir), pathlib.Path(replay) if replay else None
@@ -135,7 +135,7 @@ def _lead(
         done = {} if overwrite else store.finished()
         records.open_run(workdir, plan.config, overwrite, _bound)
         if replay:
-            store.replay(replay, claims.hosts.count)
+            store.replay(replay)
         share = functools.partial(_balanced, plan, store, claims.hosts.count)
         pending = store.pending(plan.members, done, plan.divide, share, claims.hosts.count)
         claims.open()
@@ -231,7 +231,7 @@ def _balanced(plan: Plan, store: Store, processes: int, pending: Sequence[grid.G
     share = sum(sum(plan.work(part)) for part in pending) / processes
     balanced: list[grid.Group] = []
     for part in pending:
-        pieces = math.ceil(sum(plan.work(part)) / share - 1e-6)
+        pieces = max(1, math.ceil(sum(plan.work(part)) / share - 1e-6))
         divisible = plan.execution.members is None and store.name(part) not in fixed
         balanced += train.chunks(part, -(-len(part.members) // pieces) if divisible else None)
     return _largest_first(plan, balanced)

@@ -110,11 +110,12 @@ class Worker:
         except Exception as error:
             if not parts.retried(error):
                 raise
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                self._check_devices(part)
             if len(part.members) > 1:
                 self.store.report(f"{len(part.members)} members together failed ({disk.gist(error)}); they are tried in two halves")
                 return self._divide(part, (len(part.members) + 1) // 2)
             (member,) = part.members
-            self._check_devices(part)
             failed[member.name] = disk.gist(error)
             self.store.report(f"member {member.name} failed ({failed[member.name]})")
             self.claims.fail(self.store.name(part), {member.name: failed[member.name]})
@@ -122,7 +123,7 @@ class Worker:
         return []
 
     def _check_devices(self, part: grid.Group) -> None:
-        """Makes sure that it was the member: a device that is out of order would fail all that are left, one after another.
+        """Makes sure that it was the part: a device that is out of order would fail all that are left, one after another.
 
         Raises:
           Failed: If it was the device.

@@ -249,6 +249,9 @@ def main() -> None:
         whole(f"--{name}", getattr(args, name))
     number("--seconds", args.seconds, above=True)
     units, cores = sorted({1, *args.units}), sorted(os.sched_getaffinity(0))
+    for count in units:
+        if count > len(cores) and count % len(cores):
+            raise BadInput(f"--units={count} cannot be shared evenly by {len(cores)} cores; give a multiple of them, or fewer")
     with terminal.writing(args.workdir):
         args.workdir.mkdir(parents=True, exist_ok=True)
     folder, console, rows, began = args.workdir.absolute() / "runs", Console(highlight=False), [], time.perf_counter()

@@ -72,7 +72,7 @@ def leave(code: int, together: hosts.Hosts) -> NoReturn:
 def unusable(workdir: pathlib.Path, error: OSError) -> str:
     """What is wrong with a folder, in words."""
     where = f" {error.filename!r}" if error.filename else ""
-    return f"{workdir}{where} cannot be {'read' if disk.passing(error) else 'written'} ({disk.gist(error)})"
+    return f"{workdir}{where} cannot be {'read or written' if disk.passing(error) else 'written'} ({disk.gist(error)})"
 
 
 @terminal.guarded

@@ -4,12 +4,12 @@
     python scripts/torture.py --workdir=runs/torture --kills=5 --kinds kills damage
 
 kills: the sweep is killed (SIGKILL) and started again with the same command, over and over; every other time at a random moment,
-else as soon after one as a checkpoint is half written. terminations: the same with SIGTERM. jobs: two processes share the sweep;
-one of them is killed, then the other. damage: every kind of file of a run directory, of a finished run and of one stopped on its
-way, is truncated, flipped in one bit, deleted, swapped with another, or emptied. disk: a full disk and a read-only one (small
-mounts of memory, which only root may make). Right is: the tables and parameters of the reference, byte for byte; or, where files
-were damaged or the disk was full, one sentence and an exit code that is not zero. Writes torture.csv, a row per trial, and ends
-with exit code 1 if anything was wrong.
+else as soon after one as a checkpoint is half written or removed. terminations: the same with SIGTERM. jobs: two processes share
+the sweep; one of them is killed, then the other. damage: every kind of file of a run directory, of a finished run and of one
+stopped on its way, is truncated, flipped in one bit, deleted, swapped with another, or emptied. disk: a full disk and a read-only
+one (small mounts of memory, which only root may make). Right is: the tables and parameters of the reference, byte for byte; or,
+where files were damaged or the disk was full, one sentence and an exit code that is not zero. Writes torture.csv, a row per
+trial, and ends with exit code 1 if anything was wrong.
 """
 
 import argparse
@@ -119,9 +119,11 @@ def outcome_of(
 
 
 def half_written(workdir: pathlib.Path) -> set[pathlib.Path]:
-    """Checkpoints without their records, which are written last."""
-    states = [path for path in workdir.glob("checkpoints/*/*") if path.suffix != ".json"]
-    return {path for path in states if not path.with_name(f"{path.name}.json").exists()}
+    """Checkpoints without their records, which are written last and removed first."""
+    with contextlib.suppress(FileNotFoundError):  # what is looked through may vanish
+        states = [path for path in workdir.glob("checkpoints/*/*") if path.suffix != ".json"]
+        return {path for path in states if not path.with_name(f"{path.name}.json").exists()}
+    return set()
 
 
 def strike(
@@ -134,7 +136,7 @@ def strike(
 ) -> bool:
     """Sends a signal to one of the processes, at a random moment; whether it met the process at work.
 
-    An aimed one waits on until a checkpoint is half written, other than those that an earlier one left so.
+    An aimed one waits on until a checkpoint is half written or removed, other than those that an earlier one left so.
     """
     left = half_written(workdir)
     # Not while they import: from when the folder is in use, and status.json anew.
@@ -191,7 +193,7 @@ def interrupted(
                 continue
             kills += alive
             where = "tables written" if (workdir / "provenance.json").exists() else "on its way"
-            what = "a checkpoint half written" if half_written(workdir) - left else where
+            what = "a checkpoint half written or removed" if half_written(workdir) - left else where
             right = "killed" if killed(codes, how, where, said) else "WRONG"
             yield _row(kind, kills, what, right, codes[0], began, said)
         began = time.perf_counter()
@@ -254,11 +256,11 @@ def damage(
                 before = contents(workdir)
                 paths = sorted(path for path in workdir.glob(pattern) if path.is_file() and path.stat().st_size)
                 if paths:
-                    never.discard(pattern)
                     path, began = dice.choice(paths), time.perf_counter()
                     apply(path, dice)
                     changed = {key for key in before if contents(workdir).get(key) != before[key]}
                     if changed:
+                        never.discard(pattern)
                         result = finish(workdir)
                         # What the folder is bound to may be past telling.
                         outcome = outcome_of(workdir, reference, result, may_refuse="config.json" in changed)

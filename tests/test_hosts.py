@@ -1,5 +1,6 @@
 """Several real processes on this machine at one sweep."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -12,7 +13,7 @@ import time
 
 import pytest
 
-from rd_elbo import hosts, parts, planning, sweep
+from rd_elbo import hosts, parts, planning, records, sweep, train
 from rd_elbo.errors import BadInput
 from rd_elbo.hosts import Claims, Hosts
 from rd_elbo.meter import Meter
@@ -228,6 +229,53 @@ def test_what_is_shared_stays_so_and_is_shared_anew_by_other_processes(tmp_path)
     assert sizes(2, first) == [2]
     state.rmdir()
     assert sizes(1, first) == [2] and sizes(2, first) == [1, 1]
+    # Nor is what was finished and has lost a file: its numbers depend on its company.
+    (tmp_path / "plan.json").unlink()
+    assert sizes(1) == [4]
+    params = records.params_path(tmp_path, shared.members[1].name)
+    params.parent.mkdir()
+    params.touch()
+    assert sizes(2) == [4]
+    params.unlink()
+    # Another sweep's plan is kept to by however many.
+    other = dataclasses.replace(store, workdir=tmp_path / "replay")
+    other.replay(tmp_path)
+    share = functools.partial(sweep._balanced, shared, other, 2)
+    for processes in (2, 1, 2):
+        (part,) = other.pending(shared.members, {}, shared.divide, share, processes)
+        assert len(part.members) == 4
+
+
+def test_a_part_of_little_work_is_no_part_of_nothing(tmp_path):
+    """Beside one of a million times its work."""
+    config = {"base": {"batch_size": 16, "encoder_width": 4, "latent": 2, "decoder_width": 4, "decoder_depth": 1}}
+    blocks = {"short": {"epochs": 0.001, "beta": (0.5, 1.0)}, "long": {"epochs": 1e6, "beta": (0.5, 1.0)}}
+    uneven = planning.make_plan({"name": "uneven", "data": {"name": "mnist_static", "examples": 64}, **config, "blocks": blocks})
+    pending = uneven.divide(uneven.members)
+    store = parts.Store(tmp_path, {})
+    assert sorted(len(part.members) for part in sweep._balanced(uneven, store, 2, pending, set())) == [1, 1, 2]
+
+
+def test_what_another_run_has_trained_is_neither_done_nor_to_be_done():
+    study, heard = plan(), []
+    (whole,) = study.divide(study.members)
+    meter = Meter(study, [whole], {}, heard.append, None)
+    tell = meter.training(whole)
+    tell(train.Progress(4, 60, 100, 50, 4, 0.0, 0.0))
+    training, evaluation = study.work(whole)
+    assert heard[-1].done == pytest.approx(0.1 * training / (0.5 * training + evaluation))
+    # It does not fit after all: all of it is to be done.
+    halves = [type(whole)(whole.members[:2]), type(whole)(whole.members[2:])]
+    meter.split(whole, halves)
+    meter.preparing(halves[0])
+    assert heard[-1].done == 0.0
+    tell = meter.training(halves[0])
+    tell(train.Progress(2, 100, 100, 0, 2, 0.0, 0.0))
+    own = study.work(halves[0])
+    assert heard[-1].done == pytest.approx(own[0] / (2 * sum(own)))
+    meter.finish(halves[0], None)
+    meter.preparing(halves[1])
+    assert heard[-1].done == pytest.approx(0.5)
 
 
 def test_a_stop_is_heard_for_good(tmp_path):

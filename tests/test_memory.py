@@ -1,6 +1,7 @@
 """How much memory a program needs, how much there is, and how many members fit."""
 
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -123,5 +124,9 @@ def test_limits_of_control_groups(tmp_path, version):
 
 
 def test_the_system_tells_whether_it_has_ended_processes():
+    counts = pathlib.Path("/proc/vmstat")
     told = attempts.ended_processes()
-    assert told is None or (told["ended"] >= 0 and len(told["boot"]) == 36 and told == attempts.ended_processes())
+    if counts.exists() and "oom_kill " in counts.read_text():
+        assert told is not None and told["ended"] >= 0 and len(told["boot"]) == 36
+    else:
+        assert told is None
