@@ -9,9 +9,10 @@ processes that share one sweep. Each process is bound to one core, as a cluster'
 devices to as many cores; where there are more of them than cores, all cores get equally many. `alone` is therefore one device at
 equal load per core: what the others take beyond it is the price of sharing.
 
-Every sweep is run at two lengths; what the longer one takes more is the time of its additional steps alone, with everything that
-comes with them (metrics, states, status) and without starting, compiling and evaluating. All ways take turns. Every longer run's
-tables and parameters are held against those of one process with one device. Writes scaling.csv, a row per way and turn.
+What is measured is the time in which steps are made, with everything that comes with them (metrics, states, status), as each part
+records it, without the first step, which compiles; and the seconds of the whole job, from the command to its end. All ways take
+turns. Every run's tables and parameters are held against those of one process with one device. Writes scaling.csv, a row per way
+and turn.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from rd_elbo.errors import BadInput, number, whole
 _ROOT = pathlib.Path(__file__).parents[1]
 WAYS = ("alone", "devices", "processes")
 COLUMNS = (
-    *("kind", "way", "units", "cores", "round", "members", "steps", "short_seconds", "long_seconds"),
+    *("kind", "way", "units", "cores", "round", "members", "steps", "job_seconds", "training_seconds"),
     *("core_microseconds", "tables", "largest_difference"),
 )
 # The quickstart's blocks, and the steps of an epoch.
@@ -58,7 +59,7 @@ _COMMON = (
     "--config.data.splits=test",
     # Which is fastest is measured, and may be another in another run.
     "--config.population.strategy=vmap",
-    # Several times in the longer sweep.
+    # Several times in each.
     "--config.population.checkpoint_seconds=4",
 )
 
@@ -79,16 +80,20 @@ def commands(way: str, kind: str, units: int, each: int, steps: int, folder: pat
     """The commands of all processes of a job; in `folder` are run, or run_0, run_1, ... of those alone."""
     betas = _BETAS[:units]
     if way == "alone":
-        one = ("--config.population.devices=1", f"--config.population.members={each}")
-        return [command(kind, betas[i : i + 1], each, steps, folder / f"run_{i}", *one) for i in range(units)]
+        return [command(kind, betas[i : i + 1], each, steps, folder / f"run_{i}", *_one(each)) for i in range(units)]
     if way == "devices":
         several = (f"--config.population.devices={units}", f"--config.population.members={units * each}")
         return [command(kind, betas, each, steps, folder / "run", *several)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         where = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
-    own = ("--config.population.devices=1", f"--config.population.members={each}", where, f"--processes={units}")
+    own = (*_one(each), where, f"--processes={units}")
     return [command(kind, betas, each, steps, folder / "run", *own, f"--process={i}") for i in range(units)]
+
+
+def _one(each: int) -> tuple[str, str]:
+    """One device, and parts of so many members."""
+    return ("--config.population.devices=1", f"--config.population.members={each}")
 
 
 def go(jobs: Sequence[Sequence[str]], places: Sequence[set[int]]) -> float:
@@ -154,32 +159,36 @@ def _rows(run: pathlib.Path, table: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def core_microseconds(short: float, long: float, cores: int, member_steps: int) -> float:
-    """What a member-step takes of a core, from the seconds of two sweeps of which one makes so many member-steps more."""
-    return 1e6 * cores * (long - short) / member_steps
+def training_seconds(runs: Iterable[pathlib.Path], parts: int) -> float:
+    """What parts took to train, without their first steps: the mean over so many parts of all runs."""
+    spent = [disk.read_json(run / "provenance.json")["seconds"] for run in runs]
+    return sum(seconds["training"] - seconds["compiling"] for seconds in spent) / parts
+
+
+def core_microseconds(seconds: float, cores: int, member_steps: int) -> float:
+    """What a member-step takes of a core, where so many cores were busy for so many seconds."""
+    return 1e6 * cores * seconds / member_steps
 
 
 def measure(
-    kind: str, units: Sequence[int], each: int, steps: tuple[int, int], rounds: int, folder: pathlib.Path, cores: Sequence[int]
+    kind: str, units: Sequence[int], each: int, steps: int, rounds: int, folder: pathlib.Path, cores: Sequence[int]
 ) -> Iterable[dict[str, Any]]:
     """A row per way, number of units, and turn."""
     # One device, one part after another: the members of every other run.
     reference = folder / "reference"
-    one = ("--config.population.devices=1", f"--config.population.members={each}")
-    go([command(kind, _BETAS[: max(units)], each, steps[1], reference, *one)], places("alone", 1, cores))
+    go([command(kind, _BETAS[: max(units)], each, steps, reference, *_one(each))], places("alone", 1, cores))
     ways = [("alone", count) for count in units] + [(way, count) for count in units if count > 1 for way in WAYS[1:]]
     for way, count in ways:  # so that programs are in the cache
         go(commands(way, kind, count, each, 2, folder / "warm"), places(way, count, cores))
         shutil.rmtree(folder / "warm")
     for turn, (way, count) in itertools.product(range(rounds), ways):
-        seconds = []
-        for length in steps:
-            shutil.rmtree(folder / "now", ignore_errors=True)
-            seconds.append(go(commands(way, kind, count, each, length, folder / "now"), places(way, count, cores)))
-        used, members = min(count, len(cores)), count * each
-        tables, apart = compare((folder / "now").glob("run*"), reference, _BETAS[:count])
-        cost = core_microseconds(*seconds, used, members * (steps[1] - steps[0]))
-        row = (kind, way, count, used, turn, members, steps[1] - steps[0], *seconds, cost, tables, apart)
+        shutil.rmtree(folder / "now", ignore_errors=True)
+        job = go(commands(way, kind, count, each, steps, folder / "now"), places(way, count, cores))
+        runs, used, members = list((folder / "now").glob("run*")), min(count, len(cores)), count * each
+        tables, apart = compare(runs, reference, _BETAS[:count])
+        seconds = training_seconds(runs, 1 if way == "devices" else count)
+        cost = core_microseconds(seconds, used, members * (steps - 1))
+        row = (kind, way, count, used, turn, members, steps, job, seconds, cost, tables, apart)
         yield dict(zip(COLUMNS, row, strict=True))
 
 
@@ -202,6 +211,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "units": units,
                 "cores": same[0]["cores"],
                 "members": same[0]["members"],
+                "job_seconds": statistics.median(row["job_seconds"] for row in same),
                 "core_microseconds": statistics.median(own),
                 "least": min(own),
                 "most": max(own),
@@ -216,14 +226,14 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def show(found: Sequence[dict[str, Any]]) -> Table:
     """The summary, narrow enough for 80 columns."""
-    title = "core-µs per member-step, what they are above `alone` and above one, and whether the tables are the same (or ±nats)"
+    title = "a core's µs per member-step; how much above `alone`, and above one; tables: the same, or ±nats"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for name in ("kind", "units"):
         table.add_column(name, no_wrap=True)
-    for name in ("cores", "members", "median", "least", "most", "alone", "one", "tables"):
+    for name in ("cores", "members", "job, s", "median", "least", "most", "alone", "one", "tables"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found:
-        times = [f"{row[name]:.1f}" for name in ("core_microseconds", "least", "most")]
+        times = [f"{row['job_seconds']:.0f}", *(f"{row[name]:.0f}" for name in ("core_microseconds", "least", "most"))]
         above = [f"{row[name]:+.1%}" for name in ("overhead", "over_one")]
         tables = f"±{row['largest_difference']:.0e}" if row["tables"] == "rounded" else row["tables"]
         table.add_row(row["kind"], f"{row['units']} {row['way']}", str(row["cores"]), str(row["members"]), *times, *above, tables)
@@ -237,7 +247,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(_BLOCKS), choices=list(_BLOCKS), help="of members; by default all")
     parser.add_argument("--units", nargs="+", type=int, default=[1, 2, 4], help="devices and processes")
     parser.add_argument("--members", type=int, default=4, help="of each device")
-    parser.add_argument("--seconds", type=float, default=12.0, help="about how long one device trains, in the longer sweep")
+    parser.add_argument("--seconds", type=float, default=10.0, help="about how long one device trains")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every way")
     args = parser.parse_args()
     if not hasattr(os, "sched_setaffinity"):
@@ -257,8 +267,8 @@ def main() -> None:
     folder, console, rows, began = args.workdir.absolute() / "runs", Console(highlight=False), [], time.perf_counter()
     for kind in dict.fromkeys(args.kinds):
         shutil.rmtree(folder, ignore_errors=True)
-        steps = lengths(kind, args.members, args.seconds, folder, cores)
-        console.print(f"{kind}: {steps[0]} and {steps[1]} steps")
+        steps = length(kind, args.members, args.seconds, folder / "length", cores)
+        console.print(f"{kind}: {steps} steps")
         for row in measure(kind, units, args.members, steps, args.rounds, folder, cores):
             rows.append(row)
             disk.write_table(args.workdir / "scaling.csv", COLUMNS, rows)
@@ -272,18 +282,11 @@ def main() -> None:
     sys.exit(1 if any(row["tables"] == "wrong" for row in rows) else 0)
 
 
-def lengths(kind: str, each: int, seconds: float, folder: pathlib.Path, cores: Sequence[int]) -> tuple[int, int]:
-    """Steps of the shorter and of the longer sweep, so that the longer trains for about so many seconds on one device."""
-    one = ("--config.population.devices=1", f"--config.population.members={each}")
-    few, many = 64, 256
-
-    def seconds_of(steps: int) -> float:
-        return go([command(kind, _BETAS[:1], each, steps, folder / f"length_{steps}", *one)], places("alone", 1, cores))
-
-    seconds_of(2)  # compiles
-    step = max((seconds_of(many) - seconds_of(few)) / (many - few), 1e-5)
-    longest = max(2 * many, round(seconds / step))
-    return max(1, longest // 8), longest
+def length(kind: str, each: int, seconds: float, folder: pathlib.Path, cores: Sequence[int]) -> int:
+    """Steps for which one device trains for about so many seconds."""
+    few = 256
+    go([command(kind, _BETAS[:1], each, few, folder / "run", *_one(each))], places("alone", 1, cores))
+    return max(few, round(seconds * few / training_seconds([folder / "run"], 1)))
 
 
 if __name__ == "__main__":

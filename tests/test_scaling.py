@@ -14,12 +14,28 @@ from rd_elbo import disk, planning, sweep
 
 
 def test_what_a_member_step_takes_of_a_core():
-    # Two cores, busy for 3 s longer with 4 members of 1,000 more steps each.
-    assert scaling.core_microseconds(10.0, 13.0, 2, 4 * 1000) == pytest.approx(1500.0)
+    # Two cores, busy for 3 s with 4 members of 1,000 steps each.
+    assert scaling.core_microseconds(3.0, 2, 4 * 1000) == pytest.approx(1500.0)
+
+
+def test_training_is_what_parts_took_without_compiling(tmp_path):
+    for i, (training, compiling) in enumerate(((5.0, 1.0), (9.0, 3.0))):
+        (tmp_path / f"run_{i}").mkdir()
+        disk.write_json(tmp_path / f"run_{i}" / "provenance.json", {"seconds": {"training": training, "compiling": compiling}})
+    assert scaling.training_seconds(tmp_path.glob("run_*"), 2) == pytest.approx(5.0)
 
 
 def row(way, units, turn, cost, tables="same", apart=0.0):
-    held = {"kind": "mlp", "way": way, "units": units, "cores": min(units, 2), "round": turn, "members": 4 * units, "steps": 100}
+    held = {
+        "kind": "mlp",
+        "way": way,
+        "units": units,
+        "cores": min(units, 2),
+        "round": turn,
+        "members": 4 * units,
+        "steps": 100,
+        "job_seconds": 9.0,
+    }
     return held | {"core_microseconds": cost, "tables": tables, "largest_difference": apart}
 
 
