@@ -3,7 +3,7 @@
     python scripts/sweep.py --config=configs/many_conv.py --workdir=runs/many_conv
     python scripts/sweep.py --config=configs/many_conv.py:quick --workdir=runs/quick     # four of them
 
-Claim: as of configs/many.py, of members whose activations take most of the memory.
+Claim: the same as that of configs/many.py, for members whose activations take most of the memory.
 """
 
 import numpy as np
