@@ -189,7 +189,8 @@ def interrupted(
                 said = "".join(process.communicate()[1] or "" for process in processes).strip()
             codes = [process.returncode for process in processes]
             if not any(codes):
-                alive = False
+                # It was faster than the reference: most moments would be past its end.
+                alive, seconds = False, min(seconds, time.perf_counter() - began)
                 continue
             kills += alive
             where = "tables written" if (workdir / "provenance.json").exists() else "on its way"
