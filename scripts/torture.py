@@ -15,7 +15,6 @@ trial, and ends with exit code 1 if anything was wrong.
 import argparse
 import collections
 import contextlib
-import itertools
 import pathlib
 import random
 import shutil
@@ -206,6 +205,20 @@ def interrupted(
             shutil.rmtree(workdir)
 
 
+def half_done(workdir: pathlib.Path) -> pathlib.Path:
+    """Kills a sweep that has finished a part, has states of the next, and has written what points there are."""
+    wanted = ("checkpoints/*/*.json", "parts/*", "points.partial.csv")
+    for _ in range(20):
+        shutil.rmtree(workdir, ignore_errors=True)
+        with started(workdir) as (process,):
+            while process.poll() is None and not all(list(workdir.glob(pattern)) for pattern in wanted):
+                time.sleep(0.01)
+        # It may have gone on between two looks.
+        if all(list(workdir.glob(pattern)) for pattern in wanted):
+            return workdir
+    sys.exit("error: in 20 attempts the sweep could not be stopped on its way")
+
+
 def flip(path: pathlib.Path, dice: random.Random) -> None:
     content = bytearray(path.read_bytes())
     content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
@@ -328,22 +341,13 @@ def main() -> None:
     seconds = time.perf_counter() - began
     if result.returncode != 0:
         sys.exit(f"error: the reference itself failed: {result.stderr.strip()}")
-    for attempt in itertools.count():
-        # One that has finished a part, has states of the next, and has written what points there are.
-        if all(list(stopped.glob(p)) for p in ("checkpoints/*/*.json", "parts/*", "points.partial.csv")):
-            break
-        if attempt == 20:
-            sys.exit("error: in 20 attempts the sweep could not be stopped on its way")
-        shutil.rmtree(stopped, ignore_errors=True)
-        with started(stopped) as (process,), contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds * dice.uniform(0.5, 1.0))
     console.print(f"a sweep takes {seconds:.1f} s")
     inputs = (reference, args.kills, seconds)
     trials = {
         "kills": lambda: interrupted(folder / "trials" / "kills", *inputs, signal.SIGKILL, dice, "kills"),
         "terminations": lambda: interrupted(folder / "trials" / "terms", *inputs, signal.SIGTERM, dice, "terminations"),
         "jobs": lambda: interrupted(folder / "trials" / "jobs", *inputs, signal.SIGKILL, dice, "jobs", 2),
-        "damage": lambda: damage(folder / "trials" / "damage", reference, stopped, dice, min(args.harms, len(_HARMS))),
+        "damage": lambda: damage(folder / "trials" / "damage", reference, half_done(stopped), dice, min(args.harms, len(_HARMS))),
         "disk": lambda: starved(folder / "trials" / "disk", reference),
     }
     rows: list[dict[str, Any]] = []
