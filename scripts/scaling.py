@@ -9,10 +9,10 @@ processes that share one sweep. Each process is bound to one core, as a cluster'
 devices to as many cores; where there are more of them than cores, all cores get equally many. `alone` is therefore one device at
 equal load per core: what the others take beyond it is the price of sharing.
 
-What is measured is the time in which steps are made, with everything that comes with them (metrics, states, status), as each part
-records it, without the first step, which compiles; and the seconds of the whole job, from the command to its end. All ways take
-turns. Every run's tables and parameters are held against those of one process with one device. Writes scaling.csv, a row per way
-and turn.
+What is measured is the time in which steps are made, with everything that comes with them (metrics, status, and the states that
+are saved once a minute, if it takes so long), as each part records it, without the first step, which compiles; and the seconds of
+the whole job, from the command to its end. All ways take turns. Every run's tables and parameters are held against those of one
+process with one device. Writes scaling.csv, a row per way and turn.
 """
 
 import argparse
@@ -59,8 +59,6 @@ _COMMON = (
     "--config.data.splits=test",
     # Which is fastest is measured, and may be another in another run.
     "--config.population.strategy=vmap",
-    # Several times in each.
-    "--config.population.checkpoint_seconds=4",
 )
 
 
