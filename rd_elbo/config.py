@@ -42,6 +42,9 @@ def blank(name: str) -> ConfigDict:
             "lanes": config_dict.placeholder(int),
             "max_waste": 1.25,
             "dtype": "float32",
+            "compute_dtype": config_dict.placeholder(str),
+            "precision": "default",
+            "lowering": "auto",
             "checkpoint_seconds": 60.0,
         }
     )

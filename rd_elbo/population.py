@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
+from rd_elbo.models import layers
 from rd_elbo.models.base import Params, Trainable
 from rd_elbo.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -110,6 +111,10 @@ class Program:
       optimizer: A key of `optimizers.OPTIMIZERS`.
       adam_b2: Decay of Adam's second moment, between 0 and 1. A lower one than the usual forgets large gradients sooner.
       dtype: Of parameters and arithmetic.
+      compute_dtype: Type that images are cast to in training; None means `dtype`. Models compute in the type of their input, so with
+        "bfloat16" layers compute in it while parameters, rate, distortion and Adam stay in `dtype`.
+      precision: Of matrix products in training: "default" is the platform's, TF32 on recent GPUs, "highest" is the type's own.
+      lowering: Of convolutions, see `models.layers.lowering`.
       segment_steps: The most steps one call of `train` may make.
       lanes: The most members a device advances side by side; others wait until these have made the steps of the call. None means
         all at once. Where models are small, as many members as fit into the processor's cache train fastest.
@@ -122,6 +127,9 @@ class Program:
     optimizer: str = "adam"
     adam_b2: float = 0.999
     dtype: str = "float32"
+    compute_dtype: str | None = None
+    precision: str = "default"
+    lowering: str = "auto"
     segment_steps: int = 64
     lanes: int | None = None
 
@@ -130,6 +138,9 @@ class Program:
         choice("schedule", self.schedule, SCHEDULES)
         choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("dtype", self.dtype, ("float32", "float64"))
+        choice("compute_dtype", self.compute_dtype, (None, "float32", "float64", "bfloat16"))
+        choice("precision", self.precision, ("default", "high", "highest"))
+        choice("lowering", self.lowering, layers.LOWERINGS)
         for field in ("batch_size", "segment_steps", "lanes"):
             if field != "lanes" or self.lanes is not None:
                 object.__setattr__(self, field, whole(field, getattr(self, field)))
@@ -291,12 +302,12 @@ def _train(program: Program, mesh: Mesh) -> Wrapped:
 
         def loss(params: Params, x: Array, key: Array, weights: objectives.Weights) -> tuple[Array, tuple[Array, Array]]:
             terms = program.model.terms(params, x, key)
-            rate, distortion = terms.rate.mean(), terms.distortion.mean()
+            rate, distortion = terms.rate.mean(dtype=program.dtype), terms.distortion.mean(dtype=program.dtype)
             return objective(rate, distortion, weights), (rate, distortion)
 
         def step(i: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
             state, metrics = carry
-            x = batch(i).astype(program.dtype)
+            x = batch(i).astype(program.compute_dtype or program.dtype)
             progress = ((first_step + i) / total_steps).astype(program.dtype)
             weights = objectives.annealed(hypers.weights, progress, hypers.annealing)
             if constrained:
@@ -326,7 +337,8 @@ def _train(program: Program, mesh: Mesh) -> Wrapped:
         return lax.fori_loop(0, steps, step, (state, blank))
 
     def train_members(state: State, hypers: Hypers, *shared: Array) -> tuple[State, Metrics]:
-        return spread(lambda own, *rest: member(*own, *rest), mesh, program.lanes)((state, hypers), *shared)
+        with layers.lowering(program.lowering), jax.default_matmul_precision(program.precision):
+            return spread(lambda own, *rest: member(*own, *rest), mesh, program.lanes)((state, hypers), *shared)
 
     return jax.jit(train_members, donate_argnums=0)
 

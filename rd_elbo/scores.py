@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jax.stages import Compiled, Wrapped
 from jaxtyping import Array
 
+from rd_elbo.models import layers
 from rd_elbo.models.base import Params
 from rd_elbo.population import MEMBER_AXIS, Program, Stream, key_of, replicate, spread, state_shapes
 
@@ -53,7 +54,9 @@ def _evaluate(program: Program, mesh: Mesh) -> Wrapped:
         return result._replace(rate=result.rate.reshape(-1), distortion=result.distortion.reshape(-1))
 
     def score(params: Params, seeds: Array, *shared: Array) -> Evaluation:
-        return spread(lambda own, *rest: member(*own, *rest), mesh, program.lanes)((params, seeds), *shared)
+        # What is reported does not depend on what a platform takes a float32 product to be.
+        with layers.lowering(program.lowering), jax.default_matmul_precision("highest"):
+            return spread(lambda own, *rest: member(*own, *rest), mesh, program.lanes)((params, seeds), *shared)
 
     return jax.jit(score)
 

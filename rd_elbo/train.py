@@ -37,6 +37,9 @@ class Execution:
       lanes: The most members a device advances side by side, see `population.Program`; given, there is nothing to choose.
       max_waste: See `grid.groups`.
       dtype: Of parameters and arithmetic, "float32" or "float64" (which needs JAX's x64 mode). It is the one that changes numbers.
+      compute_dtype: See `population.Program`.
+      precision: See `population.Program`.
+      lowering: See `population.Program`.
       checkpoint_seconds: The least time between two saves of the state of what is being trained.
     """
 
@@ -46,6 +49,9 @@ class Execution:
     lanes: int | None = None
     max_waste: float = 1.25
     dtype: str = "float32"
+    compute_dtype: str | None = None
+    precision: str = "default"
+    lowering: str = "auto"
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -182,6 +188,9 @@ def program_of(group: Group, image_shape: tuple[int, int], execution: Execution)
         lead.schedule,
         lead.optimizer,
         dtype=execution.dtype,
+        compute_dtype=execution.compute_dtype,
+        precision=execution.precision,
+        lowering=execution.lowering,
         segment_steps=MOST_STEPS,
         lanes=lanes,
     )

@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
+from rd_elbo.errors import BadInput
 from rd_elbo.models import layers
 from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, conv, conv_transpose, gate, same_padding
 
@@ -217,3 +218,35 @@ def test_only_a_single_pixel_is_painted_by_a_filter_of_the_whole_size():
     module = GatedConvTranspose(2, (5, 5), (10, 10), same=False)
     with pytest.raises(ValueError, match=r"kernel=\(5, 5\) must be size=\(10, 10\) and the image \(1, 1\), not \(6, 6\)"):
         module.init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
+
+
+@pytest.mark.parametrize("how", layers.LOWERINGS)
+@pytest.mark.parametrize("name", ["same 5x5", "stride 2, even", "more taken than given"])
+def test_every_lowering_is_the_same_convolution(x64, name, how):
+    """Values and gradients of three members, both filtered and shared images among them."""
+    x, w, padding, strides = draw(GEOMETRIES[name], 3)
+    theirs = [
+        jax.vmap(gradients(plain, padding, strides), axes)(*args) for axes, args in (((0, 0), (x, w)), ((None, 0), (x[0], w)))
+    ]
+    with layers.lowering(how):
+        ours = [
+            jax.vmap(gradients(conv, padding, strides), axes)(*args) for axes, args in (((0, 0), (x, w)), ((None, 0), (x[0], w)))
+        ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs)
+
+
+def test_lowerings_are_what_they_say(x64):
+    """One grouped convolution; or a loop, or products of matrices, and none."""
+    x, w, padding, strides = draw(GEOMETRIES["same 5x5"], 3)
+    text = {}
+    for how in ("grouped", "looped", "matmul"):
+        with layers.lowering(how):
+            text[how] = jax.jit(jax.vmap(lambda x, w: conv(x, w, padding, strides))).lower(x, w).as_text()
+    assert "feature_group_count = 3" in text["grouped"] and "while" not in text["grouped"]
+    assert "while" in text["looped"] and "feature_group_count = 3" not in text["looped"]
+    assert "dot_general" in text["matmul"] and "convolution" not in text["matmul"]
+
+
+def test_an_unknown_lowering_is_refused():
+    with pytest.raises(BadInput, match="lowering='fast'"), layers.lowering("fast"):
+        pass

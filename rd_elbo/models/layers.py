@@ -2,13 +2,16 @@
 
 `conv` and `conv_transpose` are the one place that decides how convolutions with per-member kernels are lowered. Plain
 `lax.conv_general_dilated` under `vmap` becomes a grouped convolution, which XLA runs naively on CPU, and inside loops autodiff's
-gradients have dimension orders that miss XLA's fast path. So the forward pass and the two gradients are each written as one plain
-NHWC/HWIO/NHWC convolution, and each carries a batching rule that, on CPU, loops over the members instead of grouping them.
+gradients have dimension orders that miss XLA's fast path. So on CPU the forward pass and the two gradients are each written as one
+plain NHWC/HWIO/NHWC convolution, and each carries a batching rule that loops over the members instead of grouping them. Elsewhere
+the gradients are autodiff's. `lowering` chooses otherwise.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,15 +22,44 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
+from rd_elbo.errors import choice
+
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def _vmap_by_member(fun: Callable[..., Array]) -> Callable[..., Array]:
-    """Gives `fun` a batching rule chosen by platform: a loop over members on CPU, XLA's grouped convolution elsewhere."""
-    member_wise = custom_vmap(fun)
+# How convolutions with a kernel per member are lowered; "auto" is what measured fastest on the platform at hand.
+LOWERINGS = ("auto", "grouped", "looped", "matmul")
+_LOWERING = contextvars.ContextVar("lowering", default="auto")
+
+
+@contextlib.contextmanager
+def lowering(name: str) -> Iterator[None]:
+    """Has the convolutions that are traced inside lowered in one way, for whole programs to choose and for benchmarks.
+
+    Args:
+      name: "grouped", one grouped convolution of all members; "looped", one convolution after another; "matmul", patches of the
+        images times kernels, one batched matrix product of all members; or "auto".
+
+    Raises:
+      BadInput: If there is no such lowering.
+    """
+    choice("lowering", name, LOWERINGS)
+    token = _LOWERING.set(name)
+    try:
+        yield
+    finally:
+        _LOWERING.reset(token)
+
+
+def _vmap_by_member(cpu: Callable[..., Array], default: Callable[..., Array], how: str) -> Callable[..., Array]:
+    """A map of which XLA's CPU wants one form and other platforms another, with a batching rule by `how` and platform."""
+
+    @custom_vmap
+    def member_wise(*args: Array) -> Array:
+        return lax.platform_dependent(*args, cpu=cpu, default=default)
 
     @member_wise.def_vmap
     def rule(_: int, in_batched: list[bool], *args: Array) -> tuple[Array, bool]:
@@ -38,13 +70,15 @@ def _vmap_by_member(fun: Callable[..., Array]) -> Callable[..., Array]:
 
             def one(member: list[Array]) -> Array:
                 parts = iter(member)
-                # member_wise, not fun: a second vmap around this one then loops as well.
+                # member_wise itself: a second vmap around this one then loops as well.
                 return member_wise(*[a if axis is None else next(parts) for a, axis in zip(args, axes, strict=True)])
 
             return lax.map(one, batched)
 
-        grouped = jax.vmap(fun, axes)
-        return lax.platform_dependent(*args, cpu=looped, default=grouped), True
+        grouped = jax.vmap(default, axes)
+        if how == "auto":
+            return lax.platform_dependent(*args, cpu=looped, default=grouped), True
+        return (looped if how == "looped" else grouped)(*args), True
 
     return member_wise
 
@@ -58,15 +92,27 @@ class _Parts(NamedTuple):
 
 
 @functools.cache
-def _parts(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> _Parts:
+def _parts(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str) -> _Parts:
     """The maps for images of `size`; cached so that every trace meets the same functions."""
     lows = (padding[0][0], padding[1][0])
 
-    @_vmap_by_member
     def forward(x: Array, w: Array) -> Array:
         return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=_NHWC)
 
-    @_vmap_by_member
+    def forward_by_patches(x: Array, w: Array) -> Array:
+        return _patches(x, kernel, strides, padding) @ w.reshape(-1, w.shape[-1])
+
+    # Beside CPU, autodiff's own gradients: XLA knows them as those of a convolution.
+    whole = forward_by_patches if how == "matmul" else forward
+
+    def transposed_in_x(dy: Array, w: Array) -> Array:
+        like = jax.ShapeDtypeStruct((dy.shape[0], *size, w.shape[2]), dy.dtype)
+        return jax.linear_transpose(lambda x: whole(x, w), like)(dy)[0]
+
+    def transposed_in_w(x: Array, dy: Array) -> Array:
+        like = jax.ShapeDtypeStruct((*kernel, x.shape[-1], dy.shape[-1]), x.dtype)
+        return jax.linear_transpose(lambda w: whole(x, w), like)(dy)[0]
+
     def input_gradient(dy: Array, w: Array) -> Array:
         if strides != (1, 1):
             return _by_phases(dy, w, size, strides, lows)
@@ -76,7 +122,6 @@ def _parts(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> _Parts:
         return lax.conv_general_dilated(dy, w[::-1, ::-1].swapaxes(2, 3), (1, 1), pads, dimension_numbers=_NHWC)
 
     # The gradient with respect to the kernel is a convolution in which channels and examples change places.
-    @_vmap_by_member
     def kernel_gradient(x: Array, dy: Array) -> Array:
         pads = [
             (low, (out - 1) * s + k - n - low) for n, k, s, low, out in zip(size, kernel, strides, lows, dy.shape[1:3], strict=True)
@@ -86,7 +131,24 @@ def _parts(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> _Parts:
         )
         return dw.transpose(1, 2, 0, 3)
 
-    return _Parts(forward, input_gradient, kernel_gradient)
+    return _Parts(
+        _vmap_by_member(forward, whole, how),
+        _vmap_by_member(input_gradient, transposed_in_x, how),
+        _vmap_by_member(kernel_gradient, transposed_in_w, how),
+    )
+
+
+def _patches(x: Array, kernel: Pair, strides: Pair, padding: Padding) -> Array:
+    """What each place of a filter meets: (batch, height, width, rows * columns * inputs)."""
+    rows, columns = ((n + sum(pad) - k) // s + 1 for n, pad, k, s in zip(x.shape[1:3], padding, kernel, strides, strict=True))
+    # A negative padding takes away, which `jnp.pad` does not know.
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)))
+    taps = [
+        x[:, i : i + (rows - 1) * strides[0] + 1 : strides[0], j : j + (columns - 1) * strides[1] + 1 : strides[1]]
+        for i in range(kernel[0])
+        for j in range(kernel[1])
+    ]
+    return jnp.concatenate(taps, axis=-1)
 
 
 def _by_phases(dy: Array, w: Array, size: Pair, strides: Pair, lows: Pair) -> Array:
@@ -112,8 +174,8 @@ def _by_phases(dy: Array, w: Array, size: Pair, strides: Pair, lows: Pair) -> Ar
 
 
 @functools.cache
-def _conv(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> Callable[[Array, Array], Array]:
-    parts = _parts(size, kernel, strides, padding)
+def _conv(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str) -> Callable[[Array, Array], Array]:
+    parts = _parts(size, kernel, strides, padding, how)
     apply = jax.custom_vjp(parts.forward)
     apply.defvjp(
         lambda x, w: (parts.forward(x, w), (x, w)),
@@ -123,9 +185,9 @@ def _conv(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> Callable
 
 
 @functools.cache
-def _conv_transpose(size: Pair, kernel: Pair, strides: Pair, padding: Padding) -> Callable[[Array, Array], Array]:
+def _conv_transpose(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str) -> Callable[[Array, Array], Array]:
     """The same three maps in other parts: each gradient of a transposed convolution is a map of its strided twin."""
-    parts = _parts(size, kernel, strides, padding)
+    parts = _parts(size, kernel, strides, padding, how)
     apply = jax.custom_vjp(parts.input_gradient)
     apply.defvjp(
         lambda x, w: (parts.input_gradient(x, w), (x, w)),
@@ -166,7 +228,7 @@ def conv(
     if kernel.shape[:2] == size and not any(map(any, padding)):
         # Only one place for the filter: a matrix product, which vmaps as it is.
         return jnp.einsum("bhwi,hwio->bo", x, kernel)[:, None, None]
-    return _conv(size, kernel.shape[:2], strides, padding)(x, kernel)
+    return _conv(size, kernel.shape[:2], strides, padding, _LOWERING.get())(x, kernel)
 
 
 def conv_transpose(
@@ -203,7 +265,7 @@ def conv_transpose(
     x, kernel = _promoted(x, kernel)
     if kernel.shape[:2] == size and not any(map(any, padding)):
         return jnp.einsum("bi,hwoi->bhwo", x[:, 0, 0], kernel)
-    return _conv_transpose(size, kernel.shape[:2], strides, padding)(x, kernel)
+    return _conv_transpose(size, kernel.shape[:2], strides, padding, _LOWERING.get())(x, kernel)
 
 
 def _promoted(x: Array, kernel: Array) -> tuple[Array, Array]:

@@ -1,0 +1,253 @@
+"""Measures what a device makes of populations: member-steps per second by model, members, lowering and arithmetic.
+
+    python scripts/benchmark_device.py --minutes=8 --output=results/benchmarks/device.csv
+    python scripts/benchmark_device.py --minutes=1 --output=/tmp/device.csv --tiny       # any machine, tiny models
+
+First the device's own ceilings: a large matrix product in float32, in the platform's default (TF32 on recent GPUs) and in bfloat16,
+and a large copy. Then populations in the order of `plan`, until the minutes are over; a row is written after each. A row that does
+not fit into memory, or that a platform cannot compile, says so in `error`. Steps are those of training, Adam and all, on real
+digits, batch 128; a call makes as many as fit into about a third of a second, and the median over calls is reported. Operations are
+XLA's count of rate and distortion of one batch, times three. `lowering` is that of convolutions, `models.layers.lowering`; "one by
+one" advances one member after another.
+"""
+
+import argparse
+import csv
+import dataclasses
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import console as terminal
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rd_elbo import data, grid, memory, population, records
+from rd_elbo.disk import write_json
+from rd_elbo.errors import BadInput
+from rd_elbo.models.family import paper_family
+
+BATCH = 128
+_WEAK = {**paper_family("---"), "encoder_depth": 2, "decoder_depth": 2}
+MODELS = {
+    "dense": grid.Member(encoder_width=512, encoder_depth=2, decoder_width=512, decoder_depth=2, latent=64, batch_size=BATCH),
+    "conv_small": grid.Member(**_WEAK, encoder_width=8, decoder_width=8, latent=32, batch_size=BATCH),
+    "conv": grid.Member(**_WEAK, encoder_width=32, decoder_width=32, latent=64, batch_size=BATCH),
+    "pixelcnn": grid.Member(encoder_width=128, decoder="pixelcnn", decoder_width=32, decoder_depth=4, batch_size=BATCH),
+    "pixelcnnpp": grid.Member(
+        encoder="conv", encoder_width=32, decoder="pixelcnnpp", decoder_width=64, decoder_depth=2, latent=64, batch_size=BATCH
+    ),
+}
+TINY = {
+    "dense": grid.Member(encoder_width=8, decoder_width=8, latent=4, batch_size=BATCH),
+    "conv": grid.Member(**_WEAK | {"encoder_depth": 1, "decoder_depth": 1}, encoder_width=2, decoder_width=2, batch_size=BATCH),
+}
+COLUMNS = (
+    *("model", "members", "lowering", "arithmetic", "batch", "seconds_per_member_step", "spread", "member_steps_per_second"),
+    *("flops_per_second", "fraction_of_peak", "memory_gib", "compile_seconds", "error"),
+)
+ONE_BY_ONE = "one by one"
+ARITHMETIC = {
+    "float32": {"precision": "highest"},
+    "default": {"precision": "default"},
+    "bfloat16": {"precision": "default", "compute_dtype": "bfloat16"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One population to measure."""
+
+    model: str
+    members: int
+    lowering: str
+    arithmetic: str
+
+
+def plan() -> Iterator[Case]:
+    """What to measure, most useful first."""
+    for arithmetic in ("default", "bfloat16"):
+        yield Case("conv", 4, ONE_BY_ONE, arithmetic)
+        yield Case("pixelcnnpp", 2, ONE_BY_ONE, arithmetic)
+        for lowering in ("looped", "grouped", "matmul"):
+            yield Case("conv_small", 16, lowering, arithmetic)
+            yield Case("conv", 4, lowering, arithmetic)
+        yield Case("conv_small", 16, ONE_BY_ONE, arithmetic)
+        yield Case("dense", 16, "auto", arithmetic)
+        yield Case("pixelcnnpp", 2, "looped", arithmetic)
+        yield Case("dense", 16, ONE_BY_ONE, arithmetic)
+    for members in (1, 4, 64, 256):
+        for arithmetic in ("default", "bfloat16"):
+            yield Case("dense", members, "auto", arithmetic)
+        if members <= 64:
+            for lowering in ("looped", "grouped", "matmul"):
+                yield Case("conv_small", members, lowering, "default")
+    for lowering in ("looped", "grouped", "matmul", ONE_BY_ONE):
+        for arithmetic in ("default", "bfloat16"):
+            yield Case("pixelcnn", 16, lowering, arithmetic)
+    for members in (1, 16):
+        for lowering in ("looped", "matmul", ONE_BY_ONE):
+            yield Case("conv", members, lowering, "bfloat16")
+    yield Case("conv", 4, ONE_BY_ONE, "float32")
+    yield Case("dense", 16, "auto", "float32")
+    for members in (1, 4, 64):
+        yield Case("pixelcnn", members, "looped", "default")
+
+
+def tiny_plan() -> Iterator[Case]:
+    """The same in seconds."""
+    for lowering in ("looped", "grouped", "matmul", ONE_BY_ONE):
+        yield Case("conv", 2, lowering, "default")
+    yield Case("dense", 2, "auto", "default")
+
+
+def seconds(run: Any, repeats: int = 5) -> list[float]:
+    """Wall times of `run`, which returns an array, after one call to warm up."""
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def ceilings(size: int) -> dict[str, float]:
+    """Operations per second of matrix products, and bytes per second of a copy (read and written)."""
+    found = {}
+    for name, dtype, precision in (
+        ("float32", "float32", "highest"),
+        ("default", "float32", "default"),
+        ("bfloat16", "bfloat16", "default"),
+    ):
+        a = jax.random.normal(jax.random.key(0), (size, size), dtype)
+        product = jax.jit(lambda a, precision=precision: jnp.matmul(a, a, precision=precision))
+        found[name] = 2 * size**3 / statistics.median(seconds(lambda a=a, product=product: product(a)))
+    a = jax.random.normal(jax.random.key(0), (16 * size, size))
+    copy = jax.jit(lambda a: a + 1)
+    found["copy"] = 2 * a.nbytes / statistics.median(seconds(lambda: copy(a)))
+    return found
+
+
+def program_of(case: Case, member: grid.Member, shape: tuple[int, int]) -> population.Program:
+    """What is compiled for a case."""
+    by_member = case.lowering == ONE_BY_ONE
+    return population.Program(
+        member.build(shape),
+        batch_size=BATCH,
+        optimizer="normalised_adam",
+        segment_steps=64,
+        lanes=1 if by_member else None,
+        lowering="auto" if by_member else case.lowering,
+        **ARITHMETIC[case.arithmetic],
+    )
+
+
+def compiled(case: Case, member: grid.Member, images: np.ndarray) -> tuple[Any, float]:
+    """The program of a case and the seconds it took to compile, or what kept it from being so."""
+    began, mesh = time.perf_counter(), population.make_mesh(1)
+    try:
+        program = program_of(case, member, images.shape[1:])
+        return population.compiled(program, mesh, case.members, images.shape, images.dtype.name), time.perf_counter() - began
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        return error, time.perf_counter() - began
+
+
+def measure(case: Case, member: grid.Member, images: np.ndarray, made: Any, target: float) -> dict[str, Any]:
+    """A row's numbers; `made` is its compiled program."""
+    mesh, members = population.make_mesh(1), case.members
+    one = population.state_shapes(member.build(images.shape[1:]), images.shape[1:], "float32").params
+    leaves, tree = jax.tree.flatten(one)
+    # Any parameters will do, so long as they are not zeros.
+    drawn = [0.02 * jax.random.normal(jax.random.key(i), (members, *leaf.shape[1:]), leaf.dtype) for i, leaf in enumerate(leaves)]
+    state = population.start(jax.tree.unflatten(tree, drawn), mesh)
+    fields = [dataclasses.replace(member, seed=i, learning_rate=1e-4) for i in range(members)]
+    hypers = population.place(population.Hypers.of(fields), mesh)
+    resident = population.replicate(images, mesh)
+    steps, times = 1, []
+    for _ in range(9):
+        began = time.perf_counter()
+        state, metrics = made(state, hypers, resident, np.int32(0), np.int32(steps), np.float32(1e4))
+        jax.block_until_ready(metrics)
+        spent = time.perf_counter() - began
+        times.append((steps, spent / (steps * members)))
+        steps = max(1, min(16, 4 * steps, int(target * steps / spent)))
+    each = [spent for count, spent in times if count == max(steps for steps, _ in times)][-4:]
+    finite = bool(np.asarray(state.finite).all())
+    best = statistics.median(each)
+    return {
+        "seconds_per_member_step": best,
+        "spread": (max(each) - min(each)) / best,
+        "member_steps_per_second": 1 / best,
+        "flops_per_second": 3 * grid.work(grid.architecture_of(member), images.shape[1:], BATCH) / best,
+        "memory_gib": memory.of(made) / 2**30,
+        "error": "" if finite else "diverged",
+    }
+
+
+@terminal.guarded
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20.0, help="when to stop")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="the table, a CSV file; a JSON file goes beside it")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, for a machine without an accelerator")
+    parser.add_argument("--only", default="", help="models, with commas between")
+    args = parser.parse_args()
+    if args.minutes <= 0:
+        raise BadInput(f"--minutes={args.minutes} must be above 0")
+    began, models = time.perf_counter(), TINY if args.tiny else MODELS
+    wanted = args.only.split(",") if args.only else list(models)
+    cases = [case for case in (tiny_plan() if args.tiny else plan()) if case.model in wanted]
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    images = data.load("mnist_static").splits["train"][: 16 * BATCH]
+    peaks = ceilings(256 if args.tiny else 8192)
+    print(" ".join(f"{name} {rate / 1e12:.3g} T/s" for name, rate in peaks.items()), flush=True)
+    # Compiling needs a core and little of the device, so the next programs are compiled while one is measured; what is
+    # measured waits for no one, and shares the device with autotuning alone.
+    with args.output.open("w", newline="") as file, ThreadPoolExecutor(1 if args.tiny else 6) as pool:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        waiting: list[tuple[Case, Future[Any]]] = []
+        while cases or waiting:
+            if (time.perf_counter() - began) / 60 > args.minutes:
+                break
+            batch, cases = cases[:6], cases[6:]
+            waiting = [(case, pool.submit(compiled, case, models[case.model], images)) for case in batch]
+            # All of a batch are compiled before any is timed.
+            for _, future in waiting:
+                future.result()
+            for case, future in waiting:
+                made, compile_seconds = future.result()
+                row = {**dataclasses.asdict(case), "batch": BATCH, "compile_seconds": compile_seconds}
+                if isinstance(made, Exception):
+                    row["error"] = str(made).splitlines()[0][:200]
+                elif (time.perf_counter() - began) / 60 > args.minutes:
+                    break
+                else:
+                    try:
+                        row |= measure(case, models[case.model], images, made, 0.05 if args.tiny else 0.3)
+                        row["fraction_of_peak"] = row["flops_per_second"] / peaks[case.arithmetic]
+                    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                        row["error"] = str(error).splitlines()[0][:200]
+                table.writerow(row)
+                file.flush()
+                ms = 1e3 * row.get("seconds_per_member_step", float("nan"))
+                print(
+                    f"{case.model:11} {case.members:4} {case.lowering:10} {case.arithmetic:9} {ms:9.3f} ms/member-step "
+                    f"{row.get('fraction_of_peak', float('nan')):6.1%} of peak {row.get('memory_gib', 0):6.2f} GiB "
+                    f"compiled in {compile_seconds:5.1f} s {row.get('error', '')}",
+                    flush=True,
+                )
+            waiting = []
+    about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
+    record = records.provenance(about, sys.argv, {"total": time.perf_counter() - began})
+    write_json(args.output.with_suffix(".json"), {**record, "ceilings": peaks})
+
+
+if __name__ == "__main__":
+    main()
