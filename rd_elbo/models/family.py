@@ -15,7 +15,7 @@ from rd_elbo.errors import BadInput, choice, whole
 from rd_elbo.models.base import Model
 from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder
-from rd_elbo.models.flows import AutoregressiveFlow
+from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
 from rd_elbo.models.marginals import FlowMarginal, StandardNormal, VampPrior
 from rd_elbo.models.pixelcnn import PixelCNNDecoder
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder
@@ -37,9 +37,9 @@ class Architecture:
       decoder_width: Units of each hidden layer of the decoder, or channels (of the last, where they differ).
       decoder_depth: Hidden layers, residual blocks, or layers at each size of the decoder.
       pseudo_inputs: Components of the VampPrior.
-      flow_steps: Steps of each autoregressive flow, of encoder and marginal alike.
-      flow_width: Units of each hidden layer of the flows' MADEs.
-      flow_depth: Hidden layers of the flows' MADEs.
+      flow_steps: Steps of each flow, of encoder and marginal alike.
+      flow_width: Units of each hidden layer of the flows' networks (MADEs, or those of couplings).
+      flow_depth: Hidden layers of the flows' networks.
     """
 
     encoder: str = "dense"
@@ -108,8 +108,12 @@ class Part:
     uses: tuple[str, ...] = ()
 
 
-def _flow(a: Architecture) -> AutoregressiveFlow:
-    return AutoregressiveFlow(a.latent, a.flow_steps, a.flow_width, a.flow_depth)
+def _flow_sizes(a: Architecture) -> tuple[int, int, int, int]:
+    return a.latent, a.flow_steps, a.flow_width, a.flow_depth
+
+
+def _flow(a: Architecture, affine: bool = False) -> AutoregressiveFlow:
+    return AutoregressiveFlow(*_flow_sizes(a), affine)
 
 
 def _conv_encoder(a: Architecture) -> ConvEncoder:
@@ -135,6 +139,8 @@ MARGINALS: Mapping[str, Part] = types.MappingProxyType(
     {
         "normal": Part("-", lambda a, shape: StandardNormal(a.latent)),
         "maf": Part("+", lambda a, shape: FlowMarginal(_flow(a)), uses=_FLOW),
+        "maf_affine": Part("+", lambda a, shape: FlowMarginal(_flow(a, affine=True)), uses=_FLOW),
+        "realnvp": Part("+", lambda a, shape: FlowMarginal(RealNVP(*_flow_sizes(a))), uses=_FLOW),
         "vampprior": Part("v", lambda a, shape: VampPrior(a.pseudo_inputs), uses=("pseudo_inputs",)),
     }
 )

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rd_elbo.models.flows import AutoregressiveFlow, is_flow
+from rd_elbo.models.flows import AutoregressiveFlow, RealNVP, is_flow
 
 Encode = Callable[[Array], distrax.DistributionLike]
 
@@ -29,13 +29,16 @@ class StandardNormal(nn.Module):
 
 
 class FlowMarginal(nn.Module):
-    """Marginal `+`: a standard normal moved by a masked autoregressive flow (Alemi et al. 2018, App. A).
+    """Marginal `+`: a standard normal moved by the inverse of a flow.
+
+    Alemi et al. 2018, App. A, has a masked autoregressive flow, mean-only.
 
     Attributes:
-      flow: From z back to the normal, so that a density takes one pass and a draw takes one per dimension.
+      flow: From z back to the normal, so that a density takes one pass of each step; a draw takes one per dimension if the flow is
+        autoregressive.
     """
 
-    flow: AutoregressiveFlow
+    flow: AutoregressiveFlow | RealNVP
 
     @nn.compact
     def __call__(self, encode: Encode, like: Array) -> distrax.Transformed:
