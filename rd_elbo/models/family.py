@@ -17,7 +17,7 @@ from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder
 from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
 from rd_elbo.models.marginals import FlowMarginal, StandardNormal, VampPrior
-from rd_elbo.models.pixelcnn import PixelCNNDecoder
+from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder
 
 ImageShape = tuple[int, int]
@@ -40,6 +40,7 @@ class Architecture:
       flow_steps: Steps of each flow, of encoder and marginal alike.
       flow_width: Units of each hidden layer of the flows' networks (MADEs, or those of couplings).
       flow_depth: Hidden layers of the flows' networks.
+      causal_depth: Residual blocks of the causal network behind decoder "pixelvae".
     """
 
     encoder: str = "dense"
@@ -54,6 +55,7 @@ class Architecture:
     flow_steps: int = 4
     flow_width: int = 640
     flow_depth: int = 3
+    causal_depth: int = 3
 
     def __post_init__(self) -> None:
         for field, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("marginal", MARGINALS)):
@@ -83,11 +85,11 @@ class Architecture:
 
 _SIZES = (
     *("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth"),
-    *("pseudo_inputs", "flow_steps", "flow_width", "flow_depth"),
+    *("pseudo_inputs", "flow_steps", "flow_width", "flow_depth", "causal_depth"),
 )
 # Fields that only some parts have a use for.
 _FLOW = ("flow_steps", "flow_width", "flow_depth")
-_OPTIONAL = ("pseudo_inputs", *_FLOW)
+_OPTIONAL = ("pseudo_inputs", *_FLOW, "causal_depth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +122,10 @@ def _conv_encoder(a: Architecture) -> ConvEncoder:
     return ConvEncoder(a.encoder_width, a.encoder_depth, a.latent)
 
 
+def _pixelvae(a: Architecture, shape: ImageShape) -> PixelVAEDecoder:
+    return PixelVAEDecoder(a.decoder_width, a.decoder_depth, a.causal_depth, shape)
+
+
 ENCODERS: Mapping[str, Part] = types.MappingProxyType(
     {
         "dense": Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent)),
@@ -132,6 +138,7 @@ DECODERS: Mapping[str, Part] = types.MappingProxyType(
         "mlp": Part("-", lambda a, shape: MLPDecoder(a.decoder_width, a.decoder_depth, shape)),
         "deconv": Part("-", lambda a, shape: DeconvDecoder(a.decoder_width, a.decoder_depth, shape)),
         "pixelcnn": Part("+", lambda a, shape: PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape)),
+        "pixelvae": Part("+", lambda a, shape: _pixelvae(a, shape), uses=("causal_depth",)),
         "pixelcnnpp": Part("+", lambda a, shape: PixelCNNPPDecoder(a.decoder_width, a.decoder_depth, shape)),
     }
 )

@@ -223,6 +223,15 @@ def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
     return h[..., 0, :] * nn.sigmoid(h[..., 1, :])
 
 
+def in_dtype_of(x: Array, *weights: Array) -> tuple[Array, ...]:
+    """Parameters in the type of a layer's input, which is the type that the layer computes in.
+
+    The parameters themselves, and so their gradients, keep their own type: bfloat16 examples make a layer compute in bfloat16.
+    """
+    # Integers are numbers to compute with, not a precision.
+    return tuple(w.astype(x.dtype) for w in weights) if jnp.issubdtype(x.dtype, jnp.floating) else weights
+
+
 class GatedDense(nn.Module):
     """A dense layer with linear gating (Alemi et al. 2018, App. A).
 
@@ -237,7 +246,10 @@ class GatedDense(nn.Module):
         """The gated units."""
         kernel = self.param("kernel", lecun_pair, (x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
-        return gate(jnp.einsum("...i,igu->...gu", x, kernel) + bias)
+        kernel, bias = in_dtype_of(x, kernel, bias)
+        # Not an einsum with the kernel as it is: that one's gradient comes out transposed.
+        h = x @ kernel.reshape(len(kernel), -1)
+        return gate(h.reshape(*h.shape[:-1], 2, self.units) + bias)
 
 
 class GatedConv(nn.Module):
@@ -260,6 +272,7 @@ class GatedConv(nn.Module):
         """The gated images."""
         kernel = self.param("kernel", lecun_pair, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
+        kernel, bias = in_dtype_of(x, kernel, bias)
         height, width = x.shape[1:3]
         padding = same_padding((height, width), self.kernel, self.strides) if self.same else ((0, 0), (0, 0))
         h = conv(x, kernel.reshape(*kernel.shape[:3], -1), padding, self.strides)
@@ -293,6 +306,7 @@ class GatedConvTranspose(nn.Module):
             raise ValueError(f"kernel={self.kernel} must be size={self.size} and the image (1, 1), not {x.shape[1:3]}, unless same")
         kernel = self.param("kernel", self._init, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
+        kernel, bias = in_dtype_of(x, kernel, bias)
         padding = same_padding(self.size, self.kernel, self.strides) if self.same else ((0, 0), (0, 0))
         h = conv_transpose(x, kernel.reshape(*kernel.shape[:3], -1).swapaxes(2, 3), self.size, padding, self.strides)
         return gate(h.reshape(*h.shape[:-1], 2, self.units) + bias)

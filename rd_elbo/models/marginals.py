@@ -25,7 +25,7 @@ class StandardNormal(nn.Module):
     def __call__(self, encode: Encode, like: Array) -> distrax.MultivariateNormalDiag:
         """m(z)."""
         del encode
-        return distrax.MultivariateNormalDiag(jnp.zeros(self.latent, like.dtype), jnp.ones(self.latent, like.dtype))
+        return _standard_normal(self.latent, like)
 
 
 class FlowMarginal(nn.Module):
@@ -44,9 +44,13 @@ class FlowMarginal(nn.Module):
     def __call__(self, encode: Encode, like: Array) -> distrax.Transformed:
         """m(z)."""
         del encode
-        n = self.flow.dimensions
-        normal = distrax.MultivariateNormalDiag(jnp.zeros(n, like.dtype), jnp.ones(n, like.dtype))
-        return distrax.Transformed(normal, distrax.Inverse(self.flow()))
+        return distrax.Transformed(_standard_normal(self.flow.dimensions, like), distrax.Inverse(self.flow()))
+
+
+def _standard_normal(dimensions: int, like: Array) -> distrax.MultivariateNormalDiag:
+    # Examples of less than single precision make networks compute in it, not densities.
+    dtype = jnp.promote_types(like.dtype, jnp.float32)
+    return distrax.MultivariateNormalDiag(jnp.zeros(dimensions, dtype), jnp.ones(dimensions, dtype))
 
 
 class VampPrior(nn.Module):
@@ -68,7 +72,9 @@ class VampPrior(nn.Module):
         logits = self.param("pseudo_inputs", lambda *a: scattered(*a) - 2.0, (self.components, *like.shape[1:]))
         weights = self.param("weights", nn.initializers.zeros, (self.components,))
         mixture = distrax.Categorical(logits=weights)
-        e = encode(nn.sigmoid(logits))
+        # In the type of the examples where they make the encoder compute in less precision than its parameters have.
+        precision = min(like.dtype, logits.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
+        e = encode(nn.sigmoid(logits).astype(precision))
         if is_flow(e):
             # One flow moves all components, so it moves their mixture.
             return distrax.Transformed(distrax.MixtureSameFamily(mixture, e.distribution), e.bijector)
