@@ -87,6 +87,6 @@ class DeconvDecoder(nn.Module):
         h = deconv_trunk(z, self.width, self.depth, self.image_shape)
         kernel = self.param("logits_kernel", nn.initializers.lecun_normal(), (5, 5, h.shape[-1], 1))
         bias = self.param("logits_bias", nn.initializers.zeros, ())
-        logits = conv(h, *in_dtype_of(h, kernel), same_padding(self.image_shape, (5, 5), (1, 1)))[..., 0]
+        logits = conv(h, in_dtype_of(h, kernel), same_padding(self.image_shape, (5, 5), (1, 1)))[..., 0]
         logits = logits.astype(jnp.promote_types(h.dtype, kernel.dtype)) + bias
         return distrax.Independent(distrax.Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models.causal import CausalBernoulli
 from rd_elbo.models.decoders import deconv_trunk
-from rd_elbo.models.layers import conv, gate, in_dtype_of, lecun_pair
+from rd_elbo.models.layers import biased, conv, gate, in_dtype_of, lecun_pair
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
@@ -41,11 +41,11 @@ def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool
     Returns:
       (batch, height, width, width of the layer).
     """
-    kernel, bias, of_plane = in_dtype_of(padded, params["kernel"], params["bias"], params["plane"])
+    kernel, of_plane = in_dtype_of(padded, params["kernel"]), in_dtype_of(padded, params["plane"])
     kernel = kernel * jnp.asarray(causal_mask(includes_centre=not first), kernel.dtype)[:, :, None, None, None]
     # The gate's two halves are output channels of one convolution.
     h = conv(padded, kernel.reshape(*kernel.shape[:3], -1))
-    h = h.reshape(*h.shape[:-1], *kernel.shape[3:]) + bias
+    h = biased(h.reshape(*h.shape[:-1], *kernel.shape[3:]), params["bias"])
     said = plane @ of_plane.reshape(len(of_plane), -1)
     h = gate(h + said.reshape(*said.shape[:-1], *of_plane.shape[1:]))
     return h if first else padded[:, _ABOVE:, _LEFT:-_RIGHT] + h
@@ -119,8 +119,8 @@ class PixelCNNDecoder(nn.Module):
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
         """d(x|z)."""
         pixels = self.image_shape[0] * self.image_shape[1]
-        planes = nn.Dense(pixels * self.planes, dtype=z.dtype, name="planes")(z)
-        planes = planes.reshape(*z.shape[:-1], *self.image_shape, self.planes)
+        planes = nn.Dense(pixels * self.planes, name="planes")(z)
+        planes = planes.astype(z.dtype).reshape(*z.shape[:-1], *self.image_shape, self.planes)
         return PixelCNN(_causal_params(self, self.width, self.depth, self.planes), planes)
 
 
