@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 from rd_elbo import information
 from rd_elbo.models import flows
 from rd_elbo.models.encoders import DenseEncoder, FlowEncoder
-from rd_elbo.models.flows import MADE, AutoregressiveFlow, made_masks
+from rd_elbo.models.flows import MADE, AutoregressiveFlow, RealNVP, coupling_halves, made_masks
 from rd_elbo.models.marginals import FlowMarginal, VampPrior
 
 
@@ -27,6 +27,17 @@ def stirred(params, scale=0.5, key=9):
 def flow(dimensions, steps=3, width=40, depth=2):
     module = AutoregressiveFlow(dimensions, steps, width, depth)
     return module.apply(stirred(module.init(jax.random.key(0))))
+
+
+AFFINE = {
+    "maf_affine": lambda n, steps, width=40, depth=2: AutoregressiveFlow(n, steps, width, depth, affine=True),
+    "realnvp": lambda n, steps, width=40, depth=2: RealNVP(n, steps, width, depth),
+}
+
+
+def affine(kind, dimensions, steps, scale=0.1):
+    module = AFFINE[kind](dimensions, steps)
+    return module.apply(stirred(module.init(jax.random.key(0)), scale))
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 5])
@@ -164,3 +175,115 @@ def test_flows_that_only_look_alike_are_not_taken_for_one(x64):
     gaussian = DenseEncoder(5, 1, 2)
     plain = gaussian.apply(gaussian.init(jax.random.key(0), x), x)
     assert not flows.is_flow(plain) and flows.without_common_flow(plain, plain)[0] is plain
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 6])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_affine_log_determinant_and_round_trips(x64, kind, dimensions, steps):
+    """A wrong sign of a log-scale, a lost permutation or a step undone out of order shows in one of the three."""
+    forward = affine(kind, dimensions, steps)
+    for bijector in (forward, distrax.Inverse(forward)):
+        z = jax.random.normal(jax.random.key(2), (3, dimensions))
+        moved, log_det = jax.jit(bijector.forward_and_log_det)(z)
+        jacobian = jax.jit(jax.vmap(jax.jacobian(bijector.forward)))(z)
+        np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=1e-9)
+        back, log_det_back = jax.jit(bijector.inverse_and_log_det)(moved)
+        np.testing.assert_allclose(back, z, atol=1e-9)
+        np.testing.assert_allclose(log_det_back, -log_det, atol=1e-9)
+        assert np.abs(log_det).min() > 1e-3 and np.abs(moved - z).max() > 0.1
+
+
+def test_an_affine_step_looks_back_alone_and_stretches_by_what_it_saw(x64):
+    """The Jacobian of one step, its reversal undone: triangular, full below, with the scales on the diagonal."""
+    bijector, z = affine("maf_affine", 6, 1), jax.random.normal(jax.random.key(1), (6,))
+    jacobian = np.asarray(jax.jit(jax.jacobian(lambda z: jnp.flip(bijector.forward(z))))(z))
+    assert (np.triu(jacobian, 1) == 0).all() and (jacobian[np.tril_indices(6, -1)] != 0).all()
+    log_scale = -np.log(np.diag(jacobian))
+    np.testing.assert_allclose(-log_scale.sum(), bijector.forward_and_log_det(z)[1], rtol=1e-9)
+    # The first has nothing to look at, so its scale is the same everywhere; the last one's is not.
+    elsewhere = np.diag(np.asarray(jax.jacobian(lambda z: jnp.flip(bijector.forward(z)))(z + 1)))
+    assert elsewhere[0] == np.diag(jacobian)[0] and elsewhere[-1] != np.diag(jacobian)[-1]
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_coupling_leaves_alone_what_it_looks_at(x64, step):
+    looked_at, moved = coupling_halves(5, step)
+    assert sorted([*looked_at, *moved]) == list(range(5)) and {len(looked_at), len(moved)} == {2, 3}
+    module = RealNVP(5, step + 1, 12, 1)
+    bijector = module.apply(stirred(module.init(jax.random.key(0))))
+    single = flows.CouplingFlow([*bijector.couplers], bijector.params)
+    jacobian = np.asarray(jax.jacobian(lambda z: single._joined(step, *_moved(single, step, z)))(jnp.arange(5.0) / 5))
+    np.testing.assert_array_equal(jacobian[looked_at], np.eye(5)[looked_at])
+    assert (jacobian[np.ix_(moved, looked_at)] != 0).all()
+    across = jacobian[np.ix_(moved, moved)]
+    assert (across[~np.eye(len(moved), dtype=bool)] == 0).all() and (np.diag(across) > 0).all()
+
+
+def _moved(bijector, step, z):
+    looked_at, moved, shift, log_scale = bijector._halves(step, z)
+    return looked_at, (moved - shift) * jnp.exp(-log_scale)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("maf_affine", 2), ("realnvp", 4)])
+def test_with_several_affine_steps_every_dimension_depends_on_every_other(x64, kind, steps):
+    jacobian = np.asarray(jax.jit(jax.jacobian(affine(kind, 5, steps).forward))(jnp.arange(5.0) / 5))
+    assert (jacobian != 0).all()
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+def test_affine_flows_start_near_the_identity_and_stay_bounded(kind):
+    module, z = AFFINE[kind](8, 4), jax.random.normal(jax.random.key(1), (500, 8))
+    params = module.init(jax.random.key(0))
+    start = module.apply(params)
+    assert 0 < np.abs(start.forward_and_log_det(z)[1]).mean() < 1
+    # Whatever the networks say, each step stretches a dimension by at most e^3, so nothing overflows in float32.
+    wild = module.apply(jax.tree.map(lambda leaf: 1e3 * leaf, params))
+    _, log_det = wild.forward_and_log_det(z)
+    assert np.isfinite(log_det).all() and 10 < np.abs(log_det).max() <= 4 * 8 * 3
+
+
+def test_draws_of_wild_affine_flows_stay_finite():
+    """Passes that guess at dimensions to come would overflow: each guess is stretched again by the next."""
+    module = AFFINE["maf_affine"](64, 1)
+    wild = module.apply(jax.tree.map(lambda leaf: 20 * leaf, module.init(jax.random.key(0))))
+    z = jax.random.normal(jax.random.key(1), (2, 64))
+    there = wild.forward(z)
+    np.testing.assert_allclose(wild.inverse(there), z, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+def test_gradients_go_through_both_directions_of_affine_flows(x64, kind, way):
+    module = AFFINE[kind](4, 2, 8, 1)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), stirred(module.init(jax.random.key(0)), 0.2))
+    move = jax.jit(lambda params, z: getattr(module.apply(params), way + "_and_log_det")(z))
+    check_grads(move, (params, jnp.arange(4.0) / 4), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+def test_an_affine_marginal_integrates_to_one_and_scores_what_it_draws(x64, kind):
+    module, unused, like = FlowMarginal(AFFINE[kind](2, 3, 8, 1)), lambda x: x, jnp.zeros((1, 4, 4))
+    m = module.apply(stirred(module.init(jax.random.key(0), unused, like), 0.3), unused, like)
+    drawn, log_m = m.sample_and_log_prob(seed=jax.random.key(2), sample_shape=2000)
+    np.testing.assert_allclose(jax.jit(m.log_prob)(drawn), log_m, rtol=1e-7)
+    axis = jnp.linspace(-30, 30, 1201)
+    grid = jnp.stack(jnp.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    density = np.exp(np.asarray(jax.jit(m.log_prob)(grid)))
+    cell = float(axis[1] - axis[0]) ** 2
+    assert abs(density.sum() * cell - 1) < 1e-3
+    # And draws lie where the density says: their mean is its mean.
+    mean = (density[:, None] * np.asarray(grid)).sum(0) * cell
+    error = np.asarray(drawn).std(0) / np.sqrt(len(drawn))
+    assert (np.abs(np.asarray(drawn).mean(0) - mean) < 4 * error).all()
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+def test_an_affine_flow_is_never_taken_for_the_encoders(x64, kind):
+    encode, x = encoder()
+    module = FlowMarginal(AFFINE[kind](2, 2, 8, 1))
+    m = module.apply(module.init(jax.random.key(0), encode, x), encode, x)
+    e = encode(x)
+    assert flows.without_common_flow(e, m)[:2] == (e, m) and not flows.is_flow(m)
+    moved_alike = distrax.Transformed(e.distribution, m.bijector.bijector if kind == "realnvp" else m.bijector)
+    assert flows.without_common_flow(e, moved_alike)[:2] == (e, moved_alike)

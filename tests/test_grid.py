@@ -37,7 +37,7 @@ def test_a_name_is_what_a_member_is():
     names = others(Member(), set(OTHER_VALUES) - {*Member().idle})
     bases = {
         Member(objective="target_rate", marginal="vampprior"): ("target_rate", "target_weight", "pseudo_inputs"),
-        Member(objective="target_distortion"): ("target_distortion", "multiplier_rate"),
+        Member(objective="target_distortion", decoder="pixelvae"): ("target_distortion", "multiplier_rate", "causal_depth"),
         Member(objective="free_bits", marginal="maf"): ("free_bits", "flow_steps", "flow_width", "flow_depth"),
     }
     for base, fields in bases.items():
@@ -64,7 +64,9 @@ OTHER_VALUES = {
     "schedule": "constant",
     "annealing": 0.5,
     **dict.fromkeys(("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth", "pseudo_inputs"), 7),
-    **dict.fromkeys(("flow_steps", "flow_width", "flow_depth", "target_distortion", "multiplier_rate", "free_bits"), 7),
+    **dict.fromkeys(
+        ("flow_steps", "flow_width", "flow_depth", "causal_depth", "target_distortion", "multiplier_rate", "free_bits"), 7
+    ),
     **dict.fromkeys(("batch_size", "seed"), 9),
     **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
     "loss_bound": 1e4,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import distrax
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rd_elbo import information
@@ -89,7 +90,8 @@ class Model:
     def terms(self, params: Params, x: Float[Array, "batch ..."], key: Array) -> Terms:
         """Rate and distortion of each example, with one draw of z (Alemi et al. 2018, section 2).
 
-        The rate is the closed form where there is one, see `rate_estimator`.
+        The rate is the closed form where there is one, see `rate_estimator`. Encoder and decoder compute in the dtype of `x`, such
+        as bfloat16; densities, draws, the terms and all gradients have the dtype of the parameters.
         """
         e, m, move = flows.without_common_flow(self.encode(params, x), self.prior(params, x))
         if information.has_closed_form_rate(e, m):
@@ -98,7 +100,8 @@ class Model:
         else:
             z, log_e = e.sample_and_log_prob(seed=key)
             rate = information.rate(log_e, m.log_prob(z))
-        distortion = information.distortion(self.decode(params, move(z)).log_prob(x))
+        z_of_decoder = move(z).astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else move(z)
+        distortion = information.distortion(self.decode(params, z_of_decoder).log_prob(x))
         # Where an encoder has no mean in closed form the code is a draw, whose noise counts as variation too.
         base = e.distribution if flows.is_flow(e) else e
         code = base.mean() if isinstance(base, distrax.MultivariateNormalDiag) else z

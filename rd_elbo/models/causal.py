@@ -50,7 +50,8 @@ class CausalBernoulli(distrax.Distribution, metaclass=abc.ABCMeta):
         planes = jnp.broadcast_to(self.planes, (n, *self.planes.shape)).reshape(-1, *self.planes.shape[-3:])
         rows, columns = self.event_shape
         # One uniform per pixel, in raster order: a pixel is 1 where its probability is above it.
-        noise = jax.random.uniform(key, (rows * columns, len(planes)), planes.dtype)
+        dtype = jnp.promote_types(planes.dtype, jnp.float32)
+        noise = jax.random.uniform(key, (rows * columns, len(planes)), dtype)
         return self._draw(planes, noise).reshape(n, *self.batch_shape, rows, columns)
 
     @abc.abstractmethod

@@ -2,9 +2,10 @@
 
 import distrax
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rd_elbo.models.layers import GatedConvTranspose, GatedDense, conv, same_padding
+from rd_elbo.models.layers import GatedConvTranspose, GatedDense, conv, in_dtype_of, same_padding
 
 
 class MLPDecoder(nn.Module):
@@ -30,6 +31,38 @@ class MLPDecoder(nn.Module):
         return distrax.Independent(distrax.Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)
 
 
+def deconv_trunk(
+    z: Float[Array, "*batch latent"], width: int, depth: int, image_shape: tuple[int, int]
+) -> Float[Array, "examples height width planes"]:
+    """Feature planes of z at the size of the image, by gated transposed convolutions; to be called inside a compact module.
+
+    Args:
+      z: Latents; their batch axes become one.
+      width: Channels of the planes, see `DeconvDecoder`.
+      depth: Layers at each of the three sizes.
+      image_shape: (height, width) of the images.
+
+    Returns:
+      The planes, in the type of `z`.
+    """
+    half = (-(-image_shape[0] // 2), -(-image_shape[1] // 2))
+    quarter = (-(-half[0] // 2), -(-half[1] // 2))
+    h = z.reshape(-1, 1, 1, z.shape[-1])
+    for level, size in enumerate((quarter, half, image_shape)):
+        for i in range(depth):
+            wide = level == 0 or (level == 1 and i == 0)
+            channels = (2 if wide else 1) * width
+            name = f"deconv_{level}_{i}"
+            if level == 0 and i == 0:
+                h = GatedConvTranspose(channels, size, size, same=False, name="whole")(h)
+            elif i == 0:
+                h = GatedConvTranspose(channels, (5, 5), size, (2, 2), name=name)(h)
+            else:
+                kernel = (4, 4) if level == 2 else (5, 5)
+                h = GatedConvTranspose(channels, kernel, size, name=name)(h)
+    return h
+
+
 class DeconvDecoder(nn.Module):
     """Decoder `-` of Alemi et al. 2018, App. A: gated transposed convolutions to one independent Bernoulli per pixel.
 
@@ -51,23 +84,9 @@ class DeconvDecoder(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
         """d(x|z)."""
-        height, width = self.image_shape
-        half = (-(-height // 2), -(-width // 2))
-        quarter = (-(-half[0] // 2), -(-half[1] // 2))
-        h = z.reshape(-1, 1, 1, z.shape[-1])
-        for level, size in enumerate((quarter, half, self.image_shape)):
-            for i in range(self.depth):
-                wide = level == 0 or (level == 1 and i == 0)
-                channels = (2 if wide else 1) * self.width
-                name = f"deconv_{level}_{i}"
-                if level == 0 and i == 0:
-                    h = GatedConvTranspose(channels, size, size, same=False, name="whole")(h)
-                elif i == 0:
-                    h = GatedConvTranspose(channels, (5, 5), size, (2, 2), name=name)(h)
-                else:
-                    kernel = (4, 4) if level == 2 else (5, 5)
-                    h = GatedConvTranspose(channels, kernel, size, name=name)(h)
+        h = deconv_trunk(z, self.width, self.depth, self.image_shape)
         kernel = self.param("logits_kernel", nn.initializers.lecun_normal(), (5, 5, h.shape[-1], 1))
         bias = self.param("logits_bias", nn.initializers.zeros, ())
-        logits = conv(h, kernel, same_padding(self.image_shape, (5, 5), (1, 1)))[..., 0] + bias
+        logits = conv(h, in_dtype_of(h, kernel), same_padding(self.image_shape, (5, 5), (1, 1)))[..., 0]
+        logits = logits.astype(jnp.promote_types(h.dtype, kernel.dtype)) + bias
         return distrax.Independent(distrax.Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)

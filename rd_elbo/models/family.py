@@ -15,9 +15,9 @@ from rd_elbo.errors import BadInput, choice, whole
 from rd_elbo.models.base import Model
 from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder
-from rd_elbo.models.flows import AutoregressiveFlow
+from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
 from rd_elbo.models.marginals import FlowMarginal, StandardNormal, VampPrior
-from rd_elbo.models.pixelcnn import PixelCNNDecoder
+from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder
 
 ImageShape = tuple[int, int]
@@ -37,9 +37,10 @@ class Architecture:
       decoder_width: Units of each hidden layer of the decoder, or channels (of the last, where they differ).
       decoder_depth: Hidden layers, residual blocks, or layers at each size of the decoder.
       pseudo_inputs: Components of the VampPrior.
-      flow_steps: Steps of each autoregressive flow, of encoder and marginal alike.
-      flow_width: Units of each hidden layer of the flows' MADEs.
-      flow_depth: Hidden layers of the flows' MADEs.
+      flow_steps: Steps of each flow, of encoder and marginal alike.
+      flow_width: Units of each hidden layer of the flows' networks (MADEs, or those of couplings).
+      flow_depth: Hidden layers of the flows' networks.
+      causal_depth: Residual blocks of the causal network behind decoder "pixelvae".
     """
 
     encoder: str = "dense"
@@ -54,6 +55,7 @@ class Architecture:
     flow_steps: int = 4
     flow_width: int = 640
     flow_depth: int = 3
+    causal_depth: int = 3
 
     def __post_init__(self) -> None:
         for field, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("marginal", MARGINALS)):
@@ -83,11 +85,11 @@ class Architecture:
 
 _SIZES = (
     *("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth"),
-    *("pseudo_inputs", "flow_steps", "flow_width", "flow_depth"),
+    *("pseudo_inputs", "flow_steps", "flow_width", "flow_depth", "causal_depth"),
 )
 # Fields that only some parts have a use for.
 _FLOW = ("flow_steps", "flow_width", "flow_depth")
-_OPTIONAL = ("pseudo_inputs", *_FLOW)
+_OPTIONAL = ("pseudo_inputs", *_FLOW, "causal_depth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +110,20 @@ class Part:
     uses: tuple[str, ...] = ()
 
 
-def _flow(a: Architecture) -> AutoregressiveFlow:
-    return AutoregressiveFlow(a.latent, a.flow_steps, a.flow_width, a.flow_depth)
+def _flow_sizes(a: Architecture) -> tuple[int, int, int, int]:
+    return a.latent, a.flow_steps, a.flow_width, a.flow_depth
+
+
+def _flow(a: Architecture, affine: bool = False) -> AutoregressiveFlow:
+    return AutoregressiveFlow(*_flow_sizes(a), affine)
 
 
 def _conv_encoder(a: Architecture) -> ConvEncoder:
     return ConvEncoder(a.encoder_width, a.encoder_depth, a.latent)
+
+
+def _pixelvae(a: Architecture, shape: ImageShape) -> PixelVAEDecoder:
+    return PixelVAEDecoder(a.decoder_width, a.decoder_depth, a.causal_depth, shape)
 
 
 ENCODERS: Mapping[str, Part] = types.MappingProxyType(
@@ -128,6 +138,7 @@ DECODERS: Mapping[str, Part] = types.MappingProxyType(
         "mlp": Part("-", lambda a, shape: MLPDecoder(a.decoder_width, a.decoder_depth, shape)),
         "deconv": Part("-", lambda a, shape: DeconvDecoder(a.decoder_width, a.decoder_depth, shape)),
         "pixelcnn": Part("+", lambda a, shape: PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape)),
+        "pixelvae": Part("+", lambda a, shape: _pixelvae(a, shape), uses=("causal_depth",)),
         "pixelcnnpp": Part("+", lambda a, shape: PixelCNNPPDecoder(a.decoder_width, a.decoder_depth, shape)),
     }
 )
@@ -135,6 +146,8 @@ MARGINALS: Mapping[str, Part] = types.MappingProxyType(
     {
         "normal": Part("-", lambda a, shape: StandardNormal(a.latent)),
         "maf": Part("+", lambda a, shape: FlowMarginal(_flow(a)), uses=_FLOW),
+        "maf_affine": Part("+", lambda a, shape: FlowMarginal(_flow(a, affine=True)), uses=_FLOW),
+        "realnvp": Part("+", lambda a, shape: FlowMarginal(RealNVP(*_flow_sizes(a))), uses=_FLOW),
         "vampprior": Part("v", lambda a, shape: VampPrior(a.pseudo_inputs), uses=("pseudo_inputs",)),
     }
 )

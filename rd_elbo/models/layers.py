@@ -285,6 +285,24 @@ def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
     return h[..., 0, :] * nn.sigmoid(h[..., 1, :])
 
 
+def in_dtype_of(x: Array, kernel: Array) -> Array:
+    """A kernel in the dtype of its layer's input, which is the dtype that the layer computes in.
+
+    The parameter itself, and so its gradient, keeps its own dtype: bfloat16 examples make a layer compute in bfloat16.
+    """
+    # Integers are numbers to compute with, not a precision.
+    return kernel.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else kernel
+
+
+def biased(h: Float[Array, "*shape"], bias: Array) -> Float[Array, "*shape"]:
+    """The sum of a layer's result and its bias, in the dtype of the former.
+
+    The addition has the precision of the bias, so that its gradient, a sum over all examples and pixels, does too; in bfloat16 that
+    sum would be off by a tenth and more.
+    """
+    return (h.astype(jnp.promote_types(h.dtype, bias.dtype)) + bias).astype(h.dtype)
+
+
 class GatedDense(nn.Module):
     """A dense layer with linear gating (Alemi et al. 2018, App. A).
 
@@ -299,7 +317,10 @@ class GatedDense(nn.Module):
         """The gated units."""
         kernel = self.param("kernel", lecun_pair, (x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
-        return gate(jnp.einsum("...i,igu->...gu", x, kernel) + bias)
+        kernel = in_dtype_of(x, kernel)
+        # Not an einsum with the kernel as it is: that one's gradient comes out transposed.
+        h = x @ kernel.reshape(len(kernel), -1)
+        return gate(biased(h.reshape(*h.shape[:-1], 2, self.units), bias))
 
 
 class GatedConv(nn.Module):
@@ -322,10 +343,11 @@ class GatedConv(nn.Module):
         """The gated images."""
         kernel = self.param("kernel", lecun_pair, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
+        kernel = in_dtype_of(x, kernel)
         height, width = x.shape[1:3]
         padding = same_padding((height, width), self.kernel, self.strides) if self.same else ((0, 0), (0, 0))
         h = conv(x, kernel.reshape(*kernel.shape[:3], -1), padding, self.strides)
-        return gate(h.reshape(*h.shape[:-1], 2, self.units) + bias)
+        return gate(biased(h.reshape(*h.shape[:-1], 2, self.units), bias))
 
 
 class GatedConvTranspose(nn.Module):
@@ -355,9 +377,10 @@ class GatedConvTranspose(nn.Module):
             raise ValueError(f"kernel={self.kernel} must be size={self.size} and the image (1, 1), not {x.shape[1:3]}, unless same")
         kernel = self.param("kernel", self._init, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
+        kernel = in_dtype_of(x, kernel)
         padding = same_padding(self.size, self.kernel, self.strides) if self.same else ((0, 0), (0, 0))
         h = conv_transpose(x, kernel.reshape(*kernel.shape[:3], -1).swapaxes(2, 3), self.size, padding, self.strides)
-        return gate(h.reshape(*h.shape[:-1], 2, self.units) + bias)
+        return gate(biased(h.reshape(*h.shape[:-1], 2, self.units), bias))
 
     def _init(self, key: Array, shape: tuple[int, ...]) -> Array:
         # How many taps a pixel of the result is the sum of: all of them, or one where each input paints a whole image.

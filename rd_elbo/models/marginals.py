@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rd_elbo.models.flows import AutoregressiveFlow, is_flow
+from rd_elbo.models.flows import AutoregressiveFlow, RealNVP, is_flow
 
 Encode = Callable[[Array], distrax.DistributionLike]
 
@@ -25,25 +25,32 @@ class StandardNormal(nn.Module):
     def __call__(self, encode: Encode, like: Array) -> distrax.MultivariateNormalDiag:
         """m(z)."""
         del encode
-        return distrax.MultivariateNormalDiag(jnp.zeros(self.latent, like.dtype), jnp.ones(self.latent, like.dtype))
+        return _standard_normal(self.latent, like)
 
 
 class FlowMarginal(nn.Module):
-    """Marginal `+`: a standard normal moved by a masked autoregressive flow (Alemi et al. 2018, App. A).
+    """Marginal `+`: a standard normal moved by the inverse of a flow.
+
+    Alemi et al. 2018, App. A, has a masked autoregressive flow, mean-only.
 
     Attributes:
-      flow: From z back to the normal, so that a density takes one pass and a draw takes one per dimension.
+      flow: From z back to the normal, so that a density takes one pass of each step; a draw takes one per dimension if the flow is
+        autoregressive.
     """
 
-    flow: AutoregressiveFlow
+    flow: AutoregressiveFlow | RealNVP
 
     @nn.compact
     def __call__(self, encode: Encode, like: Array) -> distrax.Transformed:
         """m(z)."""
         del encode
-        n = self.flow.dimensions
-        normal = distrax.MultivariateNormalDiag(jnp.zeros(n, like.dtype), jnp.ones(n, like.dtype))
-        return distrax.Transformed(normal, distrax.Inverse(self.flow()))
+        return distrax.Transformed(_standard_normal(self.flow.dimensions, like), distrax.Inverse(self.flow()))
+
+
+def _standard_normal(dimensions: int, like: Array) -> distrax.MultivariateNormalDiag:
+    # Examples of less than single precision make networks compute in it, not densities.
+    dtype = jnp.promote_types(like.dtype, jnp.float32)
+    return distrax.MultivariateNormalDiag(jnp.zeros(dimensions, dtype), jnp.ones(dimensions, dtype))
 
 
 class VampPrior(nn.Module):
@@ -65,7 +72,9 @@ class VampPrior(nn.Module):
         logits = self.param("pseudo_inputs", lambda *a: scattered(*a) - 2.0, (self.components, *like.shape[1:]))
         weights = self.param("weights", nn.initializers.zeros, (self.components,))
         mixture = distrax.Categorical(logits=weights)
-        e = encode(nn.sigmoid(logits))
+        # In the type of the examples where they make the encoder compute in less precision than its parameters have.
+        precision = min(like.dtype, logits.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
+        e = encode(nn.sigmoid(logits).astype(precision))
         if is_flow(e):
             # One flow moves all components, so it moves their mixture.
             return distrax.Transformed(distrax.MixtureSameFamily(mixture, e.distribution), e.bijector)

@@ -1,4 +1,4 @@
-"""A small PixelCNN conditioned on z: an autoregressive Bernoulli distribution over images.
+"""Small PixelCNNs conditioned on z: autoregressive Bernoulli distributions over images.
 
 Pixels are read row by row. Every filter is a causal crop, 3 rows by 5 columns ending in the row of the pixel it predicts, so only
 the right end of that last row has to be masked; a masked 5x5 filter would compute twice as much to throw it away. One function,
@@ -15,7 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rd_elbo.models.causal import CausalBernoulli
-from rd_elbo.models.layers import conv, gate, lecun_pair
+from rd_elbo.models.decoders import deconv_trunk
+from rd_elbo.models.layers import biased, conv, gate, in_dtype_of, lecun_pair
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
@@ -40,12 +41,13 @@ def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool
     Returns:
       (batch, height, width, width of the layer).
     """
-    kernel = params["kernel"]
+    kernel, of_plane = in_dtype_of(padded, params["kernel"]), in_dtype_of(padded, params["plane"])
     kernel = kernel * jnp.asarray(causal_mask(includes_centre=not first), kernel.dtype)[:, :, None, None, None]
     # The gate's two halves are output channels of one convolution.
     h = conv(padded, kernel.reshape(*kernel.shape[:3], -1))
-    h = h.reshape(*h.shape[:-1], *kernel.shape[3:]) + params["bias"]
-    h = gate(h + jnp.einsum("bhwp,pgc->bhwgc", plane, params["plane"]))
+    h = biased(h.reshape(*h.shape[:-1], *kernel.shape[3:]), params["bias"])
+    said = plane @ of_plane.reshape(len(of_plane), -1)
+    h = gate(h + said.reshape(*said.shape[:-1], *of_plane.shape[1:]))
     return h if first else padded[:, _ABOVE:, _LEFT:-_RIGHT] + h
 
 
@@ -54,7 +56,7 @@ def _pad(h: Array) -> Array:
 
 
 class PixelCNN(CausalBernoulli):
-    """The distribution that `PixelCNNDecoder` makes.
+    """The distribution that `PixelCNNDecoder` and `PixelVAEDecoder` make.
 
     Attributes:
       params: `layers`, the parameters of the input layer and then of each residual block; `readout`, those of the final 1x1
@@ -116,20 +118,53 @@ class PixelCNNDecoder(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
         """d(x|z)."""
-        planes = nn.Dense(self.image_shape[0] * self.image_shape[1] * self.planes, name="planes")(z)
-        planes = planes.reshape(*z.shape[:-1], *self.image_shape, self.planes)
-        layers = [self._layer_params(f"layer_{i}", 1 if i == 0 else self.width) for i in range(self.depth + 1)]
-        zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
-        readout = {
-            "kernel": self.param("readout_kernel", lambda *a: normal(*a)[:, 0], (self.width, 1)),
-            "plane": self.param("readout_plane", lambda *a: normal(*a)[:, 0], (self.planes, 1)),
-            "bias": self.param("readout_bias", zeros, ()),
-        }
-        return PixelCNN({"layers": layers, "readout": readout}, planes)
+        pixels = self.image_shape[0] * self.image_shape[1]
+        planes = nn.Dense(pixels * self.planes, name="planes")(z)
+        planes = planes.astype(z.dtype).reshape(*z.shape[:-1], *self.image_shape, self.planes)
+        return PixelCNN(_causal_params(self, self.width, self.depth, self.planes), planes)
 
-    def _layer_params(self, name: str, inputs: int) -> dict[str, Any]:
+
+class PixelVAEDecoder(nn.Module):
+    """Decoder `+` after Gulrajani et al. 2017: a deconvolutional decoder whose last layers are a shallow PixelCNN.
+
+    What `DeconvDecoder` has before its last filter gives feature planes at the size of the image; a causal network reads the image,
+    and in every layer the planes by a linear map. So z says where things are, and the causal network only how pixels go together.
+
+    Attributes:
+      width: Channels of the planes and of every causal layer.
+      depth: Transposed convolutions at each of the three sizes.
+      causal_depth: Residual blocks after the causal network's input layer.
+      image_shape: (height, width) of the images.
+    """
+
+    width: int
+    depth: int
+    causal_depth: int
+    image_shape: tuple[int, int]
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
+        """d(x|z)."""
+        planes = deconv_trunk(z, self.width, self.depth, self.image_shape)
+        planes = planes.reshape(*z.shape[:-1], *planes.shape[1:])
+        return PixelCNN(_causal_params(self, self.width, self.causal_depth, self.width), planes)
+
+
+def _causal_params(module: nn.Module, width: int, depth: int, planes: int) -> dict[str, Any]:
+    """Parameters of a module for a `PixelCNN` of so many residual blocks under so many planes."""
+
+    def layer(name: str, inputs: int) -> dict[str, Any]:
         return {
-            "kernel": self.param(f"{name}_kernel", lecun_pair, (_ROWS, _COLUMNS, inputs, 2, self.width)),
-            "bias": self.param(f"{name}_bias", nn.initializers.zeros, (2, self.width)),
-            "plane": self.param(f"{name}_plane", lecun_pair, (self.planes, 2, self.width)),
+            "kernel": module.param(f"{name}_kernel", lecun_pair, (_ROWS, _COLUMNS, inputs, 2, width)),
+            "bias": module.param(f"{name}_bias", nn.initializers.zeros, (2, width)),
+            "plane": module.param(f"{name}_plane", lecun_pair, (planes, 2, width)),
         }
+
+    layers = [layer(f"layer_{i}", 1 if i == 0 else width) for i in range(depth + 1)]
+    zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
+    readout = {
+        "kernel": module.param("readout_kernel", lambda *a: normal(*a)[:, 0], (width, 1)),
+        "plane": module.param("readout_plane", lambda *a: normal(*a)[:, 0], (planes, 1)),
+        "bias": module.param("readout_bias", zeros, ()),
+    }
+    return {"layers": layers, "readout": readout}

@@ -27,7 +27,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rd_elbo.models.causal import CausalBernoulli
-from rd_elbo.models.layers import GatedDense, Pair, conv, gate, lecun_pair
+from rd_elbo.models.layers import GatedDense, Pair, biased, conv, gate, in_dtype_of, lecun_pair
 
 _INPUT = -1
 # The image, what z says, and ones, by which a filter knows the frame of zeros from the image.
@@ -123,18 +123,21 @@ def _apply(node: Node, params: dict[str, Array], window: Array, besides: Sequenc
     Returns:
       (batch, height, width, width of the network).
     """
-    kernel = params["kernel"]
+    kernel = in_dtype_of(window, params["kernel"])
     h = conv(window, kernel.reshape(*kernel.shape[:3], -1), strides=(node.stride, node.stride))
-    h = h.reshape(*h.shape[:-1], *kernel.shape[3:]) + params["bias"]
+    h = biased(h.reshape(*h.shape[:-1], *kernel.shape[3:]), params["bias"])
     for source, weights in zip(besides, params["besides"] if besides else (), strict=True):
-        h = h + jnp.einsum("bhwi,igo->bhwgo", source, weights)
+        h = h + (source @ in_dtype_of(source, weights).reshape(len(weights), -1)).reshape(h.shape)
     h = gate(h) if node.kind == "gated" else h[..., 0, :]
     return h if residual is None else residual + h
 
 
 def _grow(params: dict[str, Array], coarse: Array) -> Array:
     """Four pixels of each: (batch, height, width, inputs) to (batch, 2 height, 2 width, width)."""
-    h = jnp.einsum("bhwi,rcio->bhrwco", coarse, params["kernel"][..., 0, :]) + params["bias"][0]
+    kernel = in_dtype_of(coarse, params["kernel"][..., 0, :])
+    # All four are channels of one matrix product.
+    four = coarse @ kernel.transpose(2, 0, 1, 3).reshape(coarse.shape[-1], -1)
+    h = biased(four.reshape(*four.shape[:-1], 2, 2, -1).swapaxes(2, 3), params["bias"][0])
     return h.reshape(len(h), h.shape[1] * 2, -1, h.shape[-1])
 
 
