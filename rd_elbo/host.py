@@ -68,7 +68,7 @@ def check_platform() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError, ValueError) as error:
-        asked = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms
+        asked = os.environ.get("JAX_PLATFORMS")
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInput(
             f"JAX_PLATFORMS={asked!r}: expected a platform of this machine, got none ({reason}). "

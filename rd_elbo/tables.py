@@ -35,8 +35,6 @@ _SWEEP_COLUMNS = (
     *("split", "member", "family", "encoder", "decoder", "marginal", "objective", "beta", "seed"),
     *("rate", "distortion", "examples", "status"),
 )
-# Members that a CPU device evaluates side by side: batches are large, and caches small.
-_CPU_VMAP_SIZE = 16
 
 
 def points(
@@ -57,16 +55,14 @@ def points(
       members: In the order of the population.
       fitted: The population.
       evaluated: Split -> (examples, height, width) images.
-      vmap_size: The most members that a device evaluates side by side; None means all on
-        accelerators and 16 on CPU.
+      vmap_size: The most members that a device evaluates side by side, see
+        `training.evaluate.evaluate`.
       callback: Told now and then the number of examples done since.
 
     Returns:
       A row per member and split with `POINT_COLUMNS` but for the version; nats, means over examples.
     """
     seeds, spec = [member.seed for member in members], fitted.spec
-    if jax.default_backend() == "cpu":
-        vmap_size = min(vmap_size or _CPU_VMAP_SIZE, _CPU_VMAP_SIZE)
     rows: list[Point] = []
     for split, images in evaluated.items():
         number, shape = SPLITS.index(split), images.shape[1:]
@@ -77,7 +73,7 @@ def points(
             own = jax.tree.leaves(parameter_shapes(member.build(shape), shape, spec.dtype))
             # A last step may explode without a further one to notice it.
             sound = bool(fitted.finite[i]) and math.isfinite(estimates["elbo"])
-            row = {"member": member.name, "split": split, "family": member.family}
+            row: Point = {"member": member.name, "split": split, "family": member.family}
             row |= {**dataclasses.asdict(member), "steps": int(fitted.steps[i]), **estimates}
             row |= {"rate_estimator": estimator, "active_units": int(active[i])}
             row |= {"examples": len(images), "parameters": sum(math.prod(x.shape) for x in own)}

@@ -16,6 +16,8 @@ input, before anything is trained or written; 143 after a termination signal, wi
 saved; 130 after an interrupt.
 """
 
+import dataclasses
+import math
 import os
 import pathlib
 import re
@@ -38,11 +40,11 @@ from rd_elbo.errors import BadInput, Failed
 from rd_elbo.sweep import config as configs
 from rd_elbo.sweep import run as sweep
 from rd_elbo.sweep import shard as shards
+from rd_elbo.sweep.grid import Group
 from rd_elbo.training.fit import Stopped
+from rd_elbo.training.state import parameter_shapes
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "What to train: a file in configs/, perhaps with :quick."
-)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only tell what would be trained, in what memory.")
@@ -74,7 +76,7 @@ def tell(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
     for i, (chunk, owner) in enumerate(zip(chunks, owners, strict=True)):
         families = ", ".join(dict.fromkeys(member.family for member in chunk.members))
         size = f"{sweep.memory_of(plan, chunk) / 2**30:.2g}"
-        parameters = f"{configs.parameters_of(chunk, shape):,}"
+        parameters = f"{parameters_of(chunk, shape):,}"
         row = (i, owner, len(chunk.members), families, parameters, plan.steps(chunk), size)
         table.add_row(*map(str, row))
     console.print(table)
@@ -85,9 +87,29 @@ def tell(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
         busiest = shards.imbalance([sum(plan.work(chunk)) for chunk in chunks], shard.count)
         console.print(
             f"The busiest of {shard.count} shards has {busiest:.2f} times the mean work; with "
-            f"population.chunk_size={configs.recommended(plan, shard.count)} it is the best.",
+            f"population.chunk_size={recommended(plan, shard.count)} it is the best.",
             highlight=False,
         )
+
+
+def parameters_of(chunk: Group, shape: tuple[int, int]) -> int:
+    """Parameters of each member of a chunk, padding included."""
+    leaves = jax.tree.leaves(parameter_shapes(chunk.padded.build(shape), shape))
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def recommended(plan: configs.Plan, count: int) -> int:
+    """The largest chunk size with which no shard has much more work than another."""
+    most = max(len(chunk.members) for chunk in plan.chunks())
+
+    def busiest(size: int) -> float:
+        population = dataclasses.replace(plan.population, chunk_size=size)
+        chunks = dataclasses.replace(plan, population=population).chunks()
+        return shards.imbalance([sum(plan.work(chunk)) for chunk in chunks], count)
+
+    sizes = sorted({max(1, most // k) for k in range(1, most + 1)}, reverse=True)
+    best = min(map(busiest, sizes))
+    return next(size for size in sizes if busiest(size) <= 1.1 * best)
 
 
 def leave(code: int) -> NoReturn:
@@ -111,10 +133,7 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
     """Reads the flags and readies the process; raises `BadInput`."""
     for flag in (_CONFIG, _WORKDIR):
         if not flag.value and not (flag is _WORKDIR and _DRY_RUN.value):
-            raise BadInput(
-                f"--{flag.name} is missing; for example --config=configs/quickstart.py "
-                "--workdir=runs/mine"
-            )
+            raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
     # What goes wrong with a file is told in a sentence; libraries would add their traces.
     logging.set_verbosity(logging.FATAL)
     config = _CONFIG.value.to_dict()
@@ -168,7 +187,9 @@ def main(argv: list[str]) -> None:
         kept = "what is done is saved" if stopped.saved else "its last state could not be saved"
         spent = "the budget is spent: " * (stop.out_of_time and not stop.signalled)
         print(f"{spent}stopped {stopped}; {kept}, and the same command resumes", file=sys.stderr)
-        leave(0 if spent else host.STOPPED)
+        if not spent or jax.process_count() > 1 or shard.count > 1:
+            leave(0 if spent else host.STOPPED)
+        outcome = sweep.run(plan, workdir, collect=True, report=terminal.warn)
     except (OSError, Failed) as error:
         why = unusable(workdir, error) if isinstance(error, OSError) else str(error)
         print(f"error: {why}; what is done is kept", file=sys.stderr)
@@ -186,9 +207,7 @@ def main(argv: list[str]) -> None:
     finish(plan, workdir, outcome, console)
 
 
-def finish(
-    plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, console: Console
-) -> NoReturn:
+def finish(plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, console: Console) -> NoReturn:
     """Draws the figures, prints the table, and ends with the exit code."""
     code = 1 if outcome.failed else 0
     if outcome.missing:

@@ -2,9 +2,9 @@
 
 A configuration is a nested mapping (scripts make it with ml_collections):
 
-    data         name; path, manual_dir, data_dir where the dataset needs them; examples, to use only
-                 so many of each split; splits, those that points are reported on; eval_examples, to
-                 report on a fixed random choice of so many examples of the training split
+    data         name; path, manual_dir, data_dir where the dataset needs them; examples, to use
+                 so many of each split; splits, those that points are reported on; eval_examples,
+                 to report on a fixed random choice of so many examples of the training split
     base         values of `grid.Member` fields that all blocks start from
     blocks       name -> axes: each block is the product of its axes; a single value is an axis
     only         names of the blocks to use; empty means all
@@ -15,25 +15,21 @@ A configuration is a nested mapping (scripts make it with ml_collections):
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder as _unset
 
 from rd_elbo import data
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models.family import users
 from rd_elbo.sweep import grid
-from rd_elbo.sweep.shard import imbalance
 from rd_elbo.training.fit import total_steps
-from rd_elbo.training.state import TrainSpec, parameter_shapes
+from rd_elbo.training.state import TrainSpec
 
 Config = Mapping[str, Any]
 _SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "population")
-_WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
 _SCALARS = {"epochs": float, "batch_size": int, "learning_rate": float}
 _SCALARS |= {"optimizer": str, "schedule": str}
 _DATA_OPTIONS = ("path", "manual_dir", "data_dir")
@@ -166,26 +162,6 @@ def steps_of(member: grid.Member, dataset: data.Dataset) -> int:
     return total_steps(member.epochs, member.batch_size, len(dataset.splits["train"]))
 
 
-def parameters_of(chunk: grid.Group, shape: tuple[int, int]) -> int:
-    """Parameters of each member of a chunk, padding included."""
-    leaves = jax.tree.leaves(parameter_shapes(chunk.padded.build(shape), shape))
-    return sum(math.prod(leaf.shape) for leaf in leaves)
-
-
-def recommended(plan: Plan, shards: int) -> int:
-    """The largest chunk size with which no shard has much more work than another."""
-    most = max(len(chunk.members) for chunk in plan.chunks())
-
-    def busiest(size: int) -> float:
-        population = dataclasses.replace(plan.population, chunk_size=size)
-        chunks = dataclasses.replace(plan, population=population).chunks()
-        return imbalance([sum(plan.work(chunk)) for chunk in chunks], shards)
-
-    sizes = sorted({max(1, most // k) for k in range(1, most + 1)}, reverse=True)
-    best = min(map(busiest, sizes))
-    return next(size for size in sizes if busiest(size) <= 1.1 * best)
-
-
 def blank(name: str) -> ConfigDict:
     """A configuration without blocks, on the embedded digits, in which nothing is overridden.
 
@@ -223,7 +199,7 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
     for section in config:
         if section not in _SECTIONS:
             raise BadInput(f"config has no section {section!r}; there are {', '.join(_SECTIONS)}")
-    members = members_of(config)
+    members = grid.members_of(config)
     population = load_population(config.get("population") or {}, report)
     plain = {section: _plain(section, value) for section, value in config.items()}
     dataset, evaluated = load_data(config.get("data") or {})
@@ -266,48 +242,6 @@ def load_population(section: Mapping[str, Any], report: Callable[[str], None]) -
     return Population(**given)
 
 
-def members_of(config: Config) -> list[grid.Member]:
-    """The members that a configuration describes, in order, each once.
-
-    Raises:
-      BadInput: If a block, an axis or a value is not allowed, or nothing is left to train.
-    """
-    for section in _WITH_FIELDS:
-        _check_fields(section, config.get(section) or {})
-    blocks, only = config.get("blocks") or {}, _names("only", config.get("only") or ())
-    for name, block in blocks.items():
-        _check_fields(f"blocks.{name}", block)
-    for name in only:
-        if name not in blocks:
-            raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
-    base = _axes(config.get("base") or {})
-    given = {section: _axes(config.get(section) or {}) for section in ("grid", "train")}
-    for field in given["grid"]:
-        if field in given["train"]:
-            raise BadInput(
-                f"{field} is given twice, as grid.{field} and as train.{field}; give one of them"
-            )
-    overrides = {**given["grid"], **given["train"]}
-    members: list[grid.Member] = []
-    for name, block in blocks.items():
-        if not only or name in only:
-            # One product: a field that matters only together with another is seen with it.
-            axes = _axes(block)
-            rest = {field: values for field, values in base.items() if field not in axes}
-            members += grid.product(grid.Member(), **{**rest, **axes, **overrides})
-    if not members:
-        raise BadInput("the grid is empty: the configuration has no blocks")
-    for field in overrides:
-        if all(field in member.idle for member in members):
-            of_objective = field in grid.SETTINGS_OF_OBJECTIVES
-            needed = ("objective",) if of_objective else users(field)
-            now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
-            raise BadInput(
-                f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere"
-            )
-    return grid.unique(members)
-
-
 def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.ndarray]]:
     """The data that the section `data` of a configuration describes.
 
@@ -319,7 +253,7 @@ def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.nd
     """
     section = dict(section)
     given = section.pop("splits", None)
-    splits = ("test", "train") if given is None else _names("data.splits", given)
+    splits = ("test", "train") if given is None else grid.names("data.splits", given)
     if not splits or len(set(splits)) < len(splits):
         raise BadInput(f"data.splits={splits!r} must name one split or several, each once")
     counts = {name: section.pop(name, None) for name in ("examples", "eval_examples")}
@@ -345,42 +279,11 @@ def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.nd
     return dataset, evaluated
 
 
-def _check_fields(section: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise BadInput(f"{section}={value!r} must have fields, such as those in configs/")
-
-
-def _names(field: str, value: Any) -> tuple[str, ...]:
-    """One name or several."""
-    names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise BadInput(f"{field}={value!r} must be a name or a tuple of names")
-    return tuple(names)
-
-
-def _listed(members: Sequence[grid.Member], field: str) -> str:
-    return ", ".join(sorted({repr(getattr(member, field)) for member in members}))
-
-
-def _is_line(value: Any) -> bool:
-    """Whether it is an array of values, such as `np.linspace` gives."""
-    return isinstance(value, np.ndarray) and value.ndim == 1
-
-
-def _axes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Axes from values: None is left out, a single value is an axis of one."""
-    return {
-        name: tuple(value) if isinstance(value, list | tuple) or _is_line(value) else (value,)
-        for name, value in values.items()
-        if value is not None
-    }
-
-
 def _plain(field: str, value: Any) -> Any:
     """A value of a configuration as JSON has it."""
     if isinstance(value, Mapping):
         return {str(key): _plain(f"{field}.{key}", inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple) or _is_line(value):
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1):
         return [_plain(field, inner) for inner in value]
     value = value.item() if isinstance(value, np.generic) else value
     finite = not isinstance(value, float) or math.isfinite(value)

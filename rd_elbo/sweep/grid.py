@@ -6,17 +6,19 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models.family import Architecture, ImageShape, widths_that_pad
+from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
 from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
 
+_WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
 # Every number that some objective depends on.
 SETTINGS_OF_OBJECTIVES = tuple(
     dict.fromkeys(field for fields in SETTINGS.values() for field in fields)
@@ -172,6 +174,79 @@ def _checked(axes: dict[str, Iterable[Any]]) -> dict[str, list[Any]]:
         if not values:
             raise BadInput(f"grid axis {name}=() is empty: an empty axis leaves nothing to train")
     return listed
+
+
+def members_of(config: Mapping[str, Any]) -> list[Member]:
+    """The members that a configuration describes, in order, each once.
+
+    Raises:
+      BadInput: If a block, an axis or a value is not allowed, or nothing is left to train.
+    """
+    for section in _WITH_FIELDS:
+        _check_fields(section, config.get(section) or {})
+    blocks, only = config.get("blocks") or {}, names("only", config.get("only") or ())
+    for name, block in blocks.items():
+        _check_fields(f"blocks.{name}", block)
+    for name in only:
+        if name not in blocks:
+            raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
+    base = _axes(config.get("base") or {})
+    given = {section: _axes(config.get(section) or {}) for section in ("grid", "train")}
+    for field in given["grid"]:
+        if field in given["train"]:
+            raise BadInput(
+                f"{field} is given twice, as grid.{field} and as train.{field}; give one of them"
+            )
+    overrides = {**given["grid"], **given["train"]}
+    members: list[Member] = []
+    for name, block in blocks.items():
+        if not only or name in only:
+            # One product: a field that matters only together with another is seen with it.
+            axes = _axes(block)
+            rest = {field: values for field, values in base.items() if field not in axes}
+            members += product(Member(), **{**rest, **axes, **overrides})
+    if not members:
+        raise BadInput("the grid is empty: the configuration has no blocks")
+    for field in overrides:
+        if all(field in member.idle for member in members):
+            of_objective = field in SETTINGS_OF_OBJECTIVES
+            needed = ("objective",) if of_objective else users(field)
+            now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
+            raise BadInput(
+                f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere"
+            )
+    return unique(members)
+
+
+def _check_fields(section: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise BadInput(f"{section}={value!r} must have fields, such as those in configs/")
+
+
+def names(field: str, value: Any) -> tuple[str, ...]:
+    """One name or several."""
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{field}={value!r} must be a name or a tuple of names")
+    return tuple(names)
+
+
+def _listed(members: Sequence[Member], field: str) -> str:
+    return ", ".join(sorted({repr(getattr(member, field)) for member in members}))
+
+
+def _is_line(value: Any) -> bool:
+    """Whether it is an array of values, such as `np.linspace` gives."""
+    return isinstance(value, np.ndarray) and value.ndim == 1
+
+
+def _axes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Axes from values: None is left out, a single value is an axis of one."""
+    return {
+        name: tuple(value) if isinstance(value, list | tuple) or _is_line(value) else (value,)
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,19 +29,27 @@ def needed(program: Compiled) -> int:
     return int(size["argument"] + size["output"] - size["alias"] + rest)
 
 
-def free(mesh: Mesh, tasks: int | None = None) -> int:
+def free(mesh: Mesh, tasks: int = 1) -> int:
     """Bytes that a program may take on each device of this process.
 
     Args:
       mesh: Devices to run on.
-      tasks: Processes of the job on this host, which share its memory; None asks Slurm.
+      tasks: Processes of the global mesh on this host, which share its memory.
     """
     devices = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
     stats = [device.memory_stats() for device in devices]
     own = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if s and "bytes_limit" in s]
     if len(own) == len(devices):
         return int(SHARE * min(own))
-    return int(SHARE * free_host() / (tasks or tasks_on_host(os.environ)) / len(devices))
+    return int(SHARE * free_host() / max(tasks, tasks_on_host(os.environ)) / len(devices))
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether memory was too small, and fewer members at once may fit."""
+    texts = ("RESOURCE_EXHAUSTED", "out of memory")
+    ours = isinstance(error, MemoryError)
+    theirs = isinstance(error, jax.errors.JaxRuntimeError)
+    return ours or (theirs and any(text.lower() in str(error).lower() for text in texts))
 
 
 def free_host() -> int:

@@ -41,13 +41,13 @@ def parse(text: str, environ: Mapping[str, str]) -> Shard:
     if text == "auto":
         shard = Shard()
         if "SLURM_ARRAY_TASK_ID" in environ:
-            first, last, step, own = (
+            first, last, step, task_id = (
                 int(environ[f"SLURM_ARRAY_TASK_{name}"]) for name in ("MIN", "MAX", "STEP", "ID")
             )
-            count, index = (last - first) // step + 1, (own - first) // step
+            count, index = (last - first) // step + 1, (task_id - first) // step
             if count != int(environ["SLURM_ARRAY_TASK_COUNT"]):
                 raise BadInput("shard='auto': expected an array such as 0-7, got one with gaps.")
-            shard = Shard(index, count, f"task {own} of a Slurm array of {count}")
+            shard = Shard(index, count, f"task {task_id} of a Slurm array of {count}")
         # Set by srun alone; a batch script without it is one process.
         if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
             tasks, task = int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_PROCID"])
@@ -61,13 +61,13 @@ def parse(text: str, environ: Mapping[str, str]) -> Shard:
             )
         return shard
     if match := re.fullmatch(r"auto/(\d+)", text):
-        index = environ.get("JOB_COMPLETION_INDEX")
-        if index is None or not index.isdecimal():
+        own = environ.get("JOB_COMPLETION_INDEX", "")
+        if not own.isdecimal():
             raise BadInput(
                 f"shard={text!r}: expected JOB_COMPLETION_INDEX of a Kubernetes indexed job, got "
-                f"{index!r}. Give --shard=i/n."
+                f"{own!r}. Give --shard=i/n."
             )
-        return _checked(text, int(index), int(match[1]), f"index {index} of a Kubernetes job")
+        return _checked(text, int(own), int(match[1]), f"index {own} of a Kubernetes job")
     raise BadInput(f"shard={text!r}: expected i/n, auto or auto/n, got something else.")
 
 

@@ -165,8 +165,8 @@ class Workdir:
         self.checkpoints(chunk, 0.0).clear()
         self._attempt(chunk).unlink(missing_ok=True)
 
-    def finished(self, report: bool = True) -> dict[str, Finished]:
-        """Member -> the sound chunk that it is in; damage is reported.
+    def finished(self, quiet: bool = False) -> dict[str, Finished]:
+        """Member -> the sound chunk that it is in; damage is reported, unless `quiet`.
 
         Raises:
           BadInput: If the directory holds a chunk of another study.
@@ -206,7 +206,7 @@ class Workdir:
         for path, (lost, sentence) in harmed.items():
             # Members that were trained anew in other company have other parameters.
             if not lost or not all(name in found for name in lost):
-                if report:
+                if not quiet:
                     self.report(f"{sentence}; its members are trained again")
                 if self.exclusive:
                     path.unlink()
