@@ -116,7 +116,7 @@ def join(
                     probe.bind(("", int(port)))
                 except OSError as error:
                     raise BadInput(
-                        f"coordinator={coordinator!r}: expected a free port, got one that is in use "
+                        f"coordinator={coordinator!r}: expected a free port, got one in use "
                         f"({error.strerror}). Choose another port."
                     ) from error
     waiting = threading.Timer(
@@ -132,7 +132,7 @@ def join(
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(
-            f"coordinator={coordinator!r}: expected {processes or 'the other'} processes there, got "
+            f"coordinator={coordinator!r}: expected {processes or 'the other'} processes, got "
             f"{reason}. Outside Slurm, OpenMPI, Kubernetes and TPU pods give --coordinator, "
             "--processes and --process."
         ) from error
@@ -277,7 +277,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return all([mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_ARENA_MAX, 1)])
+    return all(
+        [mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, 2**31 - 1), mallopt(_M_ARENA_MAX, 1)]
+    )
 
 
 class _MallocInfo(ctypes.Structure):

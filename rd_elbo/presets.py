@@ -37,7 +37,13 @@ SMALL_PARTS: dict[str, Any] = {
 }
 SMALL_PARTS |= {"pseudo_inputs": 50}
 SMALL_TRAINING = {"optimizer": "normalised_adam", "schedule": "cosine"}
-SMALL_WEAK: dict[str, Any] = {"decoder_width": 8, "decoder_depth": 2, "batch_size": 16, "epochs": 0.7, "learning_rate": 4e-3}
+SMALL_WEAK: dict[str, Any] = {
+    "decoder_width": 8,
+    "decoder_depth": 2,
+    "batch_size": 16,
+    "epochs": 0.7,
+    "learning_rate": 4e-3,
+}
 # Small batches: an autoregressive decoder sees its local statistics 784 times an image, and wants
 # many steps more than many images.
 SMALL_STRONG: dict[str, Any] = {
@@ -58,11 +64,21 @@ _TINY: dict[str, Any] = {
     "flow_depth": 1,
     "pseudo_inputs": 4,
 }
-_TINY |= {"decoder_width": 2, "decoder_depth": 1, "batch_size": 8, "epochs": 0.5, "beta": 1.0, "annealing": 0.0}
+_TINY |= {
+    "decoder_width": 2,
+    "decoder_depth": 1,
+    "batch_size": 8,
+    "epochs": 0.5,
+    "beta": 1.0,
+    "annealing": 0.0,
+}
 
 
 def families(
-    weak: Mapping[str, Any], strong: Mapping[str, Any], names: Iterable[str] = PAPER_FAMILIES, suffix: str = ""
+    weak: Mapping[str, Any],
+    strong: Mapping[str, Any],
+    names: Iterable[str] = PAPER_FAMILIES,
+    suffix: str = "",
 ) -> dict[str, dict[str, Any]]:
     """Blocks of the paper's families, by their names.
 
@@ -72,7 +88,10 @@ def families(
       names: The families.
       suffix: Added to the blocks' names, for further blocks of the same families.
     """
-    return {name + suffix: {**paper_family(name), **(strong if name[1] == "+" else weak)} for name in names}
+    return {
+        name + suffix: {**paper_family(name), **(strong if name[1] == "+" else weak)}
+        for name in names
+    }
 
 
 def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
@@ -80,11 +99,15 @@ def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
 
     Args:
       config: The configuration.
-      keep: Whether its blocks stay, but for their sizes and lengths; else there are three, of three families at beta = 1.
+      keep: Whether its blocks stay, but for their sizes and lengths; else there are three, of three
+        families at beta = 1.
     """
     config.data.update({"name": "mnist_static", "examples": 64})
     config.base = ConfigDict({**config.base, **_TINY})
     shrunk = _TINY.keys() - {"beta", "annealing"}
-    kept = {name: {field: axis for field, axis in block.items() if field not in shrunk} for name, block in config.blocks.items()}
+    kept = {
+        name: {field: axis for field, axis in block.items() if field not in shrunk}
+        for name, block in config.blocks.items()
+    }
     config.blocks = ConfigDict(kept if keep else families({}, {}, _QUICK))
     return config

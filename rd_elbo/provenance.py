@@ -47,10 +47,14 @@ def of_chunk(devices: int, began: float, seconds: Mapping[str, float]) -> dict[s
       seconds: Wall times by what they were spent on.
     """
     return {
-        **{"release": package_version("rd_elbo"), "revision": revision()},
+        "release": package_version("rd_elbo"),
+        "revision": revision(),
         **{name: package_version(name) for name in ("jax", "jaxlib")},
-        **{"device": jax.devices()[0].device_kind, "processor": processor()},
-        **{"devices": devices, "processes": jax.process_count(), "began": began},
+        "device": jax.devices()[0].device_kind,
+        "processor": processor(),
+        "devices": devices,
+        "processes": jax.process_count(),
+        "began": began,
         "seconds": dict(seconds),
     }
 

@@ -60,7 +60,7 @@ def points(
       callback: Told now and then the number of examples done since.
 
     Returns:
-      A row per member and split with `POINT_COLUMNS` but for the version; nats, means over examples.
+      A row per member and split, `POINT_COLUMNS` but the version; nats, means over examples.
     """
     seeds, spec = [member.seed for member in members], fitted.spec
     rows: list[Point] = []
@@ -153,7 +153,7 @@ def usable(points: Iterable[Row], split: str) -> list[Row]:
 
 
 def data_name(workdir: pathlib.Path | str) -> str | None:
-    """The name of the dataset that a run directory's points are of; None where that is not recorded.
+    """The name of the dataset of a run directory's points; None where it is not recorded.
 
     Raises:
       BadInput: If what records it is damaged.
@@ -243,5 +243,3 @@ def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
             f"SHA-256 {dataset.checksum()}, and it was trained on {recorded}"
         )
     return dataset
-
-

@@ -20,13 +20,14 @@ import jax
 
 from rd_elbo import disk, provenance, tables
 from rd_elbo.errors import BadInput, Failed
+from rd_elbo.folder import check_run, locked, open_run
 from rd_elbo.host import Stop
 from rd_elbo.sweep import memory
 from rd_elbo.sweep.config import Plan
 from rd_elbo.sweep.grid import Group
 from rd_elbo.sweep.metrics import MetricWriter
 from rd_elbo.sweep.shard import Shard, owners
-from rd_elbo.sweep.workdir import Attempt, Finished, Report, Workdir, locked, open_run
+from rd_elbo.sweep.workdir import Attempt, Finished, Report, Workdir
 from rd_elbo.tables import Point
 from rd_elbo.training import fit as training
 from rd_elbo.training.sharding import agree, make_mesh
@@ -96,8 +97,7 @@ def run(
     alone = shard.count == 1 and jax.process_index() == 0 and not collect
     version = provenance.version()
     folder = Workdir(pathlib.Path(path), plan.identity, version, alone, report)
-    with _opened(folder, plan, shard, overwrite, collect):
-        done = folder.finished()
+    with _opened(folder, plan, shard, overwrite, collect) as done:
         _agree_on("finished chunks", sorted(done))
         chunks = plan.chunks()
         owner = owners([sum(plan.work(chunk)) for chunk in chunks], shard.count)
@@ -116,8 +116,9 @@ def run(
 @contextlib.contextmanager
 def _opened(
     folder: Workdir, plan: Plan, shard: Shard, overwrite: bool, collect: bool
-) -> Iterator[None]:
-    """The run directory, opened and locked by process 0 while the others wait."""
+) -> Iterator[dict[str, Finished]]:
+    """Member -> finished chunk; process 0 opens and locks the folder while the others wait."""
+    done: dict[str, Finished] = {}
     with contextlib.ExitStack() as held:
         word = b"cannot begin"
         try:
@@ -125,14 +126,16 @@ def _opened(
             if overwrite and (shard.count > 1 or collect):
                 raise BadInput("overwrite=True: expected one process that trains all, got a shard.")
             if jax.process_index() == 0 and not collect:
-                held.enter_context(locked(folder.path, shard))
+                check_run(folder.path, plan.config, overwrite, _bound)
+                held.enter_context(locked(folder.path, shard.name))
+                done = {} if overwrite else folder.finished()
                 open_run(folder.path, plan.config, overwrite, _bound, folder.exclusive)
             word = b"ready"
         finally:
             words = agree("begin", word, report=folder.report)
         if set(words) != {b"ready"}:
             raise BadInput("another process cannot begin; it says why")
-        yield
+        yield done if folder.exclusive or overwrite else folder.finished()
 
 
 def _bound(config: Mapping[str, Any]) -> dict[str, Any]:

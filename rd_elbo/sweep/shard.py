@@ -21,6 +21,11 @@ class Shard:
     count: int = 1
     origin: str = ""
 
+    @property
+    def name(self) -> str:
+        """Name of its lock; "" if it is all there is."""
+        return f"{self.index}of{self.count}" if self.count > 1 else ""
+
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 

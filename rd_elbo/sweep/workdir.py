@@ -17,39 +17,23 @@ finds here what a smaller one left. What is damaged is named and trained again.
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
 import pathlib
-import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import metrics as metric_files
 from rd_elbo.sweep.grid import FIELDS, Group, Member
-from rd_elbo.sweep.shard import Shard
 from rd_elbo.tables import POINT_COLUMNS, Point, params_path
 from rd_elbo.training.checkpoint import Checkpoints
 from rd_elbo.training.state import Metrics
 
 Report = Callable[[str], None]
 MEMBER_COLUMNS = ("member", "family", "chunk", "status", *FIELDS)
-_FOLDERS = ("chunks", "params", "metrics", "checkpoints", "figures")
-# What is made of what was trained, and that; patterns of all that runs write, and of nothing else.
-_TABLES = (
-    *("points.csv", "metrics.csv", "members.csv", "comparison.csv", "gallery.csv", "gallery.npz"),
-    *("optimum.csv", "phase_diagram.csv", "curves.csv", "models.npz", "summary.json"),
-    *("provenance.json", "figures/*.png", "figures/*.pdf"),
-)
-_TRAINED = ("chunks/*.json", "params/*.msgpack", "metrics/*.csv", "checkpoints/*", "tensorboard/*")
-# Run directories of 0.1.0 hold one of these.
-_OF_OLD = ("plan.json", "parts")
-# What a kill leaves of a file that was being written, see `disk.write_whole`.
-_LEFT_OVER = re.compile(r"\..+\.(csv|json|npz|msgpack|png|pdf)\.[a-z0-9_]{8}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +167,9 @@ class Workdir:
                     raise
                 harmed[path] = [], f"{str(path)!r} is damaged ({disk.gist(error)})"
                 continue
-            difference = disk.difference(record.pop("identity"), _plain(self.identity))
+            difference = disk.difference(
+                record.pop("identity"), json.loads(json.dumps(self.identity))
+            )
             if difference:
                 raise BadInput(
                     f"{str(path)!r} is of another study ({difference}); choose another folder, or "
@@ -267,132 +253,6 @@ class Workdir:
             return own | dataclasses.asdict(member)
 
         disk.write_table(self.path / "members.csv", MEMBER_COLUMNS, map(row, members))
-
-
-def open_run(
-    workdir: pathlib.Path,
-    config: Mapping[str, Any],
-    overwrite: bool = False,
-    bound: Callable[[Mapping[str, Any]], Any] = lambda config: config,
-    exclusive: bool = True,
-) -> None:
-    """Record the configuration in `workdir`, if it may hold that run.
-
-    Args:
-      workdir: The run directory.
-      config: The configuration.
-      overwrite: Whether to remove what a run has left, and begin anew.
-      bound: The part of a configuration that a run directory is bound to; by default all of it.
-        A configuration that differs elsewhere replaces tables and pictures, not what was trained.
-      exclusive: Whether no other process may be writing there; otherwise nothing is removed.
-
-    Raises:
-      BadInput: If the folder holds another run or something else, or cannot be written to.
-    """
-    given = _plain(config)
-    try:
-        before = _recorded(workdir, given, overwrite, bound)
-        workdir.mkdir(parents=True, exist_ok=True)
-        if exclusive:
-            for folder in (workdir, *(workdir / name for name in _FOLDERS)):
-                _remove(path for path in folder.glob(".*") if _LEFT_OVER.fullmatch(path.name))
-            stale = (*_TABLES, *_TRAINED) if overwrite else _TABLES if before != given else ()
-            _remove(path for pattern in stale for path in workdir.glob(pattern))
-        if before != given:
-            disk.write_json(workdir / "config.json", given)
-    except OSError as error:
-        raise BadInput(
-            f"workdir={str(workdir)!r} cannot be written to ({error.strerror})"
-        ) from error
-
-
-def _recorded(
-    workdir: pathlib.Path, config: Any, overwrite: bool, bound: Callable[[Mapping[str, Any]], Any]
-) -> Any:
-    """The configuration that `workdir` holds, or None; raises `BadInput` if it may not be used."""
-    where = f"workdir={str(workdir)!r}"
-    if workdir.exists() and not workdir.is_dir():
-        raise BadInput(f"{where} is a file; it must be a folder, new or of the same run")
-    for name in _OF_OLD:
-        if (workdir / name).exists():
-            raise BadInput(
-                f"{where}: expected a new folder or a run of this release, got a run of 0.1.0 "
-                f"({name}). Choose another folder; its tables stay readable."
-            )
-    # They are written to when the first members have been trained, which is late to find out.
-    for folder in _FOLDERS:
-        if (workdir / folder).exists() and not (workdir / folder).is_dir():
-            raise BadInput(f"{where} holds a file {folder!r} where a run has a folder")
-    if overwrite:
-        return None
-    if not (workdir / "config.json").exists():
-        if workdir.is_dir() and any(not _passes(path.name) for path in workdir.iterdir()):
-            raise BadInput(
-                f"{where} holds files but no run; choose another folder, or give --overwrite"
-            )
-        return None
-    try:
-        before = json.loads((workdir / "config.json").read_text())
-        difference = disk.difference(bound(before), bound(config))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        known = isinstance(error, OSError | ValueError)
-        why = disk.gist(error) if known else "it is no configuration"
-        raise BadInput(
-            f"{where} holds a config.json that cannot be read ({why}); give --overwrite"
-        ) from error
-    if difference:
-        raise BadInput(
-            f"{where} already holds a different run ({difference}); choose another folder, or give "
-            "--overwrite to replace it"
-        )
-    return before
-
-
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path, shard: Shard | None = None) -> Iterator[None]:
-    """Keep other processes of this machine out of a run directory; a process that dies lets go.
-
-    Shards keep out a process that trains everything, and a second process of the same shard.
-
-    Raises:
-      BadInput: If another process is at work there, or the folder cannot be written to.
-    """
-    alone = shard is None or shard.count == 1
-    locks = [(".lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH)]
-    if shard and not alone:
-        locks.append((f".lock.{shard.index}of{shard.count}", fcntl.LOCK_EX))
-    with contextlib.ExitStack() as held:
-        for name, kind in locks:
-            try:
-                workdir.mkdir(parents=True, exist_ok=True)
-                file = held.enter_context((workdir / name).open("w"))
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                what = "" if alone else f" on shard {shard}"
-                raise BadInput(
-                    f"workdir={str(workdir)!r} is in use: another process is at work there{what}"
-                ) from error
-            except OSError as error:
-                if not (workdir / name).exists():
-                    raise BadInput(
-                        f"workdir={str(workdir)!r} cannot be written to ({error.strerror})"
-                    ) from error
-                # Some network file systems have no locks.
-        yield
-
-
-def _passes(name: str) -> bool:
-    return name.startswith(".lock") or bool(_LEFT_OVER.fullmatch(name))
-
-
-def _remove(paths: Iterable[pathlib.Path]) -> None:
-    for path in list(paths):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _plain(content: Any) -> Any:
-    """Content as JSON gives it back."""
-    return json.loads(json.dumps(content))
 
 
 def _unsealed(path: pathlib.Path) -> dict[str, Any]:

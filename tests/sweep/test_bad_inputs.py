@@ -18,7 +18,7 @@ import scipy.io
 from forked import ROOT, forked
 
 from configs import gaussian, quickstart, toy
-from rd_elbo import records
+from rd_elbo.folder import open_run
 
 
 class Row(NamedTuple):
@@ -57,7 +57,7 @@ def every(*harms):
 
 CONFIG = "configs/quickstart.py:quick"
 WHOLE = "must be a whole number of at least 1 and below 2**31"
-TOGETHER = "is missing; give --coordinator, --processes and --process together, or none of them"
+TOGETHER = "is missing; give --coordinator, --processes and --process together"
 FLAGS = [
     Row("a process of how many", sweep("--process=1"), f"--coordinator {TOGETHER}"),
     Row("a coordinator alone", sweep("--coordinator=127.0.0.1:9"), f"--processes {TOGETHER}"),
@@ -65,7 +65,7 @@ FLAGS = [
     Row(
         "a process too many",
         sweep("--coordinator=127.0.0.1:9", "--processes=2", "--process=2"),
-        "process=2 must be below processes=2; they are counted from 0",
+        "process=2: expected less than processes=2",
     ),
     Row(
         "a coordinator without a port",
@@ -73,14 +73,22 @@ FLAGS = [
         "coordinator='somewhere' must be an address and a port, such as 10.0.0.1:9000",
     ),
     Row("no process", sweep("--coordinator=127.0.0.1:9", "--processes=0", "--process=0"), f"processes=0 {WHOLE}"),
-    Row("no cluster", sweep("--distributed"), "the processes cannot be brought together ("),
-    Row("replay of nothing", sweep("--replay=@/none"), "none/plan.json' cannot be read (No such file or directory)"),
+    Row("no cluster", sweep("--distributed"), "coordinator=None: expected the other processes, got"),
+    Row("a shard too many", sweep("--shard=4/4"), "shard='4/4': expected an index below 4, got 4"),
+    Row("a shard of none", sweep("--shard=0/0"), "shard='0/0': expected an index below 0"),
+    Row("a shard in words", sweep("--shard=first"), "shard='first': expected i/n, auto or auto/n"),
+    Row("a shard without Slurm", sweep("--shard=auto"), "shard='auto': expected a Slurm array or a step"),
+    Row("a shard without Kubernetes", sweep("--shard=auto/4"), "shard='auto/4': expected JOB_COMPLETION_INDEX"),
+    Row("a shard that overwrites", sweep("--shard=0/2", "--overwrite"), "overwrite=True: expected one process"),
+    Row("a collection that overwrites", sweep("--collect", "--overwrite"), "overwrite=True: expected one process"),
     Row(
-        "replay of another study",
-        sweep("--replay=@/other"),
-        "/other' is of another study (identity was None and is {",
-        file("other/plan.json", "{}"),
+        "a shard of a mesh",
+        sweep("--shard=0/2", "--coordinator=127.0.0.1:9", "--processes=2", "--process=0"),
+        "shard='0/2': expected no shard with --distributed",
     ),
+    Row("a budget in words", sweep("--budget=long"), "budget='long': expected a duration such as 90s"),
+    Row("no budget", sweep("--budget=0m"), "budget='0m': expected a duration such as 90s"),
+    Row("retrain what", sweep("--retrain=all"), "value should be one of <stale>"),
     Row("no config", ("scripts/sweep.py", "--workdir=@/run"), "--config is missing; for example --config=configs/quickstart.py"),
     Row("only a field", ("scripts/sweep.py", "--workdir=@/run", "--config.grid.beta=1.0"), "--config is missing; for example"),
     Row("no workdir", ("scripts/sweep.py", f"--config={CONFIG}"), "--workdir is missing; for example --config=configs/quick"),
@@ -101,7 +109,7 @@ FLAGS = [
     Row(
         "unknown field",
         sweep("--config.data.zzz=3"),
-        "no field 'data.zzz'; there are data_dir, examples, manual_dir, name, path, spl",
+        "no field 'data.zzz'; there are data_dir, eval_examples, examples, manual_dir, name",
     ),
     Row("field of an axis", sweep("--config.grid.beta.x=1"), "no field 'grid.beta.x': config.grid.beta has no fields of its own"),
     Row(
@@ -169,7 +177,7 @@ FILES = [
 # In a file of one's own there may be anything.
 MINE = """
 from ml_collections import ConfigDict
-from rd_elbo.config import blank
+from rd_elbo.sweep.config import blank
 def get_config():
     config = blank("mine").to_dict() | {"blocks": {"mlp": {"decoder": "mlp", "beta": 1.0}}}
     return ConfigDict(config | {"SECTION": VALUE})
@@ -230,7 +238,7 @@ VALUES = {
     # Of as many steps as there are no numbers for.
     "train.epochs=1e12": "epochs=1000000000000.0 are 8e+12 steps and must be below 2**31 of them",
     "train.batch_size=0": f"batch_size=0 {WHOLE}",
-    "train.batch_size=513": "batch_size=513 is more than the 512 examples of the training split",
+    "train.batch_size=513": "batch_size=513 is more than the 512 examples of the training data",
     "grid.objective=target_rate grid.target_rate=-1.0": "target_rate=-1.0 must be at least 0",
     "grid.objective=target_rate grid.target_weight=0.0": "target_weight=0.0 must be above 0",
     "grid.objective=target_distortion grid.target_distortion=-1.0": "target_distortion=-1.0 must be at least 0",
@@ -247,22 +255,26 @@ VALUES = {
     "blocks={}": "the grid is empty: the configuration has no blocks",
     "population.devices=0": f"devices=0 {WHOLE}",
     "population.devices=1000000": "devices=1000000 must be at most 1024",
-    "population.members=0": f"members=0 {WHOLE}",
+    "population.chunk_size=0": f"chunk_size=0 {WHOLE}",
+    "population.vmap_size=-1": f"vmap_size=-1 {WHOLE}",
+    "population.metrics_every=0": f"metrics_every=0 {WHOLE}",
+    "population.max_padding_overhead=0.5": "max_padding_overhead=0.5 must be at least 1",
+    "population.precision=exact": "precision='exact' does not exist; there are 'default', 'high', 'highest'",
+    "population.compute_dtype=float16": "compute_dtype='float16' does not exist; there are 'float32', 'bfloat16'",
     "population.strategy=sideways": "strategy='sideways' does not exist; there are 'auto', 'vmap', 'looped'",
-    "population.strategy=vmap population.lanes=2": "lanes=2 and strategy='vmap' exclude each other; give one of them",
-    "population.lanes=-1": f"lanes=-1 {WHOLE}",
-    "population.max_waste=0.5": "max_waste=0.5 must be at least 1",
+    "population.members=2 population.chunk_size=3": "population.members=2: expected one name",
     "population.dtype=float16": "dtype='float16' does not exist; there are 'float32', 'float64'",
     "population.checkpoint_seconds=-1": "checkpoint_seconds=-1.0 must be at least 0",
-    "population={'chunk': 3}": "population.chunk does not exist; there are devices, members, strategy, lanes, max_waste",
+    "population={'chunk': 3}": "population.chunk does not exist; there are devices, chunk_size, vmap_size, max_padding_overhead",
     "train={'stepz': 3}": "grid axis 'stepz' does not exist; there are encoder, decoder",
     "data.name=cifar": "dataset 'cifar' does not exist; there are 'mnist_static', 'binarized_mnist', 'omniglot_burda'",
-    "data.examples=0": "data.examples=0 must be a whole number of at least 1, or None for all",
+    "data.examples=0": "data.examples=0 must be a whole number of at least 1",
+    "data.eval_examples=0": "data.eval_examples=0 must be a whole number of at least 1",
     "data.splits=validation": "data.splits='validation' does not exist; 'mnist_static' has train, valid, test",
     "data.splits=(3,)": "data.splits=(3,) must be a name or a tuple of names",
     "data.splits=()": "data.splits=() must name one split or several, each once",
     "data.splits=('test', 'test')": "data.splits=('test', 'test') must name one split or several, each once",
-    "data={'size': 3}": "data.size does not exist; there are name, splits, examples, path, manual_dir, data_dir",
+    "data={'size': 3}": "data.size does not exist; there are name, splits, examples, eval_examples, path, manual_dir, data_dir",
     "data.path=x.npz": "path='x.npz' is for the dataset 'path' or 'omniglot_burda' or 'omniglot_tfds', not for 'mnist_static'",
     "data.manual_dir=@": "manual_dir='@' is for the dataset 'binarized_mnist', not for 'mnist_static'",
     "data.data_dir=@": "data_dir='@' is for the dataset 'binarized_mnist' or 'omniglot_tfds', not for 'mnist_static'",
@@ -368,7 +380,7 @@ DATA = [
     Row(
         "larger batch",
         own("--config.train.batch_size=9"),
-        "batch_size=9 is more than the 8 examples of the training split",
+        "batch_size=9 is more than the 8 examples of the training data",
         arrays(train=IMAGES, test=IMAGES),
     ),
     Row("mat absent", burda(), f"{MAT} is not a readable chardata.mat (No such file or directory)"),
@@ -418,7 +430,7 @@ CONFIGS["sweep"] = quickstart.get_config("quick").to_dict()
 
 def begun(name="sweep"):
     """A run directory in which nothing is trained yet."""
-    return lambda folder: records.open_run(folder / "run", CONFIGS[name])
+    return lambda folder: open_run(folder / "run", CONFIGS[name])
 
 
 def read_only(folder):
@@ -438,14 +450,20 @@ WORKDIRS = [
         "workdir='@/file/run' cannot be written to (Not a directory)",
         file("file", "x"),
     ),
-    Row("too long a name", sweep(f"--workdir=@/{'x' * 300}"), "cannot be used (File name too long)"),
+    Row("too long a name", sweep(f"--workdir=@/{'x' * 300}"), "cannot be written to (File name too long)"),
     Row("read-only", sweep(), "workdir='@/run' cannot be written to (Permission denied)", read_only),
     Row("other files", sweep(), "workdir='@/run' holds files but no run; choose another folder", file("run/thesis.tex", "x")),
     Row(
         "file for a folder",
         sweep(),
-        "workdir='@/run' holds a file 'parts' where a run has a folder",
-        every(begun(), file("run/parts", "x")),
+        "workdir='@/run' holds a file 'chunks' where a run has a folder",
+        every(begun(), file("run/chunks", "x")),
+    ),
+    Row(
+        "of an old release",
+        sweep("--overwrite"),
+        "workdir='@/run': expected a new folder or a run of this release, got a run of 0.1.0 (plan.json)",
+        every(begun(), file("run/plan.json", "{}")),
     ),
     Row("torn config", sweep(), f"{HELD} (Expecting property name", every(begun(), file("run/config.json", "{"))),
     Row("config of bytes", sweep(), f"{HELD} ('utf-8' codec can't decode", every(begun(), file("run/config.json", b"\xff\xfe"))),
@@ -470,7 +488,7 @@ def finished(folder):
 
 def gallery(folder):
     finished(folder)
-    for name in records.GALLERY_FILES:
+    for name in ("gallery.csv", "gallery.npz"):
         shutil.copy(ROOT / "results" / "mnist_small" / name, folder / "run")
 
 
@@ -689,15 +707,6 @@ TABLES = [
         f"gallery.csv {GALLERY}, line 3: total='x' must be a finite number",
         cell("total", "x", "gallery.csv", gallery),
     ),
-    Row("status of nothing", script("status"), "'@/run/status.json' cannot be read (No such file or directory)"),
-    Row("status torn", script("status"), "'@/run/status.json' is damaged (Expecting property name", file("run/status.json", "{")),
-    Row("status of bytes", script("status"), "'@/run/status.json' is damaged ('utf-8' codec", file("run/status.json", b"\xff\xfe")),
-    Row(
-        "status of another form",
-        script("status"),
-        "'@/run/status.json' is damaged: it does not say what the sweep is doing",
-        file("run/status.json", '{"time": 1.0, "state": 3}'),
-    ),
 ]
 
 EXPERIMENTS = [
@@ -758,7 +767,6 @@ OTHERS = [
     Row("figures, unknown", script("figures", "--colour=red"), "unrecognized arguments: --colour=red", finished),
     Row("figures, no splits", script("figures", "--splits"), "argument --splits: expected at least one argument", finished),
     Row("compare, unknown", script("compare", "stray"), "unrecognized arguments: stray", finished),
-    Row("status, unknown", script("status", "--watch"), "unrecognized arguments: --watch", file("run/status.json", "{}")),
     Row("gallery, no workdir", ("scripts/gallery.py",), "--workdir is missing; for example --workdir=runs/mine"),
     Row(
         "gallery, unknown",
@@ -778,19 +786,6 @@ OTHERS = [
     Row("benchmark members", ("scripts/benchmark.py", "toy", "--members=0"), "--members=0 must be a whole number of at least 1"),
     Row("benchmark steps", ("scripts/benchmark.py", "population", "--steps=-1"), "--steps=-1 must be a whole number of at least 1"),
     Row("benchmark rounds", ("scripts/benchmark.py", "toy", "--rounds=0"), "--rounds=0 must be a whole number of at least 1"),
-    Row("scaling, no workdir", ("scripts/scaling.py",), "the following arguments are required: --workdir"),
-    Row("scaling, kinds", script("scaling", "--kinds", "vae"), "argument --kinds: invalid choice: 'vae' (choose from"),
-    Row("scaling, no unit", script("scaling", "--units", "0"), "--units=0 must be a whole number of at least 1"),
-    Row("scaling, units", script("scaling", "--units", "2", "9"), "--units=9 must be at most 8"),
-    Row("scaling, members", script("scaling", "--members=0"), "--members=0 must be a whole number of at least 1"),
-    Row("scaling, seconds", script("scaling", "--seconds=0"), "--seconds=0.0 must be"),
-    Row("scaling, rounds", script("scaling", "--rounds=-1"), "--rounds=-1 must be a whole number of at least 1"),
-    Row("scaling in a file", script("scaling"), "workdir='@/run' cannot be written to: File exists", file("run", "x")),
-    Row("torture, no workdir", ("scripts/torture.py",), "the following arguments are required: --workdir"),
-    Row("torture, kinds", script("torture", "--kinds", "fire"), "argument --kinds: invalid choice: 'fire' (choose from"),
-    Row("torture, no kinds", script("torture", "--kinds"), "argument --kinds: expected at least one argument"),
-    Row("torture, kills", script("torture", "--kills=0"), "--kills=0 must be a whole number of at least 1"),
-    Row("torture in a file", script("torture"), "workdir='@/run' cannot be written to: File exists", file("run", "x")),
     Row(
         "digits of nothing",
         ("scripts/build_mnist_static.py", "--wheel=@/absent"),
@@ -849,9 +844,6 @@ def test_what_the_rows_damage_is_good_before(scripts, tmp_path):
     finished(tmp_path)
     result = scripts.run(("scripts/compare.py", f"--workdir={tmp_path / 'run'}"))
     assert result.returncode == 0 and not result.stderr and (tmp_path / "run" / "comparison.csv").exists()
-    file("run/status.json", '{"time": 1.0, "state": "finished"}')(tmp_path)
-    result = scripts.run(("scripts/status.py", f"--workdir={tmp_path / 'run'}"))
-    assert result.returncode == 0 and result.stdout.startswith("finished: ")
     # Of a table that is older than some fields of a member.
     shutil.rmtree(tmp_path / "run")
     gallery(tmp_path)

@@ -5,10 +5,11 @@ import pathlib
 
 import pytest
 
-from rd_elbo import grid, paper, planning
+from rd_elbo import paper
 from rd_elbo.models.family import PAPER_FAMILIES
+from rd_elbo.sweep import grid
 
-FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 EXPERIMENTS = ("toy", "gaussian")
 SWEEPS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in EXPERIMENTS)
 
@@ -23,7 +24,7 @@ def loaded(name, form):
 def test_both_forms_make_members_and_the_docstring_has_the_command(name):
     for form in ("full", "quick"):
         config, about = loaded(name, form)
-        assert planning.members_of(config)
+        assert grid.members_of(config)
         assert f"--config=configs/{name}.py" in about and "Claim:" in about
     with pytest.raises(ValueError, match=f"configs/{name}.py has the forms full and quick, not 'large'"):
         loaded(name, "large")
@@ -32,7 +33,7 @@ def test_both_forms_make_members_and_the_docstring_has_the_command(name):
 @pytest.mark.parametrize("name", ["mnist_paper", "mnist_small", "omniglot_paper", "omniglot_small"])
 def test_the_twelve_families_along_beta(name):
     config, _ = loaded(name, "full")
-    members = planning.members_of(config)
+    members = grid.members_of(config)
     betas = collections.defaultdict(set)
     for member in members:
         if member.objective == "beta" and not member.annealing:
@@ -47,6 +48,6 @@ def test_the_twelve_families_along_beta(name):
 
 
 def test_the_papers_configuration_covers_the_betas_it_prints():
-    members = planning.members_of(loaded("mnist_paper", "full")[0])
+    members = grid.members_of(loaded("mnist_paper", "full")[0])
     trained = {(member.family, member.beta) for member in members}
     assert {(point.family, point.beta) for point in paper.reference("binarized_mnist").points} <= trained

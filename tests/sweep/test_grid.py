@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rd_elbo.errors import BadInput
-from rd_elbo.grid import FIELDS, Member, product, zipped
+from rd_elbo.sweep.grid import FIELDS, Member, product, zipped
 
 
 def test_product_and_zip():
