@@ -15,7 +15,14 @@ from rd_elbo.errors import BadInput
 from rd_elbo.evaluate import POINT_COLUMNS
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1, "batch_size": 32, "epochs": 1.0}
+TINY = {
+    "encoder_width": 6,
+    "latent": 3,
+    "decoder_width": 6,
+    "decoder_depth": 1,
+    "batch_size": 32,
+    "epochs": 1.0,
+}
 
 
 def config(**changes):
@@ -23,21 +30,43 @@ def config(**changes):
         "name": "tiny",
         "data": {"name": "mnist_static", "examples": 64},
         "base": TINY,
-        "blocks": {"mlp": {"beta": (0.5, 1.0), "seed": 0}, "more": {"beta": (1.0, 2.0), "decoder_width": (6, 5)}},
+        "blocks": {
+            "mlp": {"beta": (0.5, 1.0), "seed": 0},
+            "more": {"beta": (1.0, 2.0), "decoder_width": (6, 5)},
+        },
         **changes,
     }
 
 
 def test_blocks_overrides_and_duplicates():
     members = planning.members_of(config())
-    assert [(m.beta, m.decoder_width) for m in members] == [(0.5, 6), (1.0, 6), (1.0, 5), (2.0, 6), (2.0, 5)]
-    only = planning.members_of(config(only=("mlp",), grid={"beta": None, "seed": (3, 4)}, train={"epochs": 2.5}))
-    assert [(m.beta, m.seed, m.epochs) for m in only] == [(0.5, 3, 2.5), (0.5, 4, 2.5), (1.0, 3, 2.5), (1.0, 4, 2.5)]
+    assert [(m.beta, m.decoder_width) for m in members] == [
+        (0.5, 6),
+        (1.0, 6),
+        (1.0, 5),
+        (2.0, 6),
+        (2.0, 5),
+    ]
+    only = planning.members_of(
+        config(only=("mlp",), grid={"beta": None, "seed": (3, 4)}, train={"epochs": 2.5})
+    )
+    assert [(m.beta, m.seed, m.epochs) for m in only] == [
+        (0.5, 3, 2.5),
+        (0.5, 4, 2.5),
+        (1.0, 3, 2.5),
+        (1.0, 4, 2.5),
+    ]
 
 
 def test_a_target_rate_from_the_command_line_needs_no_beta():
-    members = planning.members_of(config(grid={"objective": ("target_rate",), "target_rate": (3.0, 4.0), "decoder_width": (6,)}))
-    assert [(m.objective, m.target_rate, m.beta, m.seed) for m in members] == [("target_rate", r, 1.0, 0) for r in (3.0, 4.0)]
+    members = planning.members_of(
+        config(
+            grid={"objective": ("target_rate",), "target_rate": (3.0, 4.0), "decoder_width": (6,)}
+        )
+    )
+    assert [(m.objective, m.target_rate, m.beta, m.seed) for m in members] == [
+        ("target_rate", r, 1.0, 0) for r in (3.0, 4.0)
+    ]
 
 
 def test_run_directory(tmp_path):
@@ -48,26 +77,45 @@ def test_run_directory(tmp_path):
     assert tuple(rows[0]) == POINT_COLUMNS and len(rows) == 10
     for row, point in zip(rows, points, strict=True):
         assert row == point
-        assert row["elbo"] == -(row["rate"] + row["distortion"]) and row["rate"] >= 0 and row["distortion"] >= 0
+        assert (
+            row["elbo"] == -(row["rate"] + row["distortion"])
+            and row["rate"] >= 0
+            and row["distortion"] >= 0
+        )
     assert [row["member"] for row in rows[:5]] == [m.name for m in plan.members]
     metrics = disk.read_table(tmp_path / "run" / "metrics.csv")
-    assert {(m["member"], m["step"]) for m in metrics} == {(m.name, step) for m in plan.members for step in range(2)}
+    assert {(m["member"], m["step"]) for m in metrics} == {
+        (m.name, step) for m in plan.members for step in range(2)
+    }
     beta = {m.name: m.beta for m in plan.members}
     for row in metrics:
-        np.testing.assert_allclose(row["loss"], row["distortion"] + beta[row["member"]] * row["rate"], rtol=1e-5)
+        np.testing.assert_allclose(
+            row["loss"], row["distortion"] + beta[row["member"]] * row["rate"], rtol=1e-5
+        )
     table = disk.read_table(tmp_path / "run" / "members.csv")
     assert [row["member"] for row in table] == [m.name for m in plan.members]
     provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
     assert provenance["data"]["sha256"] == plan.dataset.checksum()
     assert provenance["tables"]["points.csv"] == disk.sha256(tmp_path / "run" / "points.csv")
     left = {path.name for path in (tmp_path / "run").iterdir()} - {".lock", "plan.json"}
-    files = {"config.json", "members.csv", "metrics.csv", "points.csv", "provenance.json", "status.json"}
+    files = {
+        "config.json",
+        "members.csv",
+        "metrics.csv",
+        "points.csv",
+        "provenance.json",
+        "status.json",
+    }
     assert left == files | {"params", "parts", "programs"}
     member, params = records.load_params(tmp_path / "run", rows[4]["member"])
     assert member == plan.members[4] and params["decoder"]["logits"]["kernel"].shape == (5, 784)
     done = [status.done for status in heard]
     assert done == sorted(done) and done[-1] == pytest.approx(1.0)
-    assert heard[-1].members == 5 and {status.doing for status in heard} == {"compiling", "training", "evaluating"}
+    assert heard[-1].members == 5 and {status.doing for status in heard} == {
+        "compiling",
+        "training",
+        "evaluating",
+    }
 
 
 def test_saved_parameters_give_the_points_of_the_table(tmp_path):
@@ -81,8 +129,13 @@ def test_saved_parameters_give_the_points_of_the_table(tmp_path):
 
 def test_the_same_configuration_gives_the_same_points(tmp_path):
     fields = ("member", "rate", "distortion", "rate_se", "distortion_se", "active_units")
-    results = [sweep.run(planning.make_plan(config(only=("mlp",))), tmp_path / name).points for name in ("a", "b")]
-    assert [[p[f] for f in fields] for p in results[0]] == [[p[f] for f in fields] for p in results[1]]
+    results = [
+        sweep.run(planning.make_plan(config(only=("mlp",))), tmp_path / name).points
+        for name in ("a", "b")
+    ]
+    assert [[p[f] for f in fields] for p in results[0]] == [
+        [p[f] for f in fields] for p in results[1]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,9 +148,18 @@ def test_the_same_configuration_gives_the_same_points(tmp_path):
         ({"blocks": {"mlp": {"decoder_width": 0}}}, "decoder_width=0"),
         ({"blocks": {"mlp": {"decoder": "cnn"}}}, "decoder='cnn' does not exist"),
         ({"only": ("vae",)}, "only='vae' names no block"),
-        ({"grid": {"target_rate": (3.0,)}}, "target_rate=(3.0,) has no effect on any member, since objective is 'beta' everywhere"),
-        ({"grid": {"pseudo_inputs": (3, 4)}}, "has no effect on any member, since marginal is 'normal' everywhere"),
-        ({"grid": {"flow_width": (3, 4)}}, "since encoder is 'dense' and marginal is 'normal' everywhere"),
+        (
+            {"grid": {"target_rate": (3.0,)}},
+            "target_rate=(3.0,) has no effect on any member, since objective is 'beta' everywhere",
+        ),
+        (
+            {"grid": {"pseudo_inputs": (3, 4)}},
+            "has no effect on any member, since marginal is 'normal' everywhere",
+        ),
+        (
+            {"grid": {"flow_width": (3, 4)}},
+            "since encoder is 'dense' and marginal is 'normal' everywhere",
+        ),
         ({"grid": {"epochs": (1.0,)}, "train": {"epochs": 2.0}}, "epochs is given twice"),
         ({"train": {"batch_size": 100}}, "batch_size=100 is more than the 64 examples"),
         ({"population": {"members": 0}}, "members=0 must be a whole number"),
@@ -119,8 +181,12 @@ def test_bad_configurations_are_one_sentence(changes, sentence):
 
 
 def test_numbers_of_numpy_are_recorded_as_plain_ones():
-    plan = planning.make_plan(config(blocks={"mlp": {"beta": np.linspace(0.5, 1.0, 2), "seed": tuple(np.arange(2))}}))
-    assert len(plan.members) == 4 and json.loads(json.dumps(plan.config))["blocks"] == {"mlp": {"beta": [0.5, 1.0], "seed": [0, 1]}}
+    plan = planning.make_plan(
+        config(blocks={"mlp": {"beta": np.linspace(0.5, 1.0, 2), "seed": tuple(np.arange(2))}})
+    )
+    assert len(plan.members) == 4 and json.loads(json.dumps(plan.config))["blocks"] == {
+        "mlp": {"beta": [0.5, 1.0], "seed": [0, 1]}
+    }
 
 
 def script(name, *arguments, cwd=ROOT, **environment):
@@ -146,11 +212,15 @@ def quick(tmp_path_factory):
 def test_command_line(quick):
     workdir, result = quick
     rows = disk.read_table(workdir / "points.csv")
-    assert {(r["decoder"], r["beta"]) for r in rows} == {(d, b) for d in ("mlp", "pixelcnn") for b in (0.251, 1.0)}
+    assert {(r["decoder"], r["beta"]) for r in rows} == {
+        (d, b) for d in ("mlp", "pixelcnn") for b in (0.251, 1.0)
+    }
     assert all(row["status"] == "ok" for row in rows)
     assert "pixelcnn 3x1" in result.stdout and "R + D" in result.stdout
     last = result.stdout.strip().splitlines()[-1]
-    assert "none diverged" in last and str(workdir / "points.csv") in last and "rd_plane.png" in last
+    assert (
+        "none diverged" in last and str(workdir / "points.csv") in last and "rd_plane.png" in last
+    )
     assert (workdir / "figures" / "rd_plane.pdf").stat().st_size > 1000
 
 
@@ -170,12 +240,19 @@ def test_other_data_are_refused_and_nothing_is_touched(quick):
     workdir, _ = quick
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
     result = script("sweep.py", QUICK, "--config.data.examples=128", f"--workdir={workdir}")
-    assert result.returncode == 2 and "already holds a different run (data.examples was" in result.stderr
+    assert (
+        result.returncode == 2
+        and "already holds a different run (data.examples was" in result.stderr
+    )
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
 def test_when_all_members_diverge_the_tables_are_there_and_the_exit_code_says_so(tmp_path):
-    only = ("--config.only=('mlp',)", "--config.grid.beta=(1e30,)", "--config.train.learning_rate=1e30")
+    only = (
+        "--config.only=('mlp',)",
+        "--config.grid.beta=(1e30,)",
+        "--config.train.learning_rate=1e30",
+    )
     result = script("sweep.py", QUICK, *only, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 1, result.stderr
     assert "2 members, 2 of them diverged" in result.stdout.strip().splitlines()[-1]
@@ -206,7 +283,9 @@ def test_the_quickstart_is_the_experiment_it_says():
         assert len(widths) >= 2 and ratio <= widths[-1] / widths[0] <= 4
         for width in widths:
             chosen = {m.beta for m in own if m.decoder_width == width}
-            assert len(chosen) >= betas and 1.0 in chosen and min(chosen) == 0.1 and max(chosen) == 4.0
+            assert (
+                len(chosen) >= betas and 1.0 in chosen and min(chosen) == 0.1 and max(chosen) == 4.0
+            )
         assert len({m.seed for m in own}) >= 2
     assert any(m.marginal == "vampprior" for m in members)
     spacing = np.diff(np.log(quickstart.BETAS))

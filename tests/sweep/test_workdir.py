@@ -19,14 +19,21 @@ RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
 def test_points_of_old_tables_have_the_fields_of_today_at_their_defaults(tmp_path):
     member = Member(beta=0.5, annealing=0.25)
-    row = {**dict.fromkeys(POINT_COLUMNS, 0), **dataclasses.asdict(member), "member": member.name, "family": member.family}
+    row = {
+        **dict.fromkeys(POINT_COLUMNS, 0),
+        **dataclasses.asdict(member),
+        "member": member.name,
+        "family": member.family,
+    }
     row |= {"split": "test", "status": "ok", "rate": 1.5, "distortion": 2.0}
     disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, [row])
     assert records.read_points(tmp_path) == [row]
     younger = ("annealing", "schedule", "latent")
     columns = [name for name in POINT_COLUMNS if name not in younger]
     disk.write_table(tmp_path / "points.csv", columns, [{name: row[name] for name in columns}])
-    assert records.read_points(tmp_path) == [{**row, **{name: getattr(Member(), name) for name in younger}}]
+    assert records.read_points(tmp_path) == [
+        {**row, **{name: getattr(Member(), name) for name in younger}}
+    ]
 
 
 def test_tables_that_are_no_sweeps_are_refused_as_points(tmp_path):
@@ -45,7 +52,9 @@ def test_tables_that_are_no_sweeps_are_refused_as_points(tmp_path):
 def test_committed_sweeps_are_read(tmp_path):
     for name in ("quickstart", "longer_training", "longer_training_small_steps", "target_rate"):
         points = records.read_points(RESULTS / name)
-        assert set(FIELDS) <= points[0].keys() and records.data_name(RESULTS / name) == "mnist_static"
+        assert (
+            set(FIELDS) <= points[0].keys() and records.data_name(RESULTS / name) == "mnist_static"
+        )
         assert len(records.usable(points, "test")) > 0
 
 
@@ -69,7 +78,9 @@ def test_a_run_directory_takes_one_run(tmp_path):
     records.open_run(workdir, config)  # the same again
     other = {"data": 1, "grid": {"beta": (0.5, 2.0)}, "train": {"epochs": None}}
     kept = (workdir / "config.json").read_bytes()
-    with pytest.raises(BadInput, match=r"different run \(grid.beta was \[0.5, 1.0\] and is \[0.5, 2.0\]\)"):
+    with pytest.raises(
+        BadInput, match=r"different run \(grid.beta was \[0.5, 1.0\] and is \[0.5, 2.0\]\)"
+    ):
         records.open_run(workdir, other)
     assert (workdir / "config.json").read_bytes() == kept
     tables = ("points.csv", "comparison.csv", "points.partial.csv", "figures/rd_plane.png")
@@ -79,7 +90,9 @@ def test_a_run_directory_takes_one_run(tmp_path):
         disk.write_whole(workdir / name, lambda file: file.write(b"x"))
 
     def left():
-        return sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file())
+        return sorted(
+            str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()
+        )
 
     records.open_run(workdir, config)
     assert left() == sorted([*tables, *trained, *own, "config.json"])
