@@ -10,7 +10,7 @@ and trained too shortly, for anything else to be learned from them.
 import numpy as np
 from ml_collections import ConfigDict
 
-from rd_elbo.config import blank
+from rd_elbo.sweep.config import blank
 
 
 def get_config(form: str = "full") -> ConfigDict:

@@ -9,8 +9,8 @@ Claim: the same as that of configs/many.py, for members whose activations take m
 import numpy as np
 from ml_collections import ConfigDict
 
-from rd_elbo.config import blank
 from rd_elbo.models.family import paper_family
+from rd_elbo.sweep.config import blank
 
 
 def get_config(form: str = "full") -> ConfigDict:

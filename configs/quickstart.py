@@ -10,7 +10,7 @@ Under four minutes on two cores.
 
 from ml_collections import ConfigDict
 
-from rd_elbo.config import blank
+from rd_elbo.sweep.config import blank
 
 # Log-spaced from 0.1 to 4 with 1 among them: five steps of 10^(1/5) up to 1, three of 4^(1/3) beyond.
 BETAS = (0.1, 0.158, 0.251, 0.398, 0.631, 1.0, 1.59, 2.52, 4.0)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rd_elbo import frontier, records
-from rd_elbo.grid import FIELDS
+from rd_elbo import frontier, tables
+from rd_elbo.sweep.grid import FIELDS
 
 Row = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANC
     Raises:
       BadInput: If no model of that split is finite.
     """
-    of_split = records.usable(rows, split)
+    of_split = tables.usable(rows, split)
     families = by_family(of_split)
     chosen = {
         (4, "a", "reconstruction", "by_beta"): (along_beta := by_beta(of_split)),

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from rd_elbo import disk, frontier, grid, paper, records
+from rd_elbo import disk, frontier, paper, tables
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
+from rd_elbo.sweep import grid
 
 Row = dict[str, Any]
 
@@ -86,7 +87,7 @@ def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str
     elif split not in splits:
         raise BadInput(f"split={split!r} is not in the table; there are {', '.join(map(repr, splits))}")
     reference = paper.reference(dataset)
-    usable = records.usable(points, split)
+    usable = tables.usable(points, split)
     varying = _varying(points)
     chosen = sorted((p for p in points if p["split"] == split), key=lambda point: _order(point, varying[point["family"]]))
     ours = [_described(point, varying[point["family"]]) for point in chosen]

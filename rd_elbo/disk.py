@@ -77,6 +77,11 @@ def sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(content: Any) -> str:
+    """The SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes `content` as indented JSON."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"

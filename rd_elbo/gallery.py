@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rd_elbo import disk, records
+from rd_elbo import disk, tables
 from rd_elbo.choices import Choice
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput, whole
-from rd_elbo.grid import FIELDS, architecture_of
 from rd_elbo.models.base import Params
+from rd_elbo.sweep.grid import FIELDS, architecture_of
 
 # Alemi et al. 2018, Figures 4 and 5: averages are over so many draws of d at one z.
 DRAWS = 5
@@ -141,7 +141,7 @@ def make(
     names = list(dict.fromkeys(str(choice.row["member"]) for choice in choices))
     pictures, architectures, seconds = [], set(), 0.0
     for done, name in enumerate(names):
-        member, params = records.load_params(workdir, name)
+        member, params = tables.load_params(workdir, name)
         x = jnp.asarray(images, jax.tree.leaves(params)[0].dtype)
         began = time.perf_counter()
         drawn = draw(member.build(dataset.image_shape), params, x, member_key(seed, name))

@@ -6,14 +6,16 @@
 First the device's own ceilings: a large matrix product in float32, in the platform's default (TF32 on recent GPUs) and in bfloat16,
 and a large copy. Then populations in the order of `plan`, until the minutes are over; a row is written after each. A row that does
 not fit into memory, or that a platform cannot compile, says so in `error`. Steps are those of training, Adam and all, on real
-digits, batch 128; a call makes as many as fit into about a third of a second, and the median over calls is reported. Operations are
+digits, batch 128, by `training.fit` for two seconds; the median over its calls is reported. Operations are
 XLA's count of rate and distortion of one batch, times three. `lowering` is that of convolutions, `models.layers.lowering`; "one by
 one" advances one member after another.
 """
 
 import argparse
+import contextlib
 import csv
 import dataclasses
+import itertools
 import pathlib
 import statistics
 import sys
@@ -27,10 +29,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rd_elbo import data, grid, memory, population, records
+from rd_elbo import data, provenance
 from rd_elbo.disk import write_json
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import paper_family
+from rd_elbo.sweep import grid, memory
+from rd_elbo.training import fit as training
+from rd_elbo.training.sharding import make_mesh
+from rd_elbo.training.state import HParams, TrainSpec
 
 BATCH = 128
 _WEAK = {**paper_family("---"), "encoder_depth": 2, "decoder_depth": 2}
@@ -134,15 +140,14 @@ def ceilings(size: int) -> dict[str, float]:
     return found
 
 
-def program_of(case: Case, member: grid.Member, shape: tuple[int, int]) -> population.Program:
+def spec_of(case: Case, member: grid.Member, shape: tuple[int, int]) -> TrainSpec:
     """What is compiled for a case."""
     by_member = case.lowering == ONE_BY_ONE
-    return population.Program(
+    return TrainSpec(
         member.build(shape),
         batch_size=BATCH,
-        optimizer="normalised_adam",
-        segment_steps=64,
-        lanes=1 if by_member else None,
+        optimizer=member.optimizer,
+        vmap_size=1 if by_member else None,
         lowering="auto" if by_member else case.lowering,
         **ARITHMETIC[case.arithmetic],
     )
@@ -150,43 +155,42 @@ def program_of(case: Case, member: grid.Member, shape: tuple[int, int]) -> popul
 
 def compiled(case: Case, member: grid.Member, images: np.ndarray) -> tuple[Any, float]:
     """The program of a case and the seconds it took to compile, or what kept it from being so."""
-    began, mesh = time.perf_counter(), population.make_mesh(1)
+    began, mesh = time.perf_counter(), make_mesh(1)
     try:
-        program = program_of(case, member, images.shape[1:])
-        return population.compiled(program, mesh, case.members, images.shape, images.dtype.name), time.perf_counter() - began
+        spec, seeds = spec_of(case, member, images.shape[1:]), range(case.members)
+        return training.compile_for(spec, mesh, seeds, images.shape, images.dtype.name), time.perf_counter() - began
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         return error, time.perf_counter() - began
 
 
-def measure(case: Case, member: grid.Member, images: np.ndarray, made: Any, target: float) -> dict[str, Any]:
-    """A row's numbers; `made` is its compiled program."""
-    mesh, members = population.make_mesh(1), case.members
-    one = population.state_shapes(member.build(images.shape[1:]), images.shape[1:], "float32").params
-    leaves, tree = jax.tree.flatten(one)
-    # Any parameters will do, so long as they are not zeros.
-    drawn = [0.02 * jax.random.normal(jax.random.key(i), (members, *leaf.shape[1:]), leaf.dtype) for i, leaf in enumerate(leaves)]
-    state = population.start(jax.tree.unflatten(tree, drawn), mesh)
-    fields = [dataclasses.replace(member, seed=i, learning_rate=1e-4) for i in range(members)]
-    hypers = population.place(population.Hypers.of(fields), mesh)
-    resident = population.replicate(images, mesh)
-    steps, times = 1, []
-    for _ in range(9):
-        began = time.perf_counter()
-        state, metrics = made(state, hypers, resident, np.int32(0), np.int32(steps), np.float32(1e4))
-        jax.block_until_ready(metrics)
-        spent = time.perf_counter() - began
-        times.append((steps, spent / (steps * members)))
-        steps = max(1, min(16, 4 * steps, int(target * steps / spent)))
-    each = [spent for count, spent in times if count == max(steps for steps, _ in times)][-4:]
-    finite = bool(np.asarray(state.finite).all())
+def measure(case: Case, member: grid.Member, images: np.ndarray, made: Any, seconds: float) -> dict[str, Any]:
+    """A row's numbers, from a training of some seconds; `made` is its compiled program."""
+    spec, members = spec_of(case, member, images.shape[1:]), [dataclasses.replace(member, seed=i) for i in range(case.members)]
+    marks: list[tuple[float, int, int]] = []
+
+    def mark(seen: training.Progress, _: Any) -> None:
+        marks.append((time.perf_counter(), seen.steps, seen.finite))
+
+    def enough() -> bool:
+        return len(marks) > 5 and marks[-1][0] - marks[0][0] > seconds
+
+    with contextlib.suppress(training.Stopped):
+        hparams, length = HParams.of(members, spec), 10**6
+        training.fit(
+            *(spec, [spec.model] * len(members), hparams, images, length),
+            **{"mesh": make_mesh(1), "metrics_every": length, "callback": mark, "stop": enough},
+        )
+    calls = [(now - then, after - before) for (then, before, _), (now, after, _) in itertools.pairwise(marks)]
+    longest = max(steps for _, steps in calls)
+    each = [spent / steps / len(members) for spent, steps in calls if steps == longest]
     best = statistics.median(each)
     return {
         "seconds_per_member_step": best,
         "spread": (max(each) - min(each)) / best,
         "member_steps_per_second": 1 / best,
         "flops_per_second": 3 * grid.work(grid.architecture_of(member), images.shape[1:], BATCH) / best,
-        "memory_gib": memory.of(made) / 2**30,
-        "error": "" if finite else "diverged",
+        "memory_gib": memory.needed(made) / 2**30,
+        "error": "" if marks[-1][2] == len(members) else "diverged",
     }
 
 
@@ -230,7 +234,7 @@ def main() -> None:
                     break
                 else:
                     try:
-                        row |= measure(case, models[case.model], images, made, 0.05 if args.tiny else 0.3)
+                        row |= measure(case, models[case.model], images, made, 0.1 if args.tiny else 2.0)
                         row["fraction_of_peak"] = row["flops_per_second"] / peaks[case.arithmetic]
                     except (jax.errors.JaxRuntimeError, MemoryError) as error:
                         row["error"] = str(error).splitlines()[0][:200]
@@ -245,7 +249,7 @@ def main() -> None:
                 )
             waiting = []
     about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
-    record = records.provenance(about, sys.argv, {"total": time.perf_counter() - began})
+    record = provenance.provenance(about, sys.argv, {"total": time.perf_counter() - began})
     write_json(args.output.with_suffix(".json"), {**record, "ceilings": peaks})
 
 

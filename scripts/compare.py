@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import compare, paper, records
+from rd_elbo import compare, paper, tables
 
 Cells = list[list[str]]
 
@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--split", help="the split to compare; by default the test split")
     parser.add_argument("--markdown", action="store_true", help="print Markdown, for a page of results")
     args = parser.parse_args()
-    points = records.read_points(args.workdir)
-    comparison = compare.compare(points, records.data_name(args.workdir), args.split)
+    points = tables.read_points(args.workdir)
+    comparison = compare.compare(points, tables.data_name(args.workdir), args.split)
     written = compare.write(args.workdir, comparison)
     show = markdown if args.markdown else plain
     show(heading(comparison, points))

@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import pathlib
 import re
-import signal
 import sys
 import time
 import traceback
@@ -21,11 +20,8 @@ from rich.table import Table
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import SETTINGS
-from rd_elbo.watch import Listener, Status
 
 BAD_INPUT = 2
-# 128 and the number of the signal, as shells count.
-STOPPED = 128 + signal.SIGTERM
 _QUIET_SECONDS = 20.0
 
 
@@ -162,17 +158,6 @@ def writing(workdir: pathlib.Path) -> Iterator[None]:
         raise BadInput(f"workdir={str(workdir)!r} cannot be written to: {disk.gist(error)}{where}") from error
 
 
-def describe(status: Status, brief: bool = False) -> str:
-    """One line on where a sweep is; `brief` fits beside a bar into 80 columns."""
-    line = f"{status.members_done}/{status.members} members, part {status.part + 1}/{status.parts}: "
-    if status.doing == "training":
-        line += f"step {status.step}/{status.steps}"
-        line += "" if brief else f" of {status.at_work}, R {status.rate:.1f}, D {status.distortion:.1f}"
-    else:
-        line += status.doing
-    return line + (f", {status.diverged} diverged" if status.diverged else "")
-
-
 def duration(seconds: float) -> str:
     """Seconds in words of two units at most."""
     if seconds < 120:
@@ -184,31 +169,6 @@ def duration(seconds: float) -> str:
 def warn(sentence: str) -> None:
     """Says what went wrong and how it was got round."""
     print(f"warning: {sentence}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[Callable[[], bool]]:
-    """Whether a termination signal has come, the notice that schedulers give; a second one ends the process as ever."""
-    asked = False
-
-    def ask(*_: Any) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def progress(console: Console) -> Iterator[Listener]:
-    """A listener for a sweep: a live bar in a terminal, a line now and then elsewhere."""
-    brief = console.is_terminal and console.width < 100
-    with ticker(console) as tell:
-        yield lambda status: tell(status.done, describe(status, brief))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import console as terminal
 from absl import app, flags, logging
 from rich.console import Console
 
-from rd_elbo import choices, gallery, host, planning, records
+from rd_elbo import choices, gallery, host, tables
 from rd_elbo.data.larochelle import cache_folder
 from rd_elbo.errors import BadInput
 from rd_elbo.plotting import gallery as plotting_gallery
@@ -46,14 +46,14 @@ def main(argv: list[str]) -> None:
 
 
 def _make(workdir: pathlib.Path, console: Console) -> None:
-    population = planning.recorded_config(workdir).get("population") or {}
+    population = tables.recorded_config(workdir).get("population") or {}
     # Models are drawn from one after another, so all cores belong to one device.
     host.configure(1, cache_folder() / "xla", x64=population.get("dtype") == "float64")
-    chosen = choices.choose(records.read_points(workdir), _SPLIT.value)
+    chosen = choices.choose(tables.read_points(workdir), _SPLIT.value)
     with terminal.ticker(console) as tell:
         report = gallery.make(
             workdir,
-            planning.recorded_data(workdir),
+            tables.recorded_data(workdir),
             chosen,
             examples=_EXAMPLES.value,
             seed=_SEED.value,

@@ -5,63 +5,118 @@ r"""Trains a grid of models and draws where they lie in the rate-distortion plan
     python scripts/sweep.py --config=configs/quickstart.py --workdir=runs/mine2 \
         --config.grid.beta="(0.1, 0.5, 1.0)" --config.train.epochs=3
 
-The same command goes on where it was interrupted, by whatever; a larger grid in the same folder trains only what is missing.
+The same command resumes what was interrupted; a larger grid in the same folder trains only what is
+missing. --shard=0/4 to --shard=3/4 share one sweep among four processes (--shard=auto in a Slurm
+array or step, --shard=auto/4 in a Kubernetes indexed job); --distributed makes one mesh of the
+devices of all processes. --budget=25m stops after 25 minutes.
 
-Exit codes: 0 when all members are in the table; 1 when some failed, all diverged, or the folder could not be written to; 2 after
-one sentence on bad input, before anything is trained or written; 143 after a termination signal, with what was done saved; 130
-after an interrupt, from which the same command goes on as from a kill.
+Exit codes: 0 when all members that this process answers for are trained, or the budget is spent; 1
+when some failed, all diverged, or the folder could not be written to; 2 after one sentence on bad
+input, before anything is trained or written; 143 after a termination signal, with what was done
+saved; 130 after an interrupt.
 """
 
+import dataclasses
+import math
 import os
 import pathlib
+import re
 import sys
+import time
 import traceback
 from typing import NoReturn
 
 import console as terminal
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import disk, forecast, host, hosts, live, planning, plotting, sweep, train, worker
+from rd_elbo import disk, host, plotting
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput, Failed
+from rd_elbo.sweep import config as configs
+from rd_elbo.sweep import run as sweep
+from rd_elbo.sweep import shard as shards
+from rd_elbo.sweep.grid import Group
+from rd_elbo.training.fit import Stopped
+from rd_elbo.training.state import parameter_shapes
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "What to train: a file in configs/, perhaps with :quick."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir and begin anew, each time.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only tell what would be trained, in what memory and what time.")
-_REPLAY = flags.DEFINE_string("replay", None, "A run directory: divide and run the members as was done there.")
-_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write event files, a folder per member, in workdir/tensorboard.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One process of several; where they meet is asked of the cluster.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Where they meet outside a cluster: address:port of process 0.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only tell what would be trained, in what memory.")
+_SHARD = flags.DEFINE_string("shard", None, "The share of this process: i/n, auto or auto/n.")
+_COLLECT = flags.DEFINE_bool("collect", False, "Only write tables of what is there.")
+_RETRAIN = flags.DEFINE_enum("retrain", None, ["stale"], "Train again what another version did.")
+_BUDGET = flags.DEFINE_string("budget", None, "Stop after so long, such as 90s, 25m or 8h.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write event files, see workdir.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One mesh of all processes of the cluster.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Outside one: address:port of process 0.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many they are.")
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 
 
-def tell(plan: planning.Plan, workdir: pathlib.Path | None, console: Console) -> None:
+def seconds_of(budget: str) -> float:
+    """Seconds of a duration such as 90s, 25m or 8h."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
+    if not match or not float(match[1]):
+        raise BadInput(f"budget={budget!r}: expected a duration such as 90s, 25m or 8h.")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def tell(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
     """Prints what a sweep would take."""
-    forecasts = list(forecast.forecast(plan, forecast.peek(plan, workdir)))
-    table = Table("members", "steps", "how", "memory", "ms a step", "time", box=box.SIMPLE)
-    for f in forecasts:
-        step = f"{1000 * f.training / f.steps:.3g}"
-        memory = f.room.compare(f.choice.need) + ("" if f.fits else ", which is too little")
-        table.add_row(worker.described(f.part), str(f.steps), f.choice.how, memory, step, terminal.duration(f.seconds))
+    chunks, shape = plan.chunks(), plan.dataset.image_shape
+    owners = shards.owners([sum(plan.work(chunk)) for chunk in chunks], shard.count)
+    names = ("chunk", "shard", "members", "family", "parameters", "steps", "GiB a device")
+    table = Table(*names, box=box.SIMPLE)
+    for i, (chunk, owner) in enumerate(zip(chunks, owners, strict=True)):
+        families = ", ".join(dict.fromkeys(member.family for member in chunk.members))
+        size = f"{sweep.memory_of(plan, chunk) / 2**30:.2g}"
+        parameters = f"{parameters_of(chunk, shape):,}"
+        row = (i, owner, len(chunk.members), families, parameters, plan.steps(chunk), size)
+        table.add_row(*map(str, row))
     console.print(table)
-    missing, seconds = sum(len(f.part.members) for f in forecasts), sum(f.seconds for f in forecasts)
-    done = len(plan.members) - missing
-    console.print(
-        f"{terminal.counted(missing, 'member')} in {terminal.counted(len(forecasts), 'part')}, about {terminal.duration(seconds)}"
-        f"{f'; {done} found done' if done else ''}; nothing was written",
-        highlight=False,
-    )
+    groups = len({plan.spec(chunk).model for chunk in chunks})
+    line = f"{terminal.counted(groups, 'program')}, {terminal.counted(len(chunks), 'chunk')}"
+    console.print(f"{line}; nothing was trained or written", highlight=False)
+    if shard.count > 1:
+        busiest = shards.imbalance([sum(plan.work(chunk)) for chunk in chunks], shard.count)
+        console.print(
+            f"The busiest of {shard.count} shards has {busiest:.2f} times the mean work; with "
+            f"population.chunk_size={recommended(plan, shard.count)} it is the best.",
+            highlight=False,
+        )
 
 
-def leave(code: int, together: hosts.Hosts) -> NoReturn:
+def parameters_of(chunk: Group, shape: tuple[int, int]) -> int:
+    """Parameters of each member of a chunk, padding included."""
+    leaves = jax.tree.leaves(parameter_shapes(chunk.padded.build(shape), shape))
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def recommended(plan: configs.Plan, count: int) -> int:
+    """The largest chunk size with which no shard has much more work than another."""
+    most = max(len(chunk.members) for chunk in plan.chunks())
+
+    def busiest(size: int) -> float:
+        population = dataclasses.replace(plan.population, chunk_size=size)
+        chunks = dataclasses.replace(plan, population=population).chunks()
+        return shards.imbalance([sum(plan.work(chunk)) for chunk in chunks], count)
+
+    sizes = sorted({max(1, most // k) for k in range(1, most + 1)}, reverse=True)
+    best = min(map(busiest, sizes))
+    return next(size for size in sizes if busiest(size) <= 1.1 * best)
+
+
+def leave(code: int) -> NoReturn:
     """Ends the process before its work is done."""
-    if together.count > 1:
+    if jax.process_count() > 1:
         # An orderly end would wait for all processes to come to theirs.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -72,90 +127,123 @@ def leave(code: int, together: hosts.Hosts) -> NoReturn:
 def unusable(workdir: pathlib.Path, error: OSError) -> str:
     """What is wrong with a folder, in words."""
     where = f" {error.filename!r}" if error.filename else ""
-    return f"{workdir}{where} cannot be {'read or written' if disk.passing(error) else 'written'} ({disk.gist(error)})"
+    what = "read or written" if disk.passing(error) else "written"
+    return f"{workdir}{where} cannot be {what} ({disk.gist(error)})"
+
+
+def prepare() -> tuple[configs.Plan, shards.Shard]:
+    """Reads the flags and readies the process; raises `BadInput`."""
+    for flag in (_CONFIG, _WORKDIR):
+        if not flag.value and not (flag is _WORKDIR and _DRY_RUN.value):
+            raise BadInput(
+                f"--{flag.name} is missing; for example --config=configs/quickstart.py "
+                "--workdir=runs/mine"
+            )
+    # What goes wrong with a file is told in a sentence; libraries would add their traces.
+    logging.set_verbosity(logging.FATAL)
+    config = _CONFIG.value.to_dict()
+    population = config.get("population") or {}
+    devices = population.get("devices")
+    meeting = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    distributed = _DISTRIBUTED.value or any(given is not None for given in meeting)
+    shard = shards.parse(_SHARD.value, os.environ) if _SHARD.value else shards.Shard()
+    if distributed and _SHARD.value:
+        raise BadInput(f"shard={_SHARD.value!r}: expected no shard with --distributed, got both.")
+    host.configure(
+        devices if isinstance(devices, int) and devices > 0 else None,
+        cache_folder() / "xla",
+        x64=population.get("dtype") == "float64",
+    )
+    if distributed:
+        host.join(*meeting, report=terminal.warn)
+    host.check_platform()
+    return configs.load(config, terminal.warn), shard
 
 
 @terminal.guarded
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
-    for flag in (_CONFIG, _WORKDIR):
-        if not flag.value and not (flag is _WORKDIR and _DRY_RUN.value):
-            raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
-    # What goes wrong with a file is told in a sentence; libraries would add their traces.
-    logging.set_verbosity(logging.FATAL)
-    config = _CONFIG.value.to_dict()
-    population = config.get("population") or {}
-    devices = population.get("devices")
-    x64 = population.get("dtype") == "float64"
-    host.configure(devices if isinstance(devices, int) and devices > 0 else None, cache_folder() / "xla", x64=x64)
-
-    writer = live.event_writer() if _TENSORBOARD.value else None
-    meeting = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    together = hosts.join(*meeting) if _DISTRIBUTED.value or any(given is not None for given in meeting) else hosts.Hosts()
+    limit = time.monotonic() + seconds_of(_BUDGET.value) if _BUDGET.value else None
+    plan, shard = prepare()
     # One of them speaks.
-    console = Console(quiet=together.index > 0)
-    try:
-        plan = planning.make_plan(config)
-    except BaseException:
-        together.agree(False)
-        raise
-    if not together.agree(True)[0]:
-        raise BadInput("another process cannot begin; it says why")
-    console.print(
-        f"{terminal.counted(len(plan.members), 'member')} on {plan.dataset.name} "
-        f"({len(plan.dataset.splits['train'])} training images)",
-        highlight=False,
-    )
-
+    console = Console(quiet=jax.process_index() > 0)
+    sizes = f"{len(plan.dataset.splits['train'])} training images"
+    own = f"; shard {shard}{f', {shard.origin}' if shard.origin else ''}" * (shard.count > 1)
+    members = terminal.counted(len(plan.members), "member")
+    console.print(f"{members} on {plan.dataset.name} ({sizes}){own}", highlight=False)
     if _DRY_RUN.value:
-        tell(plan, pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None, console)
+        tell(plan, console, shard)
         return
-    workdir = pathlib.Path(_WORKDIR.value)
-
-    def note(sentence: str) -> None:
-        console.print(sentence, soft_wrap=True, highlight=False)
-
+    workdir, stop = pathlib.Path(_WORKDIR.value), host.Stop(deadline=limit)
+    options = {"shard": shard, "report": terminal.warn, "tensorboard": _TENSORBOARD.value}
+    options |= {"overwrite": _OVERWRITE.value, "collect": _COLLECT.value}
     try:
-        with terminal.stoppable() as stop, terminal.progress(console) as listener:
-            told = {"stop": stop, "report": terminal.warn, "note": note, "writer": writer, "replay": _REPLAY.value}
-            outcome = sweep.run(plan, workdir, listener, _OVERWRITE.value, **told, hosts=together)
-    except train.Stopped as stopped:
+        with host.stop_on_signals(stop), terminal.ticker(console) as progress:
+            outcome = sweep.run(
+                plan,
+                workdir,
+                retrain_stale=bool(_RETRAIN.value),
+                stop=stop,
+                progress=progress,
+                **options,
+            )
+    except Stopped as stopped:
         kept = "what is done is saved" if stopped.saved else "its last state could not be saved"
-        print(f"stopped {stopped}; {kept}, and the same command goes on from there", file=sys.stderr)
-        leave(terminal.STOPPED, together)
-    except OSError as error:
-        print(f"error: {unusable(workdir, error)}; what is done is kept", file=sys.stderr)
-        leave(1, together)
-    except Failed as error:
-        print(f"error: {error}; what is done is kept", file=sys.stderr)
-        leave(1, together)
+        spent = "the budget is spent: " * (stop.out_of_time and not stop.signalled)
+        print(f"{spent}stopped {stopped}; {kept}, and the same command resumes", file=sys.stderr)
+        if not spent or jax.process_count() > 1 or shard.count > 1:
+            leave(0 if spent else host.STOPPED)
+        outcome = sweep.run(plan, workdir, collect=True, report=terminal.warn)
+    except (OSError, Failed) as error:
+        why = unusable(workdir, error) if isinstance(error, OSError) else str(error)
+        print(f"error: {why}; what is done is kept", file=sys.stderr)
+        leave(1)
     except BadInput:
         raise
     except BaseException as error:
-        if together.count == 1:
+        if jax.process_count() == 1:
             raise
         if isinstance(error, KeyboardInterrupt):
             print("interrupted", file=sys.stderr)
-            leave(130, together)
+            leave(130)
         traceback.print_exc()
-        leave(1, together)
-    # From here on all processes end, and in order: each waits for the others.
-    if together.index:
-        sys.exit(1 if outcome.failed else 0)
+        leave(1)
+    finish(plan, workdir, outcome, console)
+
+
+def finish(
+    plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, console: Console
+) -> NoReturn:
+    """Draws the figures, prints the table, and ends with the exit code."""
+    code = 1 if outcome.failed else 0
+    if outcome.missing:
+        shown = ", ".join(f"{i} ({count} members)" for i, count in sorted(outcome.missing.items()))
+        console.print(f"missing: shard {shown}", soft_wrap=True, highlight=False)
+    if not outcome.written:
+        sys.exit(code)
     usable = any(point["status"] == "ok" for point in outcome.points)
     try:
-        pictures = [str(path) for path in plotting.draw_all(workdir) if path.suffix == ".png"] if usable else []
+        drawn = plotting.draw_all(workdir) if usable else []
     except OSError as error:
         sys.exit(f"error: {unusable(workdir, error)}; what is done is kept")
     if outcome.points:
-        console.print(terminal.points_table(outcome.points, plan.splits[0]))
-    where = f"{sweep.summary(outcome)}; points in {workdir / 'points.csv'}"
-    if all(point["status"] != "ok" for point in outcome.points):
-        console.print(f"{where}, and nothing to draw", soft_wrap=True, highlight=False)
-        sys.exit(1)
-    console.print(f"{where}, figures in {', '.join(pictures)}", soft_wrap=True, highlight=False)
-    sys.exit(1 if outcome.failed else 0)
+        console.print(terminal.points_table(outcome.points, next(iter(plan.evaluated))))
+    where = f"{summary(outcome)}; points in {workdir / 'points.csv'}"
+    pictures = ", ".join(str(path) for path in drawn if path.suffix == ".png")
+    what = f"figures in {pictures}" if usable else "and nothing to draw"
+    console.print(f"{where}, {what}", soft_wrap=True, highlight=False)
+    sys.exit(code if usable or (not outcome.points and outcome.missing) else 1)
+
+
+def summary(outcome: sweep.Outcome) -> str:
+    """One sentence on how the members ended."""
+    ended = {point["member"]: point["status"] for point in outcome.points}
+    diverged = sum(status != "ok" for status in ended.values())
+    members = terminal.counted(len(ended) + len(outcome.failed), "member")
+    said = f"{members}, {f'{diverged} of them diverged' if diverged else 'none diverged'}"
+    again = f", {len(outcome.failed)} failed and will be tried again by the same command"
+    return said + again * bool(outcome.failed)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from rd_elbo import choices
 from rd_elbo.errors import BadInput
-from rd_elbo.grid import Member
+from rd_elbo.sweep.grid import Member
 
 
 def row(family="---", *, rate=10.0, distortion=80.0, status="ok", split="test", **fields):

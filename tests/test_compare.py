@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from families import row
 
-from rd_elbo import compare, disk, paper, records
+from rd_elbo import compare, disk, paper, tables
 from rd_elbo.errors import BadInput
-from rd_elbo.evaluate import POINT_COLUMNS
+from rd_elbo.tables import POINT_COLUMNS
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -122,7 +122,7 @@ def test_the_script_prints_and_writes_the_same_table(points, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "another draw" in result.stdout and "R = 20" in result.stdout and "diverged" in result.stdout
     written = disk.read_table(tmp_path / "comparison.csv")
-    expected = compare.compare(records.read_points(tmp_path), "mnist_static").rows
+    expected = compare.compare(tables.read_points(tmp_path), "mnist_static").rows
     np.testing.assert_equal(written, expected)
     assert [r["section"] for r in written] == ["run"] * 9 + ["area"] * 2 + ["best"] * 3
     flat = [" ".join(line.split()) for line in result.stdout.splitlines()]

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from rd_elbo import choices, data, disk, gallery, planning, records, sweep
+from rd_elbo import choices, data, disk, gallery, tables
 from rd_elbo.errors import BadInput
-from rd_elbo.grid import Member
+from rd_elbo.folder import open_run
 from rd_elbo.plotting import gallery as plotting_gallery
+from rd_elbo.sweep import config
+from rd_elbo.sweep.grid import Member
+from rd_elbo.sweep.run import run as sweep
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHAPE = (4, 3)
@@ -142,7 +145,7 @@ def run(tmp_path):
         if member.decoder == "mlp":
             params["decoder"]["logits"]["bias"] = jnp.asarray(100.0 * (2 * pattern(i) - 1)).reshape(-1)
             params["decoder"]["logits"]["kernel"] *= 0
-        records.save_params(workdir, member, params)
+        tables.save_params(workdir, member, params, SHAPE)
     return workdir
 
 
@@ -199,9 +202,9 @@ def test_pictures_do_not_depend_on_their_neighbours(run, dataset):
 
 def test_members_have_randomness_of_their_own(run, dataset):
     """Two members of the same parameters, but not of the same name, do not draw the same."""
-    _, params = records.load_params(run, MEMBERS[3].name)
+    _, params = tables.load_params(run, MEMBERS[3].name)
     twin = dataclasses.replace(MEMBERS[3], seed=1)
-    records.save_params(run, twin, params)
+    tables.save_params(run, twin, params, SHAPE)
     other = dataclasses.replace(CHOICES[3], row={**CHOICES[3].row, "member": twin.name})
     gallery.make(run, dataset, [CHOICES[3], other], examples=3)
     arrays = disk.read_arrays(run / "gallery.npz")
@@ -342,7 +345,7 @@ def test_redrawing_needs_nothing_but_the_two_files(run, dataset, tmp_path):
     assert sorted(before) == ["figure5.pdf", "figure5.png"] and before["figure5.png"][:4] == b"\x89PNG"
     bare = tmp_path / "bare"
     bare.mkdir()
-    for name in records.GALLERY_FILES:
+    for name in ("gallery.csv", "gallery.npz"):
         shutil.copy(run / name, bare / name)
     assert {path.name: path.read_bytes() for path in plotting_gallery.draw_all(bare)} == before
     arrays = disk.read_arrays(bare / "gallery.npz")
@@ -361,7 +364,7 @@ def test_another_run_removes_the_gallery(run, dataset):
     disk.write_json(run / "config.json", {"blocks": {}})
     gallery.make(run, dataset, CHOICES[:1], examples=2)
     plotting_gallery.draw_all(run)
-    records.open_run(run, {"blocks": {"other": {}}}, overwrite=True)
+    open_run(run, {"blocks": {"other": {}}}, overwrite=True)
     assert [path.name for path in run.rglob("*") if path.is_file()] == ["config.json"]
 
 
@@ -376,7 +379,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("gallery") / "run"
-    sweep.run(planning.make_plan(CONFIG), workdir)
+    sweep(config.load(CONFIG), workdir)
     return workdir
 
 
@@ -394,7 +397,7 @@ def test_command_line(trained):
     assert result.stdout.splitlines()[-6:] == [str(path) for path in figures]
     assert {row["split"] for row in disk.read_table(trained / "gallery.csv")} == {"train"}
     arrays = disk.read_arrays(trained / "gallery.npz")
-    dataset = planning.recorded_data(trained)
+    dataset = tables.recorded_data(trained)
     np.testing.assert_array_equal(arrays["data"], dataset.splits["train"][arrays["index"]])
     before = figures[0].read_bytes()
     figures[0].unlink()
@@ -405,9 +408,9 @@ def test_command_line(trained):
 def test_changed_data_are_refused(trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
-    assert planning.recorded_data(copy).splits["test"].shape == (64, 28, 28)
+    assert tables.recorded_data(copy).splits["test"].shape == (64, 28, 28)
     config = disk.read_json(copy / "config.json")
     config["data"]["examples"] = 65
     disk.write_json(copy / "config.json", config)
     with pytest.raises(BadInput, match=r"have changed: dataset 'mnist_static' has SHA-256 \w{64}, and it was trained on \w{64}"):
-        planning.recorded_data(copy)
+        tables.recorded_data(copy)

@@ -12,10 +12,10 @@ import scipy.special
 import scipy.stats
 
 from rd_elbo import information
-from rd_elbo.config import PAPER_PARTS, PAPER_STRONG, PAPER_WEAK
 from rd_elbo.errors import BadInput
 from rd_elbo.models import flows
 from rd_elbo.models.family import PAPER_FAMILIES, Architecture, paper_family
+from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_WEAK
 
 SHAPE = (5, 4)
 SMALL = Architecture(latent=3, encoder_width=6, decoder_width=4, decoder_depth=1)

@@ -9,8 +9,8 @@ from matplotlib import pyplot as plt
 
 from rd_elbo import disk, plotting
 from rd_elbo.errors import BadInput
-from rd_elbo.evaluate import POINT_COLUMNS
-from rd_elbo.grid import Member, product
+from rd_elbo.sweep.grid import Member, product
+from rd_elbo.tables import POINT_COLUMNS
 
 
 def rows(members, rate_of):

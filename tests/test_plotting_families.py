@@ -7,8 +7,8 @@ from matplotlib import colors
 from matplotlib import pyplot as plt
 
 from rd_elbo import disk, frontier, paper, plotting
-from rd_elbo.evaluate import POINT_COLUMNS
 from rd_elbo.plotting import families as plotting_families
+from rd_elbo.tables import POINT_COLUMNS
 
 BETAS = (0.25, 0.5, 1.0, 2.0)
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rd_elbo import frontier, records
+from rd_elbo import frontier, tables
 from rd_elbo.paper import DIGITISED_ERROR, FAMILIES, Reference
 from rd_elbo.plotting.style import COLOURS, MARKERS, STYLE
 
@@ -46,7 +46,7 @@ def worth_drawing(points: Sequence[Row], split: str = "test") -> bool:
 
     Fewer are told apart better by `plotting.rd_plane`.
     """
-    families = {point["family"] for point in records.usable(points, split)}
+    families = {point["family"] for point in tables.usable(points, split)}
     return len(families) >= 4 and {"-", "+"} <= {family[1] for family in families}
 
 
@@ -61,7 +61,7 @@ def figure3a(points: Sequence[Row], split: str = "test", reference: Reference | 
     Raises:
       BadInput: If no finite point of that split is there.
     """
-    drawn = records.usable(points, split)
+    drawn = tables.usable(points, split)
     rates, distortions = _columns(drawn)
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(2, 2, figsize=(7.2, 7.4), sharex=True, sharey=True)
@@ -94,7 +94,7 @@ def figure3b(points: Sequence[Row], split: str = "test", reference: Reference | 
     Raises:
       BadInput: If no finite point of that split is there.
     """
-    drawn = records.usable(points, split)
+    drawn = tables.usable(points, split)
     rates, distortions = _columns(drawn)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.2, 5.2))

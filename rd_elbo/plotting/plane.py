@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import frontier, grid, objectives, paper, records
+from rd_elbo import frontier, objectives, paper, tables
 from rd_elbo.errors import BadInput
 from rd_elbo.plotting import families
 from rd_elbo.plotting.style import COLOURS, MARKERS, STYLE, save
+from rd_elbo.sweep import grid
 
 Row = Mapping[str, Any]
 
@@ -74,7 +75,7 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
       BadInput: If no finite point of that split is there.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
-    for point in records.usable(points, split):
+    for point in tables.usable(points, split):
         groups.setdefault(tuple(_key(point).items()), []).append(point)
     order = sorted(groups, key=lambda key: tuple(dict(key)[field] for field in _ORDER) + tuple(str(item) for item in key))
     keys = [dict(key) for key in order]
@@ -229,7 +230,7 @@ def _legend(axes: Axes, groups: Sequence[Curve], split: str) -> None:
 
 def _drawable(points: Sequence[Row], split: str) -> bool:
     try:
-        return bool(records.usable(points, split))
+        return bool(tables.usable(points, split))
     except BadInput:
         return False
 
@@ -256,15 +257,15 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
       BadInput: If the table is missing, torn or has nothing to draw.
     """
     workdir = pathlib.Path(workdir)
-    points = records.read_points(workdir)
-    reference = paper.reference(records.data_name(workdir))
+    points = tables.read_points(workdir)
+    reference = paper.reference(tables.data_name(workdir))
     written: list[pathlib.Path] = []
     if splits is None:
         # A model may be finite on one split and not on another.
         all_splits = list(dict.fromkeys(point["split"] for point in points))
         splits = [split for split in all_splits if _drawable(points, split)] or all_splits
     for split in splits:
-        records.usable(points, split)  # before any figure is drawn
+        tables.usable(points, split)  # before any figure is drawn
     for position, split in enumerate(splits):
         many_families = families.worth_drawing(points, split)
         figures: dict[str, Figure] = {}

@@ -1,0 +1,1 @@
+"""Sweeps: a grid of members, trained chunk by chunk into a run directory."""

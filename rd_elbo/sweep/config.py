@@ -1,0 +1,297 @@
+"""From a configuration to members, groups and chunks.
+
+A configuration is a nested mapping (scripts make it with ml_collections):
+
+    data         name; path, manual_dir, data_dir where the dataset needs them; examples, to use
+                 so many of each split; splits, those that points are reported on; eval_examples,
+                 to report on a fixed random choice of so many examples of the training split
+    base         values of `grid.Member` fields that all blocks start from
+    blocks       name -> axes: each block is the product of its axes; a single value is an axis
+    only         names of the blocks to use; empty means all
+    grid, train  where not None, values that replace those of every block
+    population   fields of `Population`
+"""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder as _unset
+
+from rd_elbo import data
+from rd_elbo.errors import BadInput, choice, number, whole
+from rd_elbo.models.layers import LOWERINGS
+from rd_elbo.sweep import grid
+from rd_elbo.training.fit import total_steps
+from rd_elbo.training.state import TrainSpec
+
+Config = Mapping[str, Any]
+_SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "population")
+_SCALARS = {"epochs": float, "batch_size": int, "learning_rate": float}
+_SCALARS |= {"optimizer": str, "schedule": str}
+_DATA_OPTIONS = ("path", "manual_dir", "data_dir")
+# Steps are counted in 32 bits.
+_MOST_STEPS = 2**31
+# A training step is about three forward passes.
+_TRAINING_COST = 3.0
+# Rows of metrics that a member gets, unless `metrics_every` says otherwise.
+_METRIC_ROWS = 1000
+# Names of one release ago, and what they are called now.
+_RENAMED = {"members": "chunk_size", "lanes": "vmap_size", "max_waste": "max_padding_overhead"}
+_STRATEGIES = {"auto": None, "vmap": None, "looped": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """How members are run; only dtypes and precision change numbers by more than rounding.
+
+    Attributes:
+      devices: Devices of each process to spread members over; None means all of them.
+      chunk_size: The most members of a group trained together; None means the whole group.
+      vmap_size: Members that a device advances side by side; None means all of a chunk in training
+        and, in evaluation, all on accelerators and at most 16 on CPU.
+      max_padding_overhead: Wasted work that mixing widths may cost, see `grid.groups`.
+      checkpoint_seconds: The least time between two checkpoints.
+      metrics_every: Steps between two rows of metrics.csv; None means at most 1,000 rows a member.
+      dtype: Of parameters and of evaluation, "float32" or "float64".
+      compute_dtype: Of the arithmetic of a training step, "float32" (which means `dtype`) or
+        "bfloat16".
+      precision: Of matrix products in training: "default" (TF32 or bfloat16 on accelerators),
+        "high" or "highest". Evaluation always runs at the highest.
+      lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
+    """
+
+    devices: int | None = None
+    chunk_size: int | None = None
+    vmap_size: int | None = None
+    max_padding_overhead: float = 1.25
+    checkpoint_seconds: float = 60.0
+    metrics_every: int | None = None
+    dtype: str = "float32"
+    compute_dtype: str = "float32"
+    precision: str = "default"
+    lowering: str = "auto"
+
+    def __post_init__(self) -> None:
+        for field in ("devices", "chunk_size", "vmap_size", "metrics_every"):
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, whole(field, getattr(self, field)))
+        for field, lowest in (("max_padding_overhead", 1.0), ("checkpoint_seconds", 0.0)):
+            object.__setattr__(self, field, number(field, getattr(self, field), lowest))
+        choice("dtype", self.dtype, ("float32", "float64"))
+        choice("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
+        choice("precision", self.precision, ("default", "high", "highest"))
+        choice("lowering", self.lowering, LOWERINGS)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The fields that change numbers, where they are not at their defaults."""
+        own = {name: getattr(self, name) for name in ("dtype", "compute_dtype", "precision")}
+        return {
+            name: value for name, value in own.items() if value != getattr(Population, name)
+        } | {"dtype": self.dtype}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything decided before any training starts.
+
+    Attributes:
+      config: The configuration, as plain values.
+      dataset: The data.
+      evaluated: Split -> (examples, height, width) images that points are reported on.
+      members: In the order of the grid.
+      population: How to run.
+    """
+
+    config: dict[str, Any]
+    dataset: data.Dataset
+    evaluated: Mapping[str, np.ndarray]
+    members: list[grid.Member]
+    population: Population
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all members have in common beside what they are: the data, the arithmetic."""
+        return {
+            "data": {"name": self.dataset.name, "sha256": self.dataset.checksum()},
+            "splits": {split: len(images) for split, images in self.evaluated.items()},
+            **self.population.identity,
+        }
+
+    def chunks(self) -> list[grid.Group]:
+        """All members, in the chunks that the grid and `chunk_size` alone decide on."""
+        overhead, size = self.population.max_padding_overhead, self.population.chunk_size
+        groups = grid.groups(self.members, self.dataset.image_shape, overhead)
+        return [chunk for group in groups for chunk in group.split(size)]
+
+    def spec(self, chunk: grid.Group) -> TrainSpec:
+        """What is compiled for a chunk."""
+        lead, how = chunk.members[0], self.population
+        return TrainSpec(
+            model=chunk.padded.build(self.dataset.image_shape),
+            objective=lead.objective,
+            batch_size=lead.batch_size,
+            schedule=lead.schedule,
+            optimizer=lead.optimizer,
+            dtype=how.dtype,
+            compute_dtype=how.compute_dtype,
+            precision=how.precision,
+            lowering=how.lowering,
+            vmap_size=how.vmap_size,
+        )
+
+    def steps(self, chunk: grid.Group) -> int:
+        """Steps that the members of a chunk are trained for."""
+        return steps_of(chunk.members[0], self.dataset)
+
+    def metrics_every(self, chunk: grid.Group) -> int:
+        """Steps between two rows of metrics."""
+        return self.population.metrics_every or math.ceil(self.steps(chunk) / _METRIC_ROWS)
+
+    def work(self, chunk: grid.Group) -> tuple[float, float]:
+        """Operations of training and of evaluating a chunk."""
+        lead, shape = chunk.members[0], self.dataset.image_shape
+        step = grid.work(chunk.padded, shape, lead.batch_size)
+        forward = step / lead.batch_size * sum(map(len, self.evaluated.values()))
+        count = len(chunk.members)
+        return count * _TRAINING_COST * self.steps(chunk) * step, count * forward
+
+
+def steps_of(member: grid.Member, dataset: data.Dataset) -> int:
+    """Steps that a member is trained for."""
+    return total_steps(member.epochs, member.batch_size, len(dataset.splits["train"]))
+
+
+def blank(name: str) -> ConfigDict:
+    """A configuration without blocks, on the embedded digits, in which nothing is overridden.
+
+    Every field a user may want to set from the command line is there: ml_collections refuses flags
+    for fields that are not.
+    """
+    config = ConfigDict()
+    config.name = name
+    config.data = ConfigDict({"name": "mnist_static", "splits": ("test", "train")})
+    config.data.update({option: _unset(str) for option in _DATA_OPTIONS})
+    config.data.update({option: _unset(int) for option in ("examples", "eval_examples")})
+    config.base = ConfigDict()
+    config.blocks = ConfigDict()
+    config.only = ()
+    # Axes given here replace those of every block; so do the values of `train`.
+    config.grid = ConfigDict({field: _unset(tuple) for field in grid.FIELDS})
+    config.train = ConfigDict({field: _unset(kind) for field, kind in _SCALARS.items()})
+    own = dataclasses.asdict(Population())
+    own |= {field: _unset(int) for field, value in own.items() if value is None}
+    old = {"members": int, "lanes": int, "max_waste": float, "strategy": str}
+    config.population = ConfigDict(own | {field: _unset(kind) for field, kind in old.items()})
+    return config
+
+
+def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
+    """Check a configuration, load its data and decide what is trained together.
+
+    Args:
+      config: The configuration.
+      report: Told, in a sentence, of names that are going away.
+
+    Raises:
+      BadInput: If anything in it cannot be done.
+    """
+    for section in config:
+        if section not in _SECTIONS:
+            raise BadInput(f"config has no section {section!r}; there are {', '.join(_SECTIONS)}")
+    members = grid.members_of(config)
+    population = load_population(config.get("population") or {}, report)
+    plain = {section: _plain(section, value) for section, value in config.items()}
+    dataset, evaluated = load_data(config.get("data") or {})
+    for member in members:
+        steps = steps_of(member, dataset)
+        if steps >= _MOST_STEPS:
+            raise BadInput(
+                f"epochs={member.epochs!r} are {steps:.3g} steps and must be below 2**31 of them"
+            )
+    return Plan(plain, dataset, evaluated, members, population)
+
+
+def load_population(section: Mapping[str, Any], report: Callable[[str], None]) -> Population:
+    """The section `population` of a configuration; old names are understood for one release.
+
+    Raises:
+      BadInput: If a field does not exist, has no such value, or is given under both names.
+    """
+    fields = tuple(field.name for field in dataclasses.fields(Population))
+    given = dict(section)
+    strategy = given.pop("strategy", None)
+    for old, new in _RENAMED.items():
+        value = given.pop(old, None)
+        if value is not None:
+            if given.get(new) not in (None, getattr(Population, new)):
+                raise BadInput(
+                    f"population.{old}={value!r}: expected one name, got population.{new} too. "
+                    f"Give population.{new} alone."
+                )
+            report(f"population.{old} is now called population.{new}; the old name is going away")
+            given[new] = value
+    if strategy is not None:
+        choice("population.strategy", strategy, _STRATEGIES)
+        report("population.strategy is gone; give population.vmap_size (1: one after another)")
+        if _STRATEGIES[strategy] and given.get("vmap_size") is None:
+            given["vmap_size"] = _STRATEGIES[strategy]
+    for name in given:
+        if name not in fields:
+            raise BadInput(f"population.{name} does not exist; there are {', '.join(fields)}")
+    return Population(**given)
+
+
+def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.ndarray]]:
+    """The data that the section `data` of a configuration describes.
+
+    Returns:
+      The dataset, and the images of each split that points are reported on.
+
+    Raises:
+      BadInput: If an option does not exist or has no such value, or the data cannot be had.
+    """
+    section = dict(section)
+    given = section.pop("splits", None)
+    splits = ("test", "train") if given is None else grid.names("data.splits", given)
+    if not splits or len(set(splits)) < len(splits):
+        raise BadInput(f"data.splits={splits!r} must name one split or several, each once")
+    counts = {name: section.pop(name, None) for name in ("examples", "eval_examples")}
+    name = section.pop("name", "mnist_static")
+    for option in section:
+        if option not in _DATA_OPTIONS:
+            known = ("name", "splits", *counts, *_DATA_OPTIONS)
+            raise BadInput(f"data.{option} does not exist; there are {', '.join(known)}")
+    for option, count in counts.items():
+        if count is not None:
+            whole(f"data.{option}", count)
+    options = {option: value for option, value in section.items() if value is not None}
+    dataset = data.load(name, **options)
+    for split in splits:
+        if split not in dataset.splits:
+            there = ", ".join(dataset.splits)
+            raise BadInput(f"data.splits={split!r} does not exist; {dataset.name!r} has {there}")
+    if counts["examples"] is not None:
+        dataset = dataset.head(counts["examples"])
+    evaluated = {split: dataset.splits[split] for split in splits}
+    if counts["eval_examples"] is not None and "train" in evaluated:
+        evaluated["train"] = dataset.head(counts["eval_examples"]).splits["train"]
+    return dataset, evaluated
+
+
+def _plain(field: str, value: Any) -> Any:
+    """A value of a configuration as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(f"{field}.{key}", inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1):
+        return [_plain(field, inner) for inner in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not isinstance(value, str | int | float | None) or not finite:
+        raise BadInput(f"{field}={value!r} must be a name, a finite number, or a tuple of them")
+    return value

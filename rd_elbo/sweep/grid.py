@@ -1,0 +1,387 @@
+"""From axes to members, and from members to groups that compile together."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rd_elbo.errors import BadInput, choice, number, whole
+from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
+from rd_elbo.objectives import OBJECTIVES, SETTINGS
+from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
+
+_WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
+# Every number that some objective depends on.
+SETTINGS_OF_OBJECTIVES = tuple(
+    dict.fromkeys(field for fields in SETTINGS.values() for field in fields)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member(Architecture):
+    """One model to train: an architecture and everything else that its result depends on.
+
+    Fields that have no effect on this member (`idle`) are put at their defaults, so that members
+    that train alike are equal.
+
+    Attributes:
+      objective: A key of `objectives.OBJECTIVES`.
+      beta: Weight of the rate (objectives "beta" and "free_bits").
+      target_rate: Wanted rate in nats (objective "target_rate").
+      target_weight: Weight of |target_rate - R|.
+      target_distortion: Wanted distortion in nats (objective "target_distortion").
+      multiplier_rate: Speed of the multiplier of that objective, which moves by a factor of at
+        most 1 + this a step; where it is much faster than the model learns, the two swing.
+      free_bits: Rate in nats that costs nothing (objective "free_bits").
+      annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
+      optimizer: A key of `training.optim.OPTIMIZERS`.
+      learning_rate: Peak step size of Adam.
+      schedule: Course of the learning rate, a key of `training.optim.SCHEDULES`.
+      batch_size: Examples per step.
+      epochs: Passes over the training split; may be a fraction.
+      seed: Source of all its randomness.
+      loss_bound: Loss of a batch, in nats, above which the member counts as diverged; infinite
+        means that any finite loss will do.
+    """
+
+    objective: str = "beta"
+    beta: float = 1.0
+    target_rate: float = 0.0
+    target_weight: float = 2.0
+    target_distortion: float = 0.0
+    multiplier_rate: float = 0.003
+    free_bits: float = 0.0
+    annealing: float = 0.0
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    batch_size: int = 128
+    epochs: float = 1.0
+    seed: int = 0
+    loss_bound: float = math.inf
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("objective", self.objective, OBJECTIVES)
+        choice("optimizer", self.optimizer, OPTIMIZERS)
+        choice("schedule", self.schedule, SCHEDULES)
+        checked: dict[str, Any] = {
+            "batch_size": whole("batch_size", self.batch_size),
+            "seed": whole("seed", self.seed, 0),
+        }
+        for field in ("beta", "target_rate", "target_distortion", "free_bits", "annealing"):
+            checked[field] = number(field, getattr(self, field))
+        for field in ("target_weight", "multiplier_rate", "learning_rate", "epochs"):
+            checked[field] = number(field, getattr(self, field), above=True)
+        for field, value in checked.items():
+            object.__setattr__(self, field, value)
+        # Of what is infinite by default there is no other check.
+        if self.loss_bound != math.inf:
+            object.__setattr__(
+                self, "loss_bound", number("loss_bound", self.loss_bound, above=True)
+            )
+        if self.annealing > 1:
+            raise BadInput(
+                f"annealing={self.annealing!r} is a part of the training and must be at most 1"
+            )
+        for field in self.idle:
+            object.__setattr__(self, field, type(self).__dataclass_fields__[field].default)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The fields that have no effect on this member, because of its objective or its parts."""
+        own = SETTINGS[self.objective]
+        return (*(field for field in SETTINGS_OF_OBJECTIVES if field not in own), *super().idle)
+
+    @functools.cached_property
+    def name(self) -> str:
+        """A short name: a hash of the fields that are not at their defaults."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        identity = json.dumps(
+            {name: value for name, value in own.items() if value != defaults[name]}, sort_keys=True
+        )
+        return hashlib.sha256(identity.encode()).hexdigest()[:10]
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Member))
+
+
+def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
+    """Every combination of the values of `axes`, each put into `base`.
+
+    >>> [m.beta for m in product(Member(), beta=(0.5, 1.0), seed=(0, 1))]
+    [0.5, 0.5, 1.0, 1.0]
+
+    Args:
+      base: A member, or several, to start from.
+      **axes: For some fields of `Member`, the values to take.
+
+    Returns:
+      Members, the last axis varying fastest; duplicates dropped.
+
+    Raises:
+      BadInput: If an axis is no field of `Member`, is empty, or holds a value that is not allowed.
+    """
+    values = _checked(axes)
+    return _filled(base, values, itertools.product(*values.values()))
+
+
+def zipped(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
+    """Like `product`, but the axes, of equal length, advance together, as `zip` does."""
+    values = _checked(axes)
+    if len({len(v) for v in values.values()}) > 1:
+        raise BadInput(
+            f"zipped axes must be of equal length, not { ({k: len(v) for k, v in values.items()}) }"
+        )
+    return _filled(base, values, zip(*values.values(), strict=True))
+
+
+def _filled(
+    base: Member | Sequence[Member], fields: Iterable[str], combinations: Iterable[tuple[Any, ...]]
+) -> list[Member]:
+    """Every combination of values put into `fields` of every base."""
+    several, changes = (
+        [base] if isinstance(base, Member) else base,
+        [dict(zip(fields, c, strict=True)) for c in combinations],
+    )
+    return unique(dataclasses.replace(member, **change) for member in several for change in changes)
+
+
+def unique(members: Iterable[Member]) -> list[Member]:
+    """The members in order, each once."""
+    return list(dict.fromkeys(members))
+
+
+def _checked(axes: dict[str, Iterable[Any]]) -> dict[str, list[Any]]:
+    for name, values in axes.items():
+        if name not in FIELDS:
+            raise BadInput(f"grid axis {name!r} does not exist; there are {', '.join(FIELDS)}")
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise BadInput(
+                f"grid axis {name}={values!r} must be a sequence of values, such as ({values!r},)"
+            )
+    listed = {name: list(values) for name, values in axes.items()}
+    for name, values in listed.items():
+        if not values:
+            raise BadInput(f"grid axis {name}=() is empty: an empty axis leaves nothing to train")
+    return listed
+
+
+def members_of(config: Mapping[str, Any]) -> list[Member]:
+    """The members that a configuration describes, in order, each once.
+
+    Raises:
+      BadInput: If a block, an axis or a value is not allowed, or nothing is left to train.
+    """
+    for section in _WITH_FIELDS:
+        _check_fields(section, config.get(section) or {})
+    blocks, only = config.get("blocks") or {}, names("only", config.get("only") or ())
+    for name, block in blocks.items():
+        _check_fields(f"blocks.{name}", block)
+    for name in only:
+        if name not in blocks:
+            raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
+    base = _axes(config.get("base") or {})
+    given = {section: _axes(config.get(section) or {}) for section in ("grid", "train")}
+    for field in given["grid"]:
+        if field in given["train"]:
+            raise BadInput(
+                f"{field} is given twice, as grid.{field} and as train.{field}; give one of them"
+            )
+    overrides = {**given["grid"], **given["train"]}
+    members: list[Member] = []
+    for name, block in blocks.items():
+        if not only or name in only:
+            # One product: a field that matters only together with another is seen with it.
+            axes = _axes(block)
+            rest = {field: values for field, values in base.items() if field not in axes}
+            members += product(Member(), **{**rest, **axes, **overrides})
+    if not members:
+        raise BadInput("the grid is empty: the configuration has no blocks")
+    for field in overrides:
+        if all(field in member.idle for member in members):
+            of_objective = field in SETTINGS_OF_OBJECTIVES
+            needed = ("objective",) if of_objective else users(field)
+            now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
+            raise BadInput(
+                f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere"
+            )
+    return unique(members)
+
+
+def _check_fields(section: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise BadInput(f"{section}={value!r} must have fields, such as those in configs/")
+
+
+def names(field: str, value: Any) -> tuple[str, ...]:
+    """One name or several."""
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{field}={value!r} must be a name or a tuple of names")
+    return tuple(names)
+
+
+def _listed(members: Sequence[Member], field: str) -> str:
+    return ", ".join(sorted({repr(getattr(member, field)) for member in members}))
+
+
+def _is_line(value: Any) -> bool:
+    """Whether it is an array of values, such as `np.linspace` gives."""
+    return isinstance(value, np.ndarray) and value.ndim == 1
+
+
+def _axes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Axes from values: None is left out, a single value is an axis of one."""
+    return {
+        name: tuple(value) if isinstance(value, list | tuple) or _is_line(value) else (value,)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Members that one compiled program trains together.
+
+    Attributes:
+      members: In the order of the grid. They are trained at the largest of their widths, narrower
+        ones embedded in zeros.
+
+    Raises:
+      BadInput: If there is no member, or one program cannot train all of them.
+    """
+
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise BadInput("members=(): expected at least one member, got none. Give some.")
+        lead, mixed = self.members[0], _mixed(self.members[0])
+        for member in self.members[1:]:
+            for field in FIELDS:
+                own, other = getattr(lead, field), getattr(member, field)
+                if field not in mixed and own != other:
+                    raise BadInput(
+                        f"{field}={other!r}: expected {own!r}, that of the group's first member, "
+                        f"got {other!r}. Put members of another {field} into another group."
+                    )
+
+    def split(self, size: int | None) -> list["Group"]:
+        """The members in groups of at most `size`; None means in one."""
+        size = size or len(self.members)
+        return [Group(self.members[i : i + size]) for i in range(0, len(self.members), size)]
+
+    @property
+    def padded(self) -> Architecture:
+        """The members' architecture at the largest of their widths."""
+        widest = {
+            field: max(getattr(m, field) for m in self.members)
+            for field in widths_that_pad(self.members[0])
+        }
+        return architecture_of(dataclasses.replace(self.members[0], **widest))
+
+
+def architecture_of(member: Member) -> Architecture:
+    """The part of a member that shapes its model."""
+    return Architecture(
+        **{f.name: getattr(member, f.name) for f in dataclasses.fields(Architecture)}
+    )
+
+
+def groups(
+    members: Sequence[Member], image_shape: ImageShape, max_padding_overhead: float = 1.25
+) -> list[Group]:
+    """Splits members into groups that compile together.
+
+    Members that differ only in numbers that a program takes as arguments always share one. Members
+    that also differ in width share one by zero padding while the arithmetic of the padded members
+    is at most `max_padding_overhead` times that of the same members alone; otherwise each further
+    width begins a program of its own, widest first.
+
+    Args:
+      members: Members to train.
+      image_shape: (height, width) of the data.
+      max_padding_overhead: At least 1; at 1 widths are never mixed.
+
+    Returns:
+      The groups, in order of their first member; each keeps the order of `members`.
+
+    Raises:
+      BadInput: If there are no members or `max_padding_overhead` is below 1.
+    """
+    if not members:
+        raise BadInput("the grid is empty: there is no member to train")
+    if max_padding_overhead < 1:
+        raise BadInput(
+            f"max_padding_overhead={max_padding_overhead!r}: expected at least 1, got less. "
+            "Give 1 to pad nothing."
+        )
+    programs: dict[Any, list[Member]] = {}
+    for member in members:
+        programs.setdefault(_program_key(member), []).append(member)
+    split = [
+        Group(tuple(part))
+        for alike in programs.values()
+        for part in _by_width(alike, image_shape, max_padding_overhead)
+    ]
+    position = {member: i for i, member in enumerate(members)}
+    return sorted(split, key=lambda group: position[group.members[0]])
+
+
+_TRACED = (*SETTINGS_OF_OBJECTIVES, "learning_rate", "seed", "loss_bound")
+
+
+def _program_key(member: Member) -> tuple[Any, ...]:
+    mixed = _mixed(member)
+    return tuple(getattr(member, field) for field in FIELDS if field not in mixed)
+
+
+def _mixed(member: Member) -> set[str]:
+    """The fields in which members of one program may differ."""
+    return set(_TRACED) | set(widths_that_pad(member))
+
+
+def _by_width(
+    members: list[Member], image_shape: ImageShape, max_padding_overhead: float
+) -> list[list[Member]]:
+    by_width: dict[Architecture, list[Member]] = {}
+    for member in members:
+        by_width.setdefault(architecture_of(member), []).append(member)
+    if len(by_width) == 1:
+        return [members]
+    parts: list[list[Member]] = []
+    batch = members[0].batch_size
+    for architecture in sorted(by_width, key=lambda a: work(a, image_shape, batch), reverse=True):
+        alike = by_width[architecture]
+        if parts:
+            together = parts[-1] + alike
+            alone = sum(work(architecture_of(m), image_shape, batch) for m in together)
+            if (
+                len(together) * work(Group(tuple(together)).padded, image_shape, batch)
+                <= max_padding_overhead * alone
+            ):
+                parts[-1] = together
+                continue
+        parts.append(list(alike))
+    position = {member: i for i, member in enumerate(members)}
+    return [sorted(part, key=position.__getitem__) for part in parts]
+
+
+@functools.cache
+def work(architecture: Architecture, image_shape: ImageShape, batch_size: int) -> float:
+    """Operations of rate and distortion of one batch, as XLA counts them; nothing is compiled."""
+    model = architecture.build(image_shape)
+    key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
+    params = jax.eval_shape(model.init, key, x)
+    analysis: Any = jax.jit(model.terms).lower(params, x, key).cost_analysis()
+    return float(analysis["flops"])

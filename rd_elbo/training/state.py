@@ -1,0 +1,317 @@
+"""What a population is made of: its specification, its hyperparameters and its state.
+
+Every array of a population has the members on its first axis. A member's randomness is
+`fold_in(fold_in(key(seed), stream), index)` of its own seed and of the step, epoch or batch, so its
+result does not depend on its neighbours, its position or the devices. Members of equal seed see the
+same batches and the same noise: differences along beta are smaller than differences between runs.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from rd_elbo import objectives
+from rd_elbo.errors import BadInput, choice, number, whole
+from rd_elbo.models.base import Params, Trainable
+from rd_elbo.models.layers import LOWERINGS
+from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
+
+# Parameters drawn at once, in bytes.
+_DRAWN_BYTES = 2**28
+_PRECISIONS = ("default", "high", "highest")
+
+
+class Stream(enum.IntEnum):
+    """Purposes for which a member draws randomness."""
+
+    INIT, ORDER, NOISE, EVALUATION = range(4)
+
+
+def key_of(seed: Array, stream: Stream) -> Array:
+    """The key of one member for one purpose."""
+    # `jax.random.key`, without the process-wide offset that it adds to seeds.
+    data = jnp.stack([jnp.zeros_like(seed), seed])
+    return jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), stream)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSpec:
+    """Static arguments of a compiled step; populations of equal spec and shapes share one program.
+
+    Attributes:
+      model: The model, at the widths that all members are padded to.
+      objective: A key of `objectives.OBJECTIVES`.
+      batch_size: Examples per step. If it is all of them, a batch is the data in its own order.
+      schedule: A key of `optim.SCHEDULES`.
+      optimizer: A key of `optim.OPTIMIZERS`.
+      adam_b2: Decay of Adam's second moment, between 0 and 1. A lower one forgets large gradients
+        sooner.
+      dtype: Type of parameters, "float32" or "float64".
+      compute_dtype: "bfloat16" gives the model batches of that type in training; "float32" gives it
+        batches of `dtype`. The loss has `dtype` either way.
+      precision: Precision of matrix products in training, "default", "high" or "highest"; it
+        matters on accelerators. Evaluation always has the highest.
+      lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
+      call_steps: The most steps of one call of the compiled program.
+      vmap_size: The most members that a device advances side by side; the others wait until these
+        have made the steps of the call. None means all of them. Where models are small, as many
+        members as fit into the processor's cache train fastest.
+    """
+
+    model: Trainable
+    objective: str = "beta"
+    batch_size: int = 128
+    schedule: str = "cosine"
+    optimizer: str = "adam"
+    adam_b2: float = 0.999
+    dtype: str = "float32"
+    compute_dtype: str = "float32"
+    precision: str = "default"
+    lowering: str = "auto"
+    call_steps: int = 512
+    vmap_size: int | None = None
+
+    def __post_init__(self) -> None:
+        choice("objective", self.objective, objectives.OBJECTIVES)
+        choice("schedule", self.schedule, SCHEDULES)
+        choice("optimizer", self.optimizer, OPTIMIZERS)
+        choice("dtype", self.dtype, ("float32", "float64"))
+        choice("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
+        choice("precision", self.precision, _PRECISIONS)
+        choice("lowering", self.lowering, LOWERINGS)
+        for field in ("batch_size", "call_steps", "vmap_size"):
+            if field != "vmap_size" or self.vmap_size is not None:
+                object.__setattr__(self, field, whole(field, getattr(self, field)))
+        if number("adam_b2", self.adam_b2, above=True) >= 1:
+            raise BadInput(f"adam_b2={self.adam_b2!r} must be above 0 and below 1")
+        if not isinstance(self.model, Trainable):
+            raise BadInput(
+                f"model={self.model!r} must be hashable and have init, terms and rate_estimator; "
+                "see models.base.Trainable"
+            )
+
+
+@contextlib.contextmanager
+def settings(dtype: str, precision: str = "highest") -> Iterator[None]:
+    """Set JAX's process-wide settings that change numbers to what a program of `dtype` means.
+
+    Results then follow from the spec, whatever the environment of the process says.
+    """
+    with (
+        jax.enable_x64(dtype == "float64"),
+        jax.threefry_partitionable(True),
+        jax.default_prng_impl("threefry2x32"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.default_matmul_precision(precision),
+    ):
+        yield
+
+
+class HParams(NamedTuple):
+    """Numbers in which members of one program may differ; each array has shape (members,).
+
+    Attributes:
+      seed: (members,) uint32, source of all randomness of a member.
+      weights: (members,) arrays, see `objectives.Weights`.
+      annealing: (members,) part of the training over which the weight of the rate rises from 0.
+      learning_rate: (members,) peak step size of Adam.
+      loss_bound: (members,) nats; a batch's loss above it counts as a divergence.
+    """
+
+    seed: Any
+    weights: objectives.Weights
+    annealing: Any
+    learning_rate: Any
+    loss_bound: Any = math.inf
+
+    @classmethod
+    def of(cls, members: Sequence[Any], spec: TrainSpec) -> "HParams":
+        """Collect the hyperparameters of objects with the fields of a grid's member.
+
+        Args:
+          members: Objects with `seed`, `annealing` and `learning_rate`. A weight that they lack has
+            its default, and a bound on the loss that they lack is infinite.
+          spec: The program that is to train them.
+
+        Returns:
+          NumPy arrays in the dtype of `spec`.
+
+        Raises:
+          BadInput: If a member asks for another objective, optimizer, schedule or batch size than
+            `spec` has.
+        """
+        for field in ("objective", "optimizer", "schedule", "batch_size"):
+            for i, member in enumerate(members):
+                if getattr(member, field, (own := getattr(spec, field))) != own:
+                    raise BadInput(
+                        f"{field}={getattr(member, field)!r}, of member {i}: expected {own!r}, "
+                        "that of the program. Train unlike members apart."
+                    )
+
+        def column(field: str, *default: float) -> np.ndarray:
+            return np.asarray([getattr(m, field, *default) for m in members], spec.dtype)
+
+        weights = objectives.Weights(
+            *(column(*item) for item in objectives.Weights._field_defaults.items())
+        )
+        seed = np.asarray([m.seed for m in members], np.uint32)
+        bound = column("loss_bound", math.inf)
+        return cls(seed, weights, column("annealing"), column("learning_rate"), bound)
+
+    def checked(self, members: int, dtype: str) -> "HParams":
+        """NumPy arrays of shape (members,) in `dtype`; a number stands for all members.
+
+        Raises:
+          BadInput: If there are not as many of each as members.
+        """
+        full = jax.tree.map(lambda x: np.full(members, x) if np.ndim(x) == 0 else x, self)
+        if not members or any(np.shape(leaf) != (members,) for leaf in jax.tree.leaves(full)):
+            raise BadInput(
+                f"models={members} must be at least 1 and as many as there are of each "
+                "hyperparameter"
+            )
+        typed = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), full)
+        return typed._replace(seed=np.asarray(full.seed, np.uint32))
+
+
+class State(NamedTuple):
+    """A population in training.
+
+    Attributes:
+      params: Parameters, members first.
+      optimizer: Adam's moments, likewise.
+      multiplier: (members,) arrays of the objective `target_distortion`; others do not use it.
+      steps: (members,) updates made.
+      finite: (members,) False once a member's loss or gradient was not finite, or its loss above
+        its bound; from then on the member stays as it was.
+    """
+
+    params: PyTree
+    optimizer: PyTree
+    multiplier: objectives.Multiplier
+    steps: Int[Array, " members"]
+    finite: Bool[Array, " members"]
+
+
+class Metrics(NamedTuple):
+    """Batch means that some steps saw, in nats.
+
+    Attributes:
+      step: (kept,) updates made when the step was done: 1 for the first.
+      rate: (members, kept) nats.
+      distortion: (members, kept) nats.
+      loss: (members, kept) nats.
+    """
+
+    step: Int[Any, " kept"]
+    rate: Float[Any, "members kept"]
+    distortion: Float[Any, "members kept"]
+    loss: Float[Any, "members kept"]
+
+
+@functools.lru_cache(maxsize=64)
+def _init(model: Trainable, dtype: str, shape: tuple[int, ...]) -> Callable[..., Params]:
+    def one(seed: Array) -> Params:
+        params = model.init(key_of(seed, Stream.INIT), jnp.zeros((1, *shape), dtype))
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+    # Runs once, so the compiler's time spent optimising it would be lost.
+    return jax.jit(jax.vmap(one), compiler_options={"xla_backend_optimization_level": 0})
+
+
+def parameter_shapes(model: Trainable, shape: tuple[int, ...], dtype: str = "float32") -> Params:
+    """Shapes and dtypes of the parameters of one member; nothing is computed."""
+    with settings(dtype):
+        stacked = jax.eval_shape(_init(model, dtype, shape), jax.ShapeDtypeStruct((1,), "uint32"))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked)
+
+
+def initialise(
+    models: Sequence[Trainable],
+    seeds: Sequence[int],
+    padded: Trainable,
+    shape: tuple[int, ...],
+    dtype: str = "float32",
+) -> Params:
+    """Draw each member's parameters at its own size and embed them in zeros.
+
+    Args:
+      models: Each member's own model.
+      seeds: Each member's seed.
+      padded: The model that all of them are trained as.
+      shape: Shape of one example.
+      dtype: Type of the parameters.
+
+    Returns:
+      Stacked parameters as NumPy arrays, members first.
+
+    Raises:
+      BadInput: If a model does not fit into `padded`.
+    """
+    like = parameter_shapes(padded, shape, dtype)
+    stacked = jax.tree.map(lambda leaf: np.zeros((len(models), *leaf.shape), leaf.dtype), like)
+    rows_of: dict[Trainable, list[int]] = {}
+    for i, model in enumerate(models):
+        rows_of.setdefault(model, []).append(i)
+    # One device draws them, which has no room for the members of all.
+    most = max(1, _DRAWN_BYTES // max(1, bytes_of(like)))
+    for model, all_rows in rows_of.items():
+        # One shape, so that it is compiled once.
+        size = min(most, len(all_rows))
+        for rows in (all_rows[i : i + size] for i in range(0, len(all_rows), size)):
+            filled = [*rows, *[rows[0]] * (size - len(rows))]
+            with settings(dtype):
+                drawn = _init(model, dtype, shape)(
+                    np.asarray([seeds[i] for i in filled], np.uint32)
+                )
+            jax.tree.map(functools.partial(_embed, rows), stacked, drawn)
+    return stacked
+
+
+def _embed(rows: Sequence[int], stacked: np.ndarray, drawn: Array) -> None:
+    """Put parameters into the leading corner of wider ones, see `models.layers.GatedDense`."""
+    inside = zip(drawn.shape[1:], stacked.shape[1:], strict=False)
+    if drawn.ndim != stacked.ndim or any(n > most for n, most in inside):
+        raise BadInput(
+            f"a model's parameter of shape {drawn.shape[1:]} does not fit into "
+            f"{stacked.shape[1:]}, that of the program"
+        )
+    corner: Any = (np.asarray(rows), *map(slice, drawn.shape[1:]))
+    stacked[corner] = np.asarray(drawn)[: len(rows)]
+
+
+def fresh(params: Params) -> State:
+    """The state of a population before its first step."""
+    leaf = jax.tree.leaves(params)[0]
+    members, dtype = len(leaf), leaf.dtype
+    # Two arrays, since what is donated must not be given twice.
+    multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
+    optimizer = jax.vmap(optax.scale_by_adam().init)(params)
+    steps, finite = jnp.zeros(members, jnp.int32), jnp.ones(members, bool)
+    return State(params, optimizer, multiplier, steps, finite)
+
+
+def state_shapes(model: Trainable, shape: tuple[int, ...], dtype: str, members: int = 1) -> State:
+    """Shapes and dtypes of the state of a population; nothing is computed."""
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype),
+        parameter_shapes(model, shape, dtype),
+    )
+    with settings(dtype):
+        return jax.eval_shape(fresh, params)
+
+
+def bytes_of(tree: PyTree) -> int:
+    """Bytes of the arrays of a tree, which may be shapes alone."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,282 @@
+"""The compiled training step: many steps of Adam for every member in one call.
+
+One member's arithmetic is written as if it were alone; `sharding.spread` makes a population of it.
+The order of the examples is drawn once per distinct seed and block of epochs, outside the member
+axis: drawing 50,000 indices takes as long as many steps of a small model.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh
+from jax.stages import Compiled, Wrapped
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from rd_elbo import objectives
+from rd_elbo.models.base import Params
+from rd_elbo.models.layers import lowering
+from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, bounded, is_finite
+from rd_elbo.training.sharding import by_member, everywhere, put_members, spread
+from rd_elbo.training.state import (
+    HParams,
+    State,
+    Stream,
+    TrainSpec,
+    key_of,
+    settings,
+    state_shapes,
+)
+
+# Orders drawn side by side on a device.
+_DRAWN_TOGETHER = 16
+
+
+class Seen(NamedTuple):
+    """Results of a call that stay readable while the next one runs.
+
+    Attributes:
+      rate: (members, call_steps) batch means in nats, zero past the steps made.
+      distortion: Likewise.
+      loss: Likewise.
+      steps: (members,) updates made so far.
+      finite: (members,) whether the member has not diverged.
+    """
+
+    rate: Float[Array, "members steps"]
+    distortion: Float[Array, "members steps"]
+    loss: Float[Array, "members steps"]
+    steps: Int[Array, " members"]
+    finite: Bool[Array, " members"]
+
+
+@functools.lru_cache(maxsize=32)
+def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
+    objective, schedule = objectives.OBJECTIVES[spec.objective], SCHEDULES[spec.schedule]
+    prepare, adam = OPTIMIZERS[spec.optimizer], optax.scale_by_adam(b2=spec.adam_b2)
+    constrained = spec.objective == "target_distortion"
+    batch_dtype = spec.compute_dtype if spec.compute_dtype == "bfloat16" else spec.dtype
+
+    def loss(
+        params: Params, x: Array, key: Array, weights: objectives.Weights
+    ) -> tuple[Array, tuple[Array, Array]]:
+        terms = spec.model.terms(params, x, key)
+        rate = terms.rate.astype(spec.dtype).mean()
+        distortion = terms.distortion.astype(spec.dtype).mean()
+        return objective(rate, distortion, weights), (rate, distortion)
+
+    def member(
+        own: tuple[State, HParams, Array],
+        orders: Array,
+        images: Array,
+        first_step: Array,
+        offset: Array,
+        steps: Array,
+        total_steps: Array,
+    ) -> tuple[State, Seen]:
+        state, hparams, row = own
+        noise = key_of(hparams.seed, Stream.NOISE)
+        size, whole = spec.batch_size, spec.batch_size == len(images)
+
+        def batch(i: Array) -> Array:
+            if whole:
+                return images
+            return images[lax.dynamic_slice(orders, (row, (offset + i) * size), (1, size))[0]]
+
+        def step(i: Array, carry: tuple[State, Any]) -> tuple[State, Any]:
+            state, columns = carry
+            done = (first_step + i).astype(spec.dtype) / total_steps.astype(spec.dtype)
+            weights = objectives.annealed(hparams.weights, done, hparams.annealing)
+            if constrained:
+                pressed = objectives.pressure(state.multiplier, weights)
+                weights = weights._replace(multiplier=pressed)
+            key = jax.random.fold_in(noise, first_step + i)
+            (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
+                state.params, batch(i).astype(batch_dtype), key, weights
+            )
+            direction, optimizer = adam.update(prepare(bounded(gradient)), state.optimizer)
+            scale = hparams.learning_rate * schedule(done)
+            params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
+            # Adam's direction is bounded while gradients are finite, so parameters stay finite if
+            # the step's size is.
+            finite = state.finite & jnp.isfinite(value) & is_finite(gradient) & jnp.isfinite(scale)
+            finite &= value <= hparams.loss_bound
+            multiplier = state.multiplier
+            if constrained:
+                multiplier = objectives.ascend(multiplier, distortion, weights, schedule(done))
+            params, optimizer, multiplier = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old),
+                (params, optimizer, multiplier),
+                (state.params, state.optimizer, state.multiplier),
+            )
+            state = State(params, optimizer, multiplier, state.steps + finite, finite)
+            now = (rate, distortion, value)
+            return state, jax.tree.map(lambda column, x: column.at[i].set(x), columns, now)
+
+        # Zeros, not NaN, for what is not reached: JAX may be told to look for NaN.
+        blank = (jnp.zeros(spec.call_steps, spec.dtype),) * 3
+        state, (rate, distortion, losses) = lax.fori_loop(0, steps, step, (state, blank))
+        return state, Seen(rate, distortion, losses, state.steps, state.finite)
+
+    population = spread(member, mesh, spec.vmap_size)
+
+    def train(state: State, hparams: HParams, rows: Array, *shared: Array) -> tuple[State, Seen]:
+        with lowering(spec.lowering):
+            return population((state, hparams, rows), *shared)
+
+    return jax.jit(train, donate_argnums=0)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled(
+    spec: TrainSpec, mesh: Mesh, members: int, shape: tuple[int, ...], dtype: str, seeds: int = 1
+) -> Compiled:
+    """Compile the training of a population; nothing is computed or placed.
+
+    Args:
+      spec: The program.
+      mesh: Devices that the members are spread over.
+      members: Number of members, a multiple of the mesh's size.
+      shape: Shape of the data, examples first.
+      dtype: Type of the data.
+      seeds: Rows of the table of orders on each device, see `Orders`.
+    """
+    state = state_shapes(spec.model, shape[1:], spec.dtype, members)
+    real = jax.ShapeDtypeStruct((members,), spec.dtype)
+    weights = objectives.Weights(*[real] * len(objectives.Weights._fields))
+    hparams = HParams(jax.ShapeDtypeStruct((members,), "uint32"), weights, real, real, real)
+    rows = jax.ShapeDtypeStruct((members,), "int32")
+    orders = jax.ShapeDtypeStruct((mesh.size * seeds, _order_length(spec, shape[0])), "int32")
+    by_rows = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=by_member(mesh)),
+        (state, hparams, rows, orders),
+    )
+    images = jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere(mesh))
+    with settings(spec.dtype, spec.precision):
+        scalars = [np.int32(0)] * 4
+        return _train(spec, mesh).lower(*by_rows, images, *scalars).compile()
+
+
+def call(
+    spec: TrainSpec,
+    mesh: Mesh,
+    state: State,
+    hparams: HParams,
+    orders: "Orders",
+    images: Array,
+    first_step: int,
+    steps: int,
+    total_steps: int,
+) -> tuple[State, Seen]:
+    """Make some steps of Adam for every member. `state` is consumed; nothing is waited for.
+
+    Args:
+      spec: The program.
+      mesh: Devices that the members are spread over.
+      state: Members' state, on the mesh.
+      hparams: (members,) arrays, on the mesh.
+      orders: Orders of the examples for these members.
+      images: (examples, ...) training data, on every device of the mesh.
+      first_step: Steps made before.
+      steps: Steps to make, at most `longest_call`.
+      total_steps: Length of the whole training, which the schedules refer to.
+
+    Raises:
+      ValueError: If there are more steps than a call may make.
+    """
+    most = longest_call(spec, len(images), first_step)
+    if not 0 <= steps <= most:
+        raise ValueError(f"steps={steps}: expected at most {most}, a call or the rest of the epoch")
+    members, dtype = len(state.steps), images.dtype.name
+    run = compiled(spec, mesh, members, images.shape, dtype, orders.seeds)
+    with settings(spec.dtype, spec.precision):
+        offset, table = orders.at(first_step)
+        scalars = map(np.int32, (first_step, offset, steps, total_steps))
+        return run(state, hparams, orders.rows, table, images, *scalars)
+
+
+def epochs_per_block(spec: TrainSpec, examples: int) -> int:
+    """Epochs whose orders are drawn at once: as many as fit into a call, at least one."""
+    return max(1, spec.call_steps // (examples // spec.batch_size))
+
+
+def longest_call(spec: TrainSpec, examples: int, step: int) -> int:
+    """Steps that a call may make from `step` on: `call_steps`, or those left of drawn epochs."""
+    if spec.batch_size == examples:
+        return spec.call_steps
+    block = epochs_per_block(spec, examples) * (examples // spec.batch_size)
+    return min(spec.call_steps, block - step % block)
+
+
+def _order_length(spec: TrainSpec, examples: int) -> int:
+    """Indices in a row of the table of orders."""
+    if spec.batch_size == examples:
+        return 1
+    per_epoch = examples // spec.batch_size * spec.batch_size
+    return epochs_per_block(spec, examples) * per_epoch
+
+
+@functools.lru_cache(maxsize=32)
+def _draw(spec: TrainSpec, mesh: Mesh, examples: int) -> Wrapped:
+    epochs = epochs_per_block(spec, examples)
+    used = examples // spec.batch_size * spec.batch_size
+
+    def one(seed: Array, _: None, first_epoch: Array) -> Array:
+        key = key_of(seed, Stream.ORDER)
+
+        def epoch(i: Array) -> Array:
+            # What is left over of an epoch is seen in another epoch's order.
+            return jax.random.permutation(jax.random.fold_in(key, first_epoch + i), examples)[:used]
+
+        return lax.map(epoch, jnp.arange(epochs, dtype=jnp.int32)).astype(jnp.int32).reshape(-1)
+
+    return jax.jit(spread(one, mesh, _DRAWN_TOGETHER))
+
+
+class Orders:
+    """Orders of the examples: on each device a row per distinct seed of its members.
+
+    Attributes:
+      seeds: Rows on each device, a power of two, so that another number of seeds seldom compiles.
+      rows: (members,) each member's row on its device.
+    """
+
+    def __init__(self, spec: TrainSpec, mesh: Mesh, seeds: np.ndarray, examples: int):
+        self._spec, self._mesh, self._examples = spec, mesh, examples
+        self._block: tuple[int, PyTree] | None = None
+        tables, rows, self.seeds = seed_tables(spec, mesh, seeds, examples)
+        with settings(spec.dtype):
+            self._seeds, self.rows = put_members((tables.reshape(-1), rows), mesh)
+            # Where a batch is all of the data there is no order.
+            self._none = put_members(np.zeros((mesh.size, 1), np.int32), mesh)
+
+    def at(self, step: int) -> tuple[int, Array]:
+        """The place of a step in a table of orders, in steps, and the table."""
+        spec, examples = self._spec, self._examples
+        if spec.batch_size == examples:
+            return 0, self._none
+        epochs = epochs_per_block(spec, examples)
+        block, offset = divmod(step, epochs * (examples // spec.batch_size))
+        if self._block is None or self._block[0] != block:
+            self._block = None  # before the next is drawn, which takes its place
+            draw = _draw(spec, self._mesh, examples)
+            self._block = block, draw(self._seeds, (), np.int32(block * epochs))
+        return offset, self._block[1]
+
+
+def seed_tables(
+    spec: TrainSpec, mesh: Mesh, seeds: np.ndarray, examples: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Each device's distinct seeds, (devices, rows); each member's row; the number of rows."""
+    by_device = seeds.reshape(mesh.size, -1)
+    if spec.batch_size == examples:
+        return by_device[:, :1], np.zeros(len(seeds), np.int32), 1
+    found = [np.unique(own, return_inverse=True) for own in by_device]
+    most = 1 << (max(len(distinct) for distinct, _ in found) - 1).bit_length()
+    tables = np.stack([np.resize(distinct, most) for distinct, _ in found])
+    rows = np.concatenate([inverse.reshape(-1) for _, inverse in found]).astype(np.int32)
+    return tables, rows, most

@@ -1,0 +1,53 @@
+"""Every configuration makes the members that it says."""
+
+import collections
+import pathlib
+
+import pytest
+
+from rd_elbo import paper
+from rd_elbo.models.family import PAPER_FAMILIES
+from rd_elbo.sweep import grid
+
+FOLDER = pathlib.Path(__file__).parents[2] / "configs"
+EXPERIMENTS = ("toy", "gaussian")
+SWEEPS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in EXPERIMENTS)
+
+
+def loaded(name, form):
+    names = {}
+    exec((FOLDER / f"{name}.py").read_text(), names)
+    return names["get_config"](form).to_dict(), names["__doc__"]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_both_forms_make_members_and_the_docstring_has_the_command(name):
+    for form in ("full", "quick"):
+        config, about = loaded(name, form)
+        assert grid.members_of(config)
+        assert f"--config=configs/{name}.py" in about and "Claim:" in about
+    with pytest.raises(ValueError, match=f"configs/{name}.py has the forms full and quick, not 'large'"):
+        loaded(name, "large")
+
+
+@pytest.mark.parametrize("name", ["mnist_paper", "mnist_small", "omniglot_paper", "omniglot_small"])
+def test_the_twelve_families_along_beta(name):
+    config, _ = loaded(name, "full")
+    members = grid.members_of(config)
+    betas = collections.defaultdict(set)
+    for member in members:
+        if member.objective == "beta" and not member.annealing:
+            betas[member.family].add(member.beta)
+    assert set(betas) == set(PAPER_FAMILIES) == set(config["blocks"]) & set(PAPER_FAMILIES)
+    fewest = 3 if name.startswith("omniglot") else 5
+    assert all(1.0 in values and len(values) >= fewest for values in betas.values())
+    # Members of one family share everything but what a program takes as arguments.
+    for family in PAPER_FAMILIES:
+        alike = [m for m in members if m.family == family and m.objective == "beta"]
+        assert len(grid.groups(alike, (28, 28))) == 1
+
+
+def test_the_papers_configuration_covers_the_betas_it_prints():
+    members = grid.members_of(loaded("mnist_paper", "full")[0])
+    trained = {(member.family, member.beta) for member in members}
+    assert {(point.family, point.beta) for point in paper.reference("binarized_mnist").points} <= trained

@@ -1,0 +1,113 @@
+"""Members and their names, and grids of them."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from rd_elbo.errors import BadInput
+from rd_elbo.sweep.grid import FIELDS, Member, product, zipped
+
+
+def test_product_and_zip():
+    got = product(Member(), beta=(0.5, 1.0), seed=(0, 1))
+    assert [(m.beta, m.seed) for m in got] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
+    assert [(m.beta, m.seed) for m in zipped(Member(), beta=(0.5, 1.0), seed=(0, 1))] == [(0.5, 0), (1.0, 1)]
+    assert product(Member()) == [Member()]
+    assert len(product(product(Member(), seed=(0, 1)), beta=(1.0, 2.0))) == 4
+
+
+def test_numpys_numbers_and_negative_zero():
+    member = Member(seed=np.int64(3), beta=np.float32(0.5), annealing=-0.0)
+    assert member == Member(seed=3, beta=0.5) and member.name == Member(seed=3, beta=0.5).name
+    assert type(member.seed) is int and type(member.beta) is float
+
+
+def test_duplicates_are_dropped():
+    assert product(Member(), beta=(1, 1.0, 2)) == [Member(beta=1.0), Member(beta=2.0)]
+
+
+def test_a_name_is_what_a_member_is():
+    assert Member(beta=1).name == Member(beta=1.0).name
+
+    def others(base, fields):
+        return {dataclasses.replace(base, **{field: OTHER_VALUES[field]}).name for field in fields}
+
+    names = others(Member(), set(OTHER_VALUES) - {*Member().idle})
+    bases = {
+        Member(objective="target_rate", marginal="vampprior"): ("target_rate", "target_weight", "pseudo_inputs"),
+        Member(objective="target_distortion", decoder="pixelvae"): ("target_distortion", "multiplier_rate", "causal_depth"),
+        Member(objective="free_bits", marginal="maf"): ("free_bits", "flow_steps", "flow_width", "flow_depth"),
+    }
+    for base, fields in bases.items():
+        names |= others(base, fields)
+        assert not {*fields} & {*base.idle}
+    assert {field for fields in bases.values() for field in fields} == {*Member().idle}
+    assert len(names | {Member().name, *(base.name for base in bases)}) == len(FIELDS) + 4
+
+
+def test_members_that_train_alike_are_equal():
+    assert Member(target_rate=3.0, target_weight=7.0, pseudo_inputs=5, flow_width=7, free_bits=2.0) == Member()
+    assert Member(objective="target_distortion", target_distortion=3.0, annealing=0.5).annealing == 0.0
+    assert Member(encoder="conv_iaf", flow_width=7).flow_width == 7 == Member(marginal="maf", flow_width=7).flow_width
+    assert Member(objective="target_rate", target_rate=3.0, beta=0.1) == Member(objective="target_rate", target_rate=3.0)
+    assert len(product(Member(objective="target_rate"), beta=(0.1, 1.0), target_rate=(3.0, 4.0))) == 2
+
+
+OTHER_VALUES = {
+    "encoder": "conv",
+    "decoder": "pixelcnn",
+    "marginal": "vampprior",
+    "objective": "target_rate",
+    "optimizer": "normalised_adam",
+    "schedule": "constant",
+    "annealing": 0.5,
+    **dict.fromkeys(("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth", "pseudo_inputs"), 7),
+    **dict.fromkeys(
+        ("flow_steps", "flow_width", "flow_depth", "causal_depth", "target_distortion", "multiplier_rate", "free_bits"), 7
+    ),
+    **dict.fromkeys(("batch_size", "seed"), 9),
+    **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
+    "loss_bound": 1e4,
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("beta", -0.1),
+        ("beta", math.nan),
+        ("beta", math.inf),
+        ("beta", "1"),
+        ("target_rate", -1.0),
+        ("target_weight", 0.0),
+        ("annealing", 1.5),
+        ("learning_rate", 0),
+        ("learning_rate", 1e39),
+        ("epochs", 0.0),
+        ("batch_size", 0),
+        ("batch_size", 2.0),
+        ("seed", -1),
+        ("seed", 2**31),
+        ("objective", "elbo"),
+        ("schedule", "step"),
+        ("decoder_width", -3),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(field, value):
+    with pytest.raises(BadInput) as refusal:
+        product(Member(), **{field: (value,)})
+    text = str(refusal.value)
+    assert field in text and repr(value) in text and "\n" not in text
+
+
+def test_bad_axes():
+    with pytest.raises(BadInput, match="'bta' does not exist; there are encoder, "):
+        product(Member(), bta=(1.0,))
+    with pytest.raises(BadInput, match=r"beta=\(\) is empty"):
+        product(Member(), beta=())
+    with pytest.raises(BadInput, match="must be a sequence"):
+        product(Member(), beta=1.0)
+    with pytest.raises(BadInput, match="equal length"):
+        zipped(Member(), beta=(1.0, 2.0), seed=(0,))
