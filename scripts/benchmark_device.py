@@ -39,6 +39,9 @@ MODELS = {
     "conv_small": grid.Member(**_WEAK, encoder_width=8, decoder_width=8, latent=32, batch_size=BATCH),
     "conv": grid.Member(**_WEAK, encoder_width=32, decoder_width=32, latent=64, batch_size=BATCH),
     "pixelcnn": grid.Member(encoder_width=128, decoder="pixelcnn", decoder_width=32, decoder_depth=4, batch_size=BATCH),
+    "pixelvae": grid.Member(
+        encoder="conv", encoder_width=32, decoder="pixelvae", decoder_width=32, causal_depth=4, latent=64, batch_size=BATCH
+    ),
     "pixelcnnpp": grid.Member(
         encoder="conv", encoder_width=32, decoder="pixelcnnpp", decoder_width=64, decoder_depth=2, latent=64, batch_size=BATCH
     ),
@@ -81,6 +84,8 @@ def plan() -> Iterator[Case]:
         yield Case("dense", 16, "auto", arithmetic)
         yield Case("pixelcnnpp", 2, "looped", arithmetic)
         yield Case("dense", 16, ONE_BY_ONE, arithmetic)
+        for lowering in ("looped", "grouped", ONE_BY_ONE):
+            yield Case("pixelvae", 4, lowering, arithmetic)
     for members in (1, 4, 64, 256):
         for arithmetic in ("default", "bfloat16"):
             yield Case("dense", members, "auto", arithmetic)
