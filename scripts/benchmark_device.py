@@ -75,23 +75,24 @@ class Case:
 def plan() -> Iterator[Case]:
     """What to measure, most useful first."""
     for arithmetic in ("default", "bfloat16"):
-        yield Case("conv", 4, ONE_BY_ONE, arithmetic)
-        yield Case("pixelcnnpp", 2, ONE_BY_ONE, arithmetic)
-        for lowering in ("looped", "grouped", "matmul"):
-            yield Case("conv_small", 16, lowering, arithmetic)
-            yield Case("conv", 4, lowering, arithmetic)
-        yield Case("conv_small", 16, ONE_BY_ONE, arithmetic)
-        yield Case("dense", 16, "auto", arithmetic)
-        yield Case("pixelcnnpp", 2, "looped", arithmetic)
-        yield Case("dense", 16, ONE_BY_ONE, arithmetic)
-        for lowering in ("looped", "grouped", ONE_BY_ONE):
+        for lowering in (ONE_BY_ONE, "looped", "grouped"):
             yield Case("pixelvae", 4, lowering, arithmetic)
+            yield Case("conv", 4, lowering, arithmetic)
+    for lowering in ("looped", "grouped", "matmul", ONE_BY_ONE):
+        yield Case("conv_small", 16, lowering, "default")
+    for lowering in ("auto", ONE_BY_ONE):
+        yield Case("dense", 16, lowering, "default")
     for members in (1, 4, 64, 256):
-        for arithmetic in ("default", "bfloat16"):
-            yield Case("dense", members, "auto", arithmetic)
-        if members <= 64:
-            for lowering in ("looped", "grouped", "matmul"):
-                yield Case("conv_small", members, lowering, "default")
+        yield Case("dense", members, "auto", "default")
+    for arithmetic in ("bfloat16", "float32"):
+        yield Case("dense", 16, "auto", arithmetic)
+    for arithmetic in ("default", "bfloat16"):
+        yield Case("pixelcnnpp", 2, ONE_BY_ONE, arithmetic)
+        yield Case("pixelcnnpp", 2, "looped", arithmetic)
+        yield Case("conv", 4, "matmul", arithmetic)
+    for members in (1, 4, 64):
+        for lowering in ("looped", "grouped", "matmul"):
+            yield Case("conv_small", members, lowering, "default")
     for lowering in ("looped", "grouped", "matmul", ONE_BY_ONE):
         for arithmetic in ("default", "bfloat16"):
             yield Case("pixelcnn", 16, lowering, arithmetic)
@@ -99,7 +100,6 @@ def plan() -> Iterator[Case]:
         for lowering in ("looped", "matmul", ONE_BY_ONE):
             yield Case("conv", members, lowering, "bfloat16")
     yield Case("conv", 4, ONE_BY_ONE, "float32")
-    yield Case("dense", 16, "auto", "float32")
     for members in (1, 4, 64):
         yield Case("pixelcnn", members, "looped", "default")
 
