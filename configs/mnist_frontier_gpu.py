@@ -25,13 +25,12 @@ def get_config(form: str = "full") -> ConfigDict:
     config.data.name = "binarized_mnist"
     config.data.splits = ("test", "valid")
     config.base = ConfigDict({**PARTS, **TRAINING, "seed": 0})
-    between = (0.05, 0.2, 0.5, 0.7, 0.07, 0.14, 0.4, 1.0)
     config.blocks = ConfigDict(
         {
-            "local": {"beta": (0.1, 0.3, 0.9), "learning_rate": 1e-3},
+            "first": {"beta": (0.1, 0.3, 0.9), "learning_rate": 1e-3},
             "faster": {"beta": 0.3, "learning_rate": 2e-3},
-            "between": {"beta": between, "learning_rate": 1e-3},
-            "between_faster": {"beta": between, "learning_rate": 2e-3},
+            "between": {"beta": (0.05, 0.2, 0.5, 0.7), "learning_rate": 1e-3},
+            "more": {"beta": (0.4, 0.6, 1.0), "learning_rate": 1e-3},
         }
     )
     # Four at a time, and one after another: large convolutions fill a GPU alone.
