@@ -239,5 +239,7 @@ def work(architecture: Architecture, image_shape: ImageShape, batch_size: int) -
     model = architecture.build(image_shape)
     key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
     params = jax.eval_shape(model.init, key, x)
-    analysis: Any = jax.jit(model.terms).lower(params, x, key).cost_analysis()
+    # XLA does not count for every platform.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        analysis: Any = jax.jit(model.terms).lower(params, x, key).cost_analysis()
     return float(analysis["flops"])

@@ -45,6 +45,9 @@ MODELS = {
     "conv_small": grid.Member(**_WEAK, encoder_width=8, decoder_width=8, latent=32, batch_size=BATCH),
     "conv": grid.Member(**_WEAK, encoder_width=32, decoder_width=32, latent=64, batch_size=BATCH),
     "pixelcnn": grid.Member(encoder_width=128, decoder="pixelcnn", decoder_width=32, decoder_depth=4, batch_size=BATCH),
+    "pixelvae": grid.Member(
+        encoder="conv", encoder_width=32, decoder="pixelvae", decoder_width=32, causal_depth=4, latent=64, batch_size=BATCH
+    ),
     "pixelcnnpp": grid.Member(
         encoder="conv", encoder_width=32, decoder="pixelcnnpp", decoder_width=64, decoder_depth=2, latent=64, batch_size=BATCH
     ),
@@ -78,21 +81,24 @@ class Case:
 def plan() -> Iterator[Case]:
     """What to measure, most useful first."""
     for arithmetic in ("default", "bfloat16"):
-        yield Case("conv", 4, ONE_BY_ONE, arithmetic)
-        yield Case("pixelcnnpp", 2, ONE_BY_ONE, arithmetic)
-        for lowering in ("looped", "grouped", "matmul"):
-            yield Case("conv_small", 16, lowering, arithmetic)
+        for lowering in (ONE_BY_ONE, "looped", "grouped"):
+            yield Case("pixelvae", 4, lowering, arithmetic)
             yield Case("conv", 4, lowering, arithmetic)
-        yield Case("conv_small", 16, ONE_BY_ONE, arithmetic)
-        yield Case("dense", 16, "auto", arithmetic)
-        yield Case("pixelcnnpp", 2, "looped", arithmetic)
-        yield Case("dense", 16, ONE_BY_ONE, arithmetic)
+    for lowering in ("looped", "grouped", "matmul", ONE_BY_ONE):
+        yield Case("conv_small", 16, lowering, "default")
+    for lowering in ("auto", ONE_BY_ONE):
+        yield Case("dense", 16, lowering, "default")
     for members in (1, 4, 64, 256):
-        for arithmetic in ("default", "bfloat16"):
-            yield Case("dense", members, "auto", arithmetic)
-        if members <= 64:
-            for lowering in ("looped", "grouped", "matmul"):
-                yield Case("conv_small", members, lowering, "default")
+        yield Case("dense", members, "auto", "default")
+    for arithmetic in ("bfloat16", "float32"):
+        yield Case("dense", 16, "auto", arithmetic)
+    for arithmetic in ("default", "bfloat16"):
+        yield Case("pixelcnnpp", 2, ONE_BY_ONE, arithmetic)
+        yield Case("pixelcnnpp", 2, "looped", arithmetic)
+        yield Case("conv", 4, "matmul", arithmetic)
+    for members in (1, 4, 64):
+        for lowering in ("looped", "grouped", "matmul"):
+            yield Case("conv_small", members, lowering, "default")
     for lowering in ("looped", "grouped", "matmul", ONE_BY_ONE):
         for arithmetic in ("default", "bfloat16"):
             yield Case("pixelcnn", 16, lowering, arithmetic)
@@ -100,7 +106,6 @@ def plan() -> Iterator[Case]:
         for lowering in ("looped", "matmul", ONE_BY_ONE):
             yield Case("conv", members, lowering, "bfloat16")
     yield Case("conv", 4, ONE_BY_ONE, "float32")
-    yield Case("dense", 16, "auto", "float32")
     for members in (1, 4, 64):
         yield Case("pixelcnn", members, "looped", "default")
 
