@@ -283,6 +283,7 @@ class _Sweep:
             )
         finally:
             self.stop.saves = False
+            writer.close()
         trained, evaluated, whole = time.time(), 0, sum(map(len, plan.evaluated.values()))
 
         def evaluating(examples: int) -> None:
