@@ -1,6 +1,7 @@
 """Settings of the process, each tried in a process of its own."""
 
 import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from rd_elbo import host
+from rd_elbo.data import cache
 from rd_elbo.errors import BadInput
 
 PAGE_FAULTS = """
@@ -118,6 +120,17 @@ def test_a_port_in_use_is_refused():
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(BadInput, match=f"coordinator='{where}': expected a free port"):
             host.join(where, 2, 0)
+
+
+def test_a_user_without_a_home_is_told_so(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RD_ELBO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pathlib.Path, "home", home)
+    with pytest.raises(BadInput, match="HOME=None"):
+        cache.cache_folder()
 
 
 @pytest.mark.slow
