@@ -16,7 +16,9 @@ import numpy as np
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
+from rd_elbo.training.fit import total_steps
 from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
+from rd_elbo.training.state import TrainSpec
 
 _WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
 # Every number that some objective depends on.
@@ -280,6 +282,16 @@ class Group:
         """The members in groups of at most `size`; None means in one."""
         size = size or len(self.members)
         return [Group(self.members[i : i + size]) for i in range(0, len(self.members), size)]
+
+    def spec(self, image_shape: ImageShape, **how: Any) -> TrainSpec:
+        """The program that trains them; `how` are further fields of it."""
+        fields = ("objective", "batch_size", "schedule", "optimizer")
+        own = {field: getattr(self.members[0], field) for field in fields}
+        return TrainSpec(model=self.padded.build(image_shape), **own, **how)
+
+    def steps(self, examples: int) -> int:
+        """Steps that they are trained for, on so many examples."""
+        return total_steps(self.members[0].epochs, self.members[0].batch_size, examples)
 
     @property
     def padded(self) -> Architecture:
