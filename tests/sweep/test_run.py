@@ -296,3 +296,13 @@ def test_the_quickstart_is_the_experiment_it_says():
     assert spacing.max() / spacing.min() < 1.02  # log-spaced
     assert grid.unique(members) == members
     assert quickstart.get_config().data.eval_examples == 10_000
+
+
+@pytest.mark.slow
+def test_kills_and_damage_change_no_table(tmp_path):
+    """Kills, damage, shards and a global mesh of two processes; more with larger numbers."""
+    few = ("--kills=1", "--terminations=1", "--damages=2", "--shards=1", "--mesh=1")
+    command = [sys.executable, str(ROOT / "scripts" / "chaos.py"), f"--workdir={tmp_path}", *few]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0 and "WRONG" not in result.stdout, result.stdout + result.stderr
+    assert result.stdout.count(": same") >= 4, result.stdout
