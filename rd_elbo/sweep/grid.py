@@ -18,7 +18,7 @@ from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_p
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
 from rd_elbo.training.fit import total_steps
 from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
-from rd_elbo.training.state import TrainSpec
+from rd_elbo.training.state import TrainSpec, settings
 
 _WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
 # Every number that some objective depends on.
@@ -393,7 +393,8 @@ def _by_width(
 def work(architecture: Architecture, image_shape: ImageShape, batch_size: int) -> float:
     """Operations of rate and distortion of one batch, as XLA counts them; nothing is compiled."""
     model = architecture.build(image_shape)
-    key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
-    params = jax.eval_shape(model.init, key, x)
-    analysis: Any = jax.jit(model.terms).lower(params, x, key).cost_analysis()
+    with settings("float32"):
+        key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
+        lowered = jax.jit(model.terms).lower(jax.eval_shape(model.init, key, x), x, key)
+        analysis: Any = lowered.cost_analysis()
     return float(analysis["flops"])

@@ -125,6 +125,8 @@ def _opened(
             make_mesh(plan.population.devices)
             if overwrite and (shard.count > 1 or collect):
                 raise BadInput("overwrite=True: expected one process that trains all, got a shard.")
+            if collect and not (folder.path / "config.json").exists():
+                raise BadInput(f"workdir={str(folder.path)!r}: expected a run to collect, got none.")
             if jax.process_index() == 0 and not collect:
                 check_run(folder.path, plan.config, overwrite, _bound)
                 held.enter_context(locked(folder.path, shard.name))

@@ -86,6 +86,7 @@ FLAGS = [
         sweep("--shard=0/2", "--coordinator=127.0.0.1:9", "--processes=2", "--process=0"),
         "shard='0/2': expected no shard with --distributed",
     ),
+    Row("a collection of nothing", sweep("--collect"), "workdir='@/run': expected a run to collect"),
     Row("a budget in words", sweep("--budget=long"), "budget='long': expected a duration such as 90s"),
     Row("no budget", sweep("--budget=0m"), "budget='0m': expected a duration such as 90s"),
     Row("retrain what", sweep("--retrain=all"), "value should be one of <stale>"),

@@ -237,6 +237,23 @@ def test_other_data_are_refused_and_nothing_is_touched(quick):
 
 
 @pytest.mark.slow
+def test_settings_of_the_environment_change_no_number(quick, tmp_path):
+    environment = {
+        "JAX_THREEFRY_PARTITIONABLE": "0",
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+        "JAX_ENABLE_X64": "1",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16",
+        "JAX_RANDOM_SEED_OFFSET": "5",
+    }
+    result = script("sweep.py", QUICK, f"--workdir={tmp_path / 'run'}", **environment)
+    assert result.returncode == 0, result.stderr
+    workdir, _ = quick
+    for name in ("points.csv", "metrics.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (workdir / name).read_bytes()
+
+
+@pytest.mark.slow
 def test_a_dry_run_trains_and_writes_nothing(tmp_path):
     result = script("sweep.py", QUICK, "--dry_run", "--shard=0/2", f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
