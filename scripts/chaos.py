@@ -10,7 +10,6 @@ rounding), or after damage one sentence and an exit code that is not 0. Exit cod
 """
 
 import argparse
-import contextlib
 import pathlib
 import random
 import shutil
@@ -18,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -39,7 +39,10 @@ def start(workdir, devices, *more):
 
 def ended(*processes):
     """The worst exit code, and what all have said."""
-    said = "".join(process.communicate(timeout=400)[1] for process in processes)
+    killer = threading.Timer(400, lambda: [process.kill() for process in processes])
+    killer.start()
+    said = "".join(process.communicate()[1] for process in processes)
+    killer.cancel()
     return max(abs(process.returncode) for process in processes), said
 
 
@@ -141,8 +144,7 @@ def main() -> None:
     for name, count, killed in (("shards", 4, 2), ("mesh", 2, 1)):
         for i in range(getattr(args, name)):
             copy, mesh = base / f"{name}{i}", name == "mesh"
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                together(copy, count, mesh, killed, seconds, dice)
+            together(copy, count, mesh, killed, seconds, dice)
             result = together(copy, count, mesh, 0, seconds, dice)
             tell(f"{name} {i}", verdict(copy, reference[mesh], *result))
     sys.exit(1 if wrong else 0)
