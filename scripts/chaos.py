@@ -30,7 +30,6 @@ SWEEP += " --config.population.checkpoint_seconds=0 --config.population.chunk_si
 
 
 def start(workdir, devices, *more):
-    """A process of the sweep."""
     command = [sys.executable, f"{ROOT}/scripts/sweep.py", *SWEEP.split(), f"--workdir={workdir}"]
     command += [f"--config.population.devices={devices}", *more]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
@@ -38,7 +37,6 @@ def start(workdir, devices, *more):
 
 
 def ended(*processes):
-    """The worst exit code, and what all have said."""
     killer = threading.Timer(400, lambda: [process.kill() for process in processes])
     killer.start()
     said = "".join(process.communicate()[1] for process in processes)
@@ -51,8 +49,8 @@ def verdict(workdir, reference, code, said, may_refuse=False):
     if code or "Traceback" in said:
         refused = may_refuse and sum(line.startswith("error: ") for line in said.splitlines()) == 1
         return "refused" if refused and "Traceback" not in said else f"WRONG: exit {code}: {said}"
-    names = ("points.csv", "metrics.csv")
-    if all((workdir / name).read_bytes() == (reference / name).read_bytes() for name in names):
+    pairs = [(workdir / n, reference / n) for n in ("points.csv", "metrics.csv")]
+    if all(ours.read_bytes() == theirs.read_bytes() for ours, theirs in pairs):
         return "same"
     ours, theirs = (tables.read_points(folder) for folder in (workdir, reference))
     elbos = [[row["elbo"] for row in rows] for rows in (ours, theirs)]
@@ -69,12 +67,11 @@ def interrupt(workdir, reference, how, seconds, dice):
     code, said = ended(process)
     if code not in (0, how, 128 + how) or "Traceback" in said:
         return f"WRONG: exit {code}: {said}"
-    done = (workdir / "points.csv").exists()
-    return verdict(workdir, reference, 0, "") if done else "interrupted"
+    return verdict(workdir, reference, 0, "") if (workdir / "points.csv").exists() else "stopped"
 
 
 def damage(workdir, dice):
-    """Harms one file; returns what was done."""
+    """Harm one file; say which and how."""
     kinds = ("checkpoints/*/*", "checkpoints/*/*/**/*", "chunks/*", "params/*", "config.json")
     found = [sorted(p for p in workdir.glob(kind) if p.is_file()) for kind in kinds]
     path = dice.choice(dice.choice([paths for paths in found if paths]))
@@ -126,9 +123,8 @@ def main() -> None:
             tell(f"{name} {i}", interrupt(base / name, reference[0], how, seconds, dice))
             if (base / name / "points.csv").exists():
                 shutil.rmtree(base / name)
-        if count:
-            result = ended(start(base / name, 1))
-            tell(f"after the last of {name}", verdict(base / name, reference[0], *result))
+        result = ended(start(base / name, 1))
+        tell(f"after the {count} {name}", verdict(base / name, reference[0], *result))
     for i in range(args.damages):
         copy = base / f"damage{i}"
         if i % 2:
