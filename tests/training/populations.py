@@ -6,7 +6,6 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-
 from rd_elbo.models.base import Terms
 from rd_elbo.models.family import Architecture
 from rd_elbo.training import fit, sharding, state
@@ -56,7 +55,10 @@ def images_of(examples=40, shape=SHAPE):
 
 def models_of(members, shape=SHAPE):
     """Each member's model, and the widest of them."""
-    own = [Architecture(**{f: getattr(m, f) for f in Architecture.__dataclass_fields__}) for m in members]
+    own = [
+        Architecture(**{f: getattr(m, f) for f in Architecture.__dataclass_fields__})
+        for m in members
+    ]
     widest = {f: max(getattr(a, f) for a in own) for f in ("encoder_width", "decoder_width")}
     padded = dataclasses.replace(own[0], **widest)
     return [architecture.build(shape) for architecture in own], padded.build(shape)

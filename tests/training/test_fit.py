@@ -1,4 +1,4 @@
-"""A member is the same whatever it is trained with: float64, where rounding cannot hide or fake it."""
+"""A member is the same whatever it is trained with; in float64, where rounding cannot hide it."""
 
 import dataclasses
 import itertools
@@ -6,7 +6,6 @@ import itertools
 import jax
 import numpy as np
 import pytest
-
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import paper_family
@@ -152,7 +151,9 @@ def test_a_member_that_diverges_is_frozen_and_harms_no_neighbour():
 def test_calls_do_not_matter(monkeypatch):
     whole = trained([BASE])
     lengths = iter([7, 1, 30, 2, *[9] * 20])
-    monkeypatch.setattr(loop.Pace, "measure", lambda pace, *_: vars(pace).update(steps=next(lengths)))
+    monkeypatch.setattr(
+        loop.Pace, "measure", lambda pace, *_: vars(pace).update(steps=next(lengths))
+    )
     pieces = trained([BASE])
     assert_same(of(whole, 0), of(pieces, 0), rtol=1e-12)
     np.testing.assert_allclose(whole.metrics.loss, pieces.metrics.loss, rtol=1e-12)
@@ -282,8 +283,12 @@ def test_what_fit_refuses(change, fields):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("objective", "target_rate"), ("optimizer", "normalised_adam"), ("schedule", "constant")]
-    + [("batch_size", 5)],
+    [
+        ("objective", "target_rate"),
+        ("optimizer", "normalised_adam"),
+        ("schedule", "constant"),
+        ("batch_size", 5),
+    ],
 )
 def test_members_that_ask_for_another_program_are_refused(field, value):
     spec = spec_of([BASE])
