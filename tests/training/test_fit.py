@@ -140,7 +140,7 @@ def test_another_number_of_seeds_compiles_nothing():
 
 def test_a_member_that_diverges_is_frozen_and_harms_no_neighbour():
     # Chosen so large that the next loss overflows float64 as well.
-    good, bad = BASE, dataclasses.replace(BASE, learning_rate=1e30, beta=1e30)
+    good, bad = BASE, dataclasses.replace(BASE, learning_rate=1e100, beta=1e30)
     together = train([good, bad])
     assert together.finite.tolist() == [True, False]
     assert together.steps[0] == STEPS and together.steps[1] < STEPS
