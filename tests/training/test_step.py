@@ -114,8 +114,8 @@ def test_steps_beyond_the_epoch_or_the_call_are_refused():
     spec = state.TrainSpec(Echo(), batch_size=4, call_steps=2)
     mesh = sharding.make_mesh(1)
     orders = step.Orders(spec, mesh, np.zeros(1, np.uint32), 12)
+    nothing = state.State(*[None] * 5), state.HParams(0, objectives.Weights(), 0, 0)
     with pytest.raises(ValueError, match="steps=4"):
-        nothing = state.State(*[None] * 5), state.HParams(0, objectives.Weights(), 0, 0)
         step.call(spec, mesh, *nothing, orders, jnp.zeros((12, 1)), 0, 4, 9)
     assert step.longest_call(spec, 12, 2) == 1
     assert step.longest_call(dataclasses.replace(spec, batch_size=12), 12, 7) == 2
