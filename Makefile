@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install sweep quick figures mnist toy gaussian test lint format types check benchmark lock clean
+.PHONY: help install sweep quick figures mnist toy gaussian test test-slow lint format types check benchmark lock clean
 
 help:            ## say what there is
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 install: $(VENV)/installed   ## make .venv with the pinned requirements
 
@@ -38,8 +38,11 @@ toy: install     ## the exact toy model: optimum, ELBO, target rate (runs/toy)
 gaussian: install ## linear VAEs on the exact curve of a Gaussian source (runs/gaussian)
 	$(BIN)/python -m experiments.gaussian --workdir=runs/gaussian
 
-test: install    ## run the tests
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+test: install    ## run the tests, but for those that start processes
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+
+test-slow: install   ## run the tests that start processes
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m slow
 
 lint: install    ## look for mistakes and unformatted code
 	$(BIN)/ruff check .
@@ -52,7 +55,7 @@ format: install  ## mend what lint finds, where it can
 types: install   ## check the types of the library
 	$(BIN)/mypy
 
-check: lint types test   ## everything CI asks
+check: lint types test test-slow   ## everything CI asks
 
 benchmark: install   ## measure the population against its alternatives
 	$(BIN)/python scripts/benchmark.py population

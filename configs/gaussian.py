@@ -33,6 +33,7 @@ def get_config(form: str = "full") -> ConfigDict:
     # Large: the latents have to turn to the source's axes, which is slow where distortion outweighs rate.
     config.learning_rate = 3e-2
     config.schedule = "half_linear"
-    execution = {"devices": config_dict.placeholder(int), "lanes": config_dict.placeholder(int), "dtype": "float32"}
+    execution = {"devices": config_dict.placeholder(int), "vmap_size": config_dict.placeholder(int), "dtype": "float32"}
+    execution["lanes"] = config_dict.placeholder(int)  # the old name of vmap_size
     config.population = ConfigDict(execution)
     return config

@@ -41,5 +41,6 @@ def get_config(form: str = "full") -> ConfigDict:
     config.schedule = "cosine"
     config.elbo_learning_rate = 0.01
     config.learning_rate = 0.1
-    config.population = ConfigDict({"devices": config_dict.placeholder(int), "lanes": 16, "dtype": "float64"})
+    config.population = ConfigDict({"devices": config_dict.placeholder(int), "vmap_size": 16, "dtype": "float64"})
+    config.population.lanes = config_dict.placeholder(int)  # the old name of vmap_size
     return config

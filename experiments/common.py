@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from rd_elbo import disk, host, records
+from rd_elbo import disk, host, provenance
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
+from rd_elbo.folder import open_run
 from scripts import console as terminal
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -25,6 +27,16 @@ _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from 
 # Does the work and writes tables: given the configuration, the run directory, and who to tell how far it is and what it does.
 Tell = Callable[[float, str], None]
 Work = Callable[[dict[str, Any], pathlib.Path, Tell], dict[str, float]]
+
+
+def renamed(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without names of one release ago."""
+    population = dict(config.get("population") or {})
+    old = population.pop("lanes", None)
+    if old is not None:
+        warnings.warn("population.lanes is deprecated; give population.vmap_size", FutureWarning, stacklevel=2)
+        population["vmap_size"] = old
+    return {**config, "population": population}
 
 
 def main(
@@ -56,7 +68,7 @@ def main(
             if held != name:
                 raise BadInput(f"--workdir={str(workdir)!r} holds a run of {held!r}, not of {name!r}")
         else:
-            config = _CONFIG.value.to_dict()
+            config = renamed(_CONFIG.value.to_dict())
             try:
                 check(config)
             except KeyError as error:
@@ -64,7 +76,7 @@ def main(
             if config.get("name") != name:
                 raise BadInput(f"name={config.get('name')!r} must be {name!r}, the experiment's")
             host.configure(config["population"]["devices"], cache_folder() / "xla", x64=config["population"]["dtype"] == "float64")
-            records.open_run(workdir, config, _OVERWRITE.value)
+            open_run(workdir, config, _OVERWRITE.value)
             began = time.perf_counter()
             with terminal.ticker(console) as tell:
                 seconds = work(config, workdir, tell)
@@ -72,7 +84,7 @@ def main(
             seconds["total"] = time.perf_counter() - began
             about = {"name": name, "origin": "exact", "sha256": None}
             command = ["python", "-m", f"experiments.{name}", *sys.argv[1:]]
-            disk.write_json(workdir / "provenance.json", records.provenance(about, command, seconds))
+            disk.write_json(workdir / "provenance.json", provenance.provenance(about, command, seconds))
         try:
             report(console, workdir)
             drawn = ", ".join(str(path) for path in draw(workdir) if path.suffix == ".png")

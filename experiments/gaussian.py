@@ -22,11 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common
-from rd_elbo import disk, evaluate, information, objectives, optimizers, plotting, population, train
+from rd_elbo import disk, information, objectives, plotting
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import gaussian
 from rd_elbo.models.base import Model
 from rd_elbo.models.linear import linear_vae
+from rd_elbo.training import evaluate, fit, optim, sharding, state
 
 Config = dict[str, Any]
 # What the points are to be within of the exact curve, in nats.
@@ -54,9 +55,9 @@ def check(config: Config) -> None:
         raise BadInput(f"examples={config['examples']} must be more than the {len(variances)} dimensions")
     if config["batch_size"] > config["examples"]:
         raise BadInput(f"batch_size={config['batch_size']} is more than the {config['examples']} examples")
-    choice("schedule", config["schedule"], optimizers.SCHEDULES)
+    choice("schedule", config["schedule"], optim.SCHEDULES)
     choice("population.dtype", config["population"]["dtype"], ("float32", "float64"))
-    for field in ("devices", "lanes"):
+    for field in ("devices", "vmap_size"):
         if config["population"][field] is not None:
             whole(f"population.{field}", config["population"][field])
 
@@ -86,16 +87,18 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     points: list[dict[str, Any]] = []
     for index, (study, latent, fixed, betas) in enumerate(programs):
 
-        def listen(p: train.Progress, index: int = index, study: str = study, latent: int = latent) -> None:
+        def listen(p: fit.Progress, _: state.Metrics, index: int = index, study: str = study, latent: int = latent) -> None:
             doing = f"{p.members} linear VAEs with {latent} latents ({study}): step {p.steps}/{p.total_steps}"
             tell((index + p.steps / p.total_steps) / len(programs), doing)
 
         members = list(itertools.product(betas, range(config["seeds"])))
-        fitted = fit(members, linear_vae(n, latent, fixed), x, config, listen)
+        fitted = train(members, linear_vae(n, latent, fixed), x, config, listen)
         seconds["training"] += fitted.seconds
         seconds["compiling"] += fitted.compile_seconds
         seeds = [seed for _, seed in members]
-        draws = [evaluate.measure(fitted, seeds, x, split).distortion.mean(1, dtype=np.float64) for split in range(config["draws"])]
+        draws = [
+            evaluate.evaluate(fitted, seeds, x, split).distortion.mean(1, dtype=np.float64) for split in range(config["draws"])
+        ]
         for i, (beta, seed) in enumerate(members):
             exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf, i=i: leaf[i], fitted.params), mean, matrix, fixed)
             finite = bool(fitted.finite[i]) and math.isfinite(exact.rate + exact.distortion)
@@ -125,27 +128,27 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     return seconds
 
 
-def fit(members: list[tuple[float, int]], model: Model, x: np.ndarray, config: Config, listener: train.Listener) -> train.Fitted:
+def train(members: list[tuple[float, int]], model: Model, x: np.ndarray, config: Config, callback: fit.Callback) -> fit.Fitted:
     """Trains linear VAEs, each of a beta and a seed, by the trainer of the image models."""
     execution, steps = config["population"], config["steps"]
     beta, seed = map(np.asarray, zip(*members, strict=True))
     nothing = np.zeros(len(members), execution["dtype"])
-    hypers = population.Hypers(
+    hparams = state.HParams(
         seed=seed.astype(np.uint32),
         weights=objectives.Weights(beta=beta.astype(execution["dtype"]), target_rate=nothing, target_weight=nothing),
         annealing=nothing,
         learning_rate=nothing + np.asarray(config["learning_rate"], execution["dtype"]),
     )
-    program = population.Program(
+    spec = state.TrainSpec(
         model,
         batch_size=config["batch_size"],
         schedule=config["schedule"],
         dtype=execution["dtype"],
-        segment_steps=train.MOST_STEPS,
-        lanes=execution["lanes"],
+        vmap_size=execution["vmap_size"],
     )
     models = [model] * len(members)
-    return train.fit(program, models, hypers, x, steps, devices=execution["devices"], every=steps, listener=listener)
+    mesh = sharding.make_mesh(execution["devices"], len(members))
+    return fit.fit(spec, models, hparams, x, steps, mesh=mesh, metrics_every=steps, callback=callback)
 
 
 def _gap(

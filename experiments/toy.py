@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common, toy_figures
-from rd_elbo import disk, optimizers, population, train
+from rd_elbo import disk
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import discrete, toy
 from rd_elbo.exact.blahut_arimoto import blahut_arimoto
+from rd_elbo.training import fit, optim, sharding, state
 
 # What the worse decoder and the worse marginal of Figure 1 waste.
 _WASTED = 0.4
@@ -96,9 +97,9 @@ def check(config: Config) -> None:
         number(field, config[field], above=True)
     if config["adam_b2"] >= 1:
         raise BadInput(f"adam_b2={config['adam_b2']!r} must be below 1")
-    choice("schedule", config["schedule"], optimizers.SCHEDULES)
+    choice("schedule", config["schedule"], optim.SCHEDULES)
     choice("population.dtype", config["population"]["dtype"], ("float64",))
-    for field in ("devices", "lanes"):
+    for field in ("devices", "vmap_size"):
         if config["population"][field] is not None:
             whole(f"population.{field}", config["population"][field])
     for field in ("betas", "target_rates", "high_target_rates"):
@@ -125,7 +126,7 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     done = 0
     for (name, _), population_runs in populations.items():
 
-        def listen(p: train.Progress, done: int = done, name: str = name) -> None:
+        def listen(p: fit.Progress, _: state.Metrics, done: int = done, name: str = name) -> None:
             share = (done + p.members * p.steps) / total
             tell(0.97 * share, f"{p.members} models by {name.replace('_', ' ')}: step {p.steps}/{p.total_steps}")
 
@@ -153,22 +154,21 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     return seconds
 
 
-def train_population(members: list[Run], config: Config, listen: train.Listener | None = None) -> train.Fitted:
+def train_population(members: list[Run], config: Config, callback: fit.Callback | None = None) -> fit.Fitted:
     """Trains models of one objective and length together, on the single example p*: see `toy.Toy`."""
-    program = population.Program(
+    spec = state.TrainSpec(
         toy.Toy(config["codes"]),
         members[0].objective,
         batch_size=1,
         schedule=config["schedule"],
         adam_b2=config["adam_b2"],
         dtype=config["population"]["dtype"],
-        segment_steps=train.MOST_STEPS,
-        lanes=config["population"]["lanes"],
+        vmap_size=config["population"]["vmap_size"],
     )
     models = [toy.Toy(config["codes"], run.initial_scale) for run in members]
-    hypers = population.Hypers.of(members, program.dtype)
-    steps, devices = members[0].steps, config["population"]["devices"]
-    return train.fit(program, models, hypers, toy.source()[None], steps, devices=devices, every=steps, listener=listen)
+    hparams, steps = state.HParams.of(members, spec), members[0].steps
+    mesh = sharding.make_mesh(config["population"]["devices"], len(members))
+    return fit.fit(spec, models, hparams, toy.source()[None], steps, mesh=mesh, metrics_every=steps, callback=callback)
 
 
 @jax.jit
@@ -197,7 +197,7 @@ def functionals(t: discrete.Tables) -> dict[str, float]:
     return {name: float(value) for name, value in _functionals(t).items()}
 
 
-def rows_of(members: list[Run], fitted: train.Fitted, tables: discrete.Tables) -> list[dict[str, Any]]:
+def rows_of(members: list[Run], fitted: fit.Fitted, tables: discrete.Tables) -> list[dict[str, Any]]:
     """Rows of points.csv."""
     values = {name: np.asarray(column) for name, column in jax.jit(jax.vmap(_functionals))(tables).items()}
     return [

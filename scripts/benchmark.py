@@ -2,16 +2,22 @@
 
     python scripts/benchmark.py population
     python scripts/benchmark.py toy
+    python scripts/benchmark.py members
 
 `population` trains members of the quickstart, and small ones of the paper's family `---`, three ways, taking turns: our population;
 the same members with flax's own `nn.Conv` under plain `jax.vmap` on one device; and one member after another. `toy` does so with
 members of the toy model, in float64: ours computes with members on the trailing axis, a few at a time on every device; the plain
 model is written as one would for one member.
 Before measuring it checks that all ways compute the same.
+
+`members` trains more and more small MLPs (encoder and decoder of width 16) on all 50,000 images and tells the time per member-step
+and the lengths of the calls.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import statistics
 import sys
 import time
@@ -32,12 +38,14 @@ from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from rd_elbo import data, grid, population, records  # noqa: E402
+from rd_elbo import data, provenance  # noqa: E402
 from rd_elbo.errors import BadInput, whole  # noqa: E402
 from rd_elbo.exact import toy  # noqa: E402
 from rd_elbo.models.base import Model, Terms  # noqa: E402
 from rd_elbo.models.family import paper_family  # noqa: E402
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask  # noqa: E402
+from rd_elbo.sweep import grid  # noqa: E402
+from rd_elbo.training import fit, sharding, state, step  # noqa: E402
 
 MEMBERS = {
     "mlp": grid.Member(encoder_width=128, decoder="mlp", decoder_width=512, decoder_depth=1, batch_size=64, learning_rate=4e-3),
@@ -176,45 +184,48 @@ def benchmark_population(kinds: list[str], members: int, steps: int, rounds: int
     for kind in kinds:
         group = grid.product(MEMBERS[kind], beta=tuple(np.geomspace(0.1, 4, members).round(3).tolist()))
         model = group[0].build((28, 28))
-        params = population.initialise([model] * members, [m.seed for m in group], model, (28, 28))
-        hypers = population.Hypers.of(group)
+        params = state.initialise([model] * members, [m.seed for m in group], model, (28, 28))
         lead = group[0]
-        program = population.Program(model, batch_size=lead.batch_size, segment_steps=steps)
+        spec = state.TrainSpec(model, batch_size=lead.batch_size, call_steps=steps)
+        hparams = state.HParams.of(group, spec)
 
-        one, every = population.make_mesh(1), population.make_mesh(None, members)
-        plain_program, plain_start = program, params
+        one, every = sharding.make_mesh(1), sharding.make_mesh(None, members)
+        plain_spec, plain_start = spec, params
         if kind == "pixelcnn":
             decoder = model.decoder
             assert isinstance(decoder, PixelCNNDecoder)
             plain = PlainModel(
                 model.encoder, PlainPixelCNN(decoder.width, decoder.depth, decoder.image_shape, decoder.planes), model.marginal
             )
-            plain_program, plain_start = dataclasses.replace(program, model=plain), plain_params(params, decoder.depth)
+            plain_spec, plain_start = dataclasses.replace(spec, model=plain), plain_params(params, decoder.depth)
         elif kind == "conv":
             plain = Model(PlainConvEncoder(lead.encoder_width, lead.latent), PlainDeconvDecoder(lead.decoder_width), model.marginal)
-            plain_program, plain_start = dataclasses.replace(program, model=plain), plain_conv_params(params)
-        singles = [trainer(program, pick(params, i), pick(hypers, i), one, images) for i in range(members)]
+            plain_spec, plain_start = dataclasses.replace(spec, model=plain), plain_conv_params(params)
+        singles = [trainer(spec, pick(params, i), pick(hparams, i), one, images) for i in range(members)]
         ways = {
-            "ours": trainer(program, params, hypers, every, images),
-            "plain vmap": trainer(plain_program, plain_start, hypers, one, images),
+            "ours": trainer(spec, params, hparams, every, images),
+            "plain vmap": trainer(plain_spec, plain_start, hparams, one, images),
             "one after another": lambda singles=singles: np.concatenate([single() for single in singles]),
         }
         results += race(kind, ways, members * steps, rounds)
     return results
 
 
-def trainer(program: population.Program, params: Any, hypers: Any, mesh: Any, data_: np.ndarray) -> Callable[[], np.ndarray]:
+def trainer(spec: state.TrainSpec, params: Any, hparams: Any, mesh: Any, data_: np.ndarray) -> Callable[[], np.ndarray]:
     """A function that trains on and on, a segment a call, waits for the result and returns the losses."""
-    held = {"state": population.start(params, mesh), "at": 0}
-    placed, resident = population.place(hypers, mesh), population.replicate(data_, mesh)
-    steps = program.segment_steps
+    orders = step.Orders(spec, mesh, sharding.fill_rows(hparams.seed, mesh.size), len(data_))
+    with state.settings(spec.dtype):
+        held = {"state": state.fresh(sharding.put_members(params, mesh)), "at": 0}
+        placed, resident = sharding.put_members(hparams, mesh), sharding.put_everywhere(data_, mesh)
+    steps, members = spec.call_steps, len(hparams.seed)
 
     def train_on() -> np.ndarray:
-        longest = population.longest_segment(program.batch_size, len(data_), 0)
-        first = held["at"] if longest is None else held["at"] % (longest - steps)
-        state, metrics = population.train(program, mesh, held["state"], placed, resident, first, steps, 10**6)
-        held.update(state=state, at=held["at"] + steps)
-        return np.asarray(metrics.loss)
+        # The orders of an epoch are drawn once, outside of what is timed.
+        left = step.longest_call(spec, len(data_), held["at"])
+        first = held["at"] if steps <= left else held["at"] + left
+        trained, seen = step.call(spec, mesh, held["state"], placed, orders, resident, first, steps, 10**6)
+        held.update(state=trained, at=first + steps)
+        return np.asarray(seen.loss)[:members]
 
     return train_on
 
@@ -262,40 +273,70 @@ class PlainToy(toy.Toy):
 
 def benchmark_toy(members: int, steps: int, rounds: int) -> list[dict[str, Any]]:
     """Milliseconds per member-step of each way, and the ratios to ours."""
-    group = [grid.Member(seed=seed, learning_rate=1e-2) for seed in range(members)]
+    group = [grid.Member(seed=seed, learning_rate=1e-2, batch_size=1) for seed in range(members)]
     source, model, plain = toy.source()[None], toy.Toy(), PlainToy()
-    hypers = population.Hypers.of(group, "float64")
 
-    def way(model: Any, chosen: list[grid.Member], mesh: Any, lanes: int | None) -> Callable[[], np.ndarray]:
-        params = population.initialise([model] * len(chosen), [m.seed for m in chosen], model, (toy.SYMBOLS,), "float64")
-        program = population.Program(model, batch_size=1, dtype="float64", segment_steps=steps, lanes=lanes)
-        return trainer(program, params, jax.tree.map(lambda leaf: leaf[: len(chosen)], hypers), mesh, source)
+    def way(model: Any, chosen: list[grid.Member], mesh: Any, vmap_size: int | None) -> Callable[[], np.ndarray]:
+        params = state.initialise([model] * len(chosen), [m.seed for m in chosen], model, (toy.SYMBOLS,), "float64")
+        spec = state.TrainSpec(model, batch_size=1, dtype="float64", call_steps=steps, vmap_size=vmap_size)
+        return trainer(spec, params, state.HParams.of(chosen, spec), mesh, source)
 
-    one, every = population.make_mesh(1), population.make_mesh(None, members)
+    one, every = sharding.make_mesh(1), sharding.make_mesh(None, members)
     ways = {
         "ours": way(model, group, every, 16),
         "ours, one device": way(model, group, one, 16),
         "ours, all members at once": way(model, group, every, None),
         "plain vmap": way(plain, group, one, None),
         "plain vmap, every device": way(plain, group, every, None),
-        "plain vmap, our lanes": way(plain, group, every, 16),
+        "plain vmap, our size": way(plain, group, every, 16),
         "one member": way(plain, group[:1], one, None),
     }
     return race("toy", ways, members * steps, rounds)
 
 
+def benchmark_members(counts: list[int], seconds: float, vmap_size: int | None) -> None:
+    """Prints milliseconds per member-step of populations of several sizes, after the fifth call, and the lengths of the calls."""
+    images = data.load("mnist_static").splits["train"]
+    base = grid.Member(encoder_width=16, decoder_width=16, epochs=1000.0)
+    for count in counts:
+        group = grid.product(base, beta=tuple(np.geomspace(0.1, 4, count).tolist()))
+        model = base.build(images.shape[1:])
+        spec = state.TrainSpec(model, batch_size=base.batch_size, vmap_size=vmap_size)
+        calls, began = [(0, time.perf_counter())], time.perf_counter()
+
+        def note(progress: fit.Progress, _: state.Metrics, calls: list[tuple[int, float]] = calls) -> None:
+            calls.append((progress.steps, time.perf_counter()))
+
+        def late(began: float = began, calls: list[tuple[int, float]] = calls) -> bool:
+            return len(calls) > 9 and time.perf_counter() - began > seconds
+
+        steps = fit.total_steps(base.epochs, base.batch_size, len(images))
+        with contextlib.suppress(fit.Stopped):
+            hparams = state.HParams.of(group, spec)
+            fit.fit(spec, [model] * count, hparams, images, steps, metrics_every=1000, callback=note, stop=late)
+        lengths = [after - before for (before, _), (after, _) in itertools.pairwise(calls)]
+        (made, start), (all_made, end) = calls[5], calls[-1]
+        ms = 1e3 * (end - start) / (all_made - made) / count
+        print(f"{count} members: {ms:.3f} ms per member-step; steps of the calls {lengths}", flush=True)
+
+
 @terminal.guarded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["population", "toy"])
+    parser.add_argument("what", choices=["population", "toy", "members"])
     parser.add_argument("--kinds", nargs="+", choices=list(MEMBERS), help="of population; by default all")
-    parser.add_argument("--members", type=int, help="by default 8 of a population, 1024 toys")
+    parser.add_argument("--members", type=int, help="by default 8 of a population, 1024 toys; 10, 40, 160 and 640 in turn")
+    parser.add_argument("--vmap_size", type=int, help="of members: how many are advanced side by side; by default 16")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of members: time of each number of them")
     parser.add_argument("--steps", type=int, help="training steps a turn; by default 32, or 128 of the toys")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     args = parser.parse_args()
     for name in ("members", "steps", "rounds"):
         if getattr(args, name) is not None:
             whole(f"--{name}", getattr(args, name))
+    if args.what == "members":
+        benchmark_members([args.members] if args.members else [10, 40, 160, 640], args.seconds, args.vmap_size or 16)
+        return
     if args.what == "population":
         args.members, args.steps = args.members or 8, args.steps or 32
         rows = benchmark_population(args.kinds or list(MEMBERS), args.members, args.steps, args.rounds)
@@ -315,7 +356,7 @@ def main() -> None:
         table.add_row(row["members"], row["way"], median, f"{low} - {high}", f"{1e3 / row['ms']:,.0f}", f"{row['ratio']:.2f}")
     Console().print(table)
     devices = jax.local_devices()
-    about = records.provenance({}, (), {})
+    about = provenance.provenance({}, (), {})
     print(f"{len(devices)} {devices[0].device_kind} devices, jax {jax.__version__}")
     print(f"{about['processor']}, {about['cores']} cores, Python {about['python']}")
 

@@ -22,7 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import disk, host, records
+from rd_elbo import disk, host, provenance
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import PAPER_FAMILIES
 
@@ -53,17 +53,28 @@ def measure(family: str, steps: int) -> dict[str, Any]:
 
     import jax
 
-    from rd_elbo import config, data, grid, population, train
+    from rd_elbo import data, presets
     from rd_elbo.models.family import paper_family
+    from rd_elbo.sweep import grid
+    from rd_elbo.training import fit, state
 
-    sizes = config.PAPER_PARTS | (config.PAPER_STRONG if family[1] == "+" else config.PAPER_WEAK)
-    member = grid.Member(**paper_family(family), **sizes, **config.PAPER_TRAINING)
+    sizes = presets.PAPER_PARTS | (presets.PAPER_STRONG if family[1] == "+" else presets.PAPER_WEAK)
+    member = grid.Member(**paper_family(family), **sizes, **presets.PAPER_TRAINING)
     images = data.load("mnist_static").splits["train"]
     model = member.build(images.shape[1:])
-    program = population.Program(
-        model, member.objective, member.batch_size, member.schedule, member.optimizer, segment_steps=_FIRST
+    spec = state.TrainSpec(model, member.objective, member.batch_size, member.schedule, member.optimizer, call_steps=_FIRST)
+    times: list[tuple[int, float]] = []
+    fitted = fit.fit(
+        spec,
+        [model],
+        state.HParams.of([member], spec),
+        images,
+        steps,
+        callback=lambda progress, _: times.append((progress.steps, time.perf_counter())),
     )
-    fitted = train.fit(program, [model], population.Hypers.of([member]), images, steps)
+    # The first calls find out how long a call should be.
+    first = next((i for i, (made, _) in enumerate(times) if made >= _FIRST), 0)
+    timed, timed_seconds = (last - first for first, last in zip(times[first], times[-1], strict=True))
     # Linux counts kibibytes.
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     loss, part = fitted.metrics.loss[0], max(1, steps // 4)
@@ -85,7 +96,7 @@ def measure(family: str, steps: int) -> dict[str, Any]:
         "batch_size": member.batch_size,
         "steps": int(fitted.steps[0]),
         "first_seconds": fitted.compile_seconds,
-        "seconds_per_step": (fitted.seconds - fitted.compile_seconds) / (steps - _FIRST),
+        "seconds_per_step": timed_seconds / timed,
         "memory_gib": memory,
         "first_loss": float(loss[:part].mean()),
         "last_loss": float(loss[-part:].mean()),
@@ -121,7 +132,7 @@ def main() -> None:
     host.configure(1)
     about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
     seconds = {"total": time.perf_counter() - began}
-    disk.write_json(args.workdir / "provenance.json", records.provenance(about, sys.argv, seconds))
+    disk.write_json(args.workdir / "provenance.json", provenance.provenance(about, sys.argv, seconds))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("family", "parameters", "s / step", "GiB", "first loss", "last loss", f"s / {_IMAGES} images"):
         table.add_column(name, justify="left" if name == "family" else "right", no_wrap=True)

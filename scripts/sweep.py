@@ -42,6 +42,7 @@ from rd_elbo.sweep import run as sweep
 from rd_elbo.sweep import shard as shards
 from rd_elbo.sweep.grid import Group
 from rd_elbo.training.fit import Stopped
+from rd_elbo.training.sharding import agree
 from rd_elbo.training.state import parameter_shapes
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -157,7 +158,11 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
     if distributed:
         host.join(*meeting, report=terminal.warn)
     host.check_platform()
-    return configs.load(config, terminal.warn), shard
+    try:
+        return configs.load(config, terminal.warn), shard
+    except BaseException:
+        agree("begin", b"cannot begin")
+        raise
 
 
 @terminal.guarded

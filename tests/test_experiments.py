@@ -12,8 +12,9 @@ from rich.console import Console
 from configs import gaussian as gaussian_config
 from configs import toy as toy_config
 from experiments import gaussian, toy, toy_figures
-from rd_elbo import disk, records
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
+from rd_elbo.folder import open_run
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -31,7 +32,7 @@ def toy_run(tmp_path_factory):
     toy.check(config)
     seen = []
     with jax.enable_x64(True):
-        records.open_run(workdir, config)
+        open_run(workdir, config)
         toy.work(config, workdir, lambda done, doing: seen.append(done))
     assert seen == sorted(seen) and seen[0] > 0 and seen[-1] <= 1
     return workdir
@@ -104,7 +105,7 @@ def test_fractions_count_what_they_say():
 def test_gaussian(tmp_path):
     config = config_of(gaussian_config, steps=400, betas=(0.5, 2.0), seeds=1)
     gaussian.check(config)
-    records.open_run(tmp_path, config)
+    open_run(tmp_path, config)
     gaussian.work(config, tmp_path, lambda done, doing: None)
     points, totals = disk.read_table(tmp_path / "points.csv"), disk.read_json(tmp_path / "summary.json")
     assert [(row["study"], row["latent"]) for row in points] == [("frontier", 8)] * 2 + [("frontier", 3)] * 2 + [("ppca", 3)]
@@ -122,7 +123,7 @@ def test_gaussian(tmp_path):
 def test_a_gaussian_run_in_which_all_diverges_still_tells(tmp_path, capsys):
     config = config_of(gaussian_config, steps=40, betas=(1.0,), latents=(1,), variances=(1.0,), seeds=1, learning_rate=1e12)
     gaussian.check(config)
-    records.open_run(tmp_path, config)
+    open_run(tmp_path, config)
     gaussian.work(config, tmp_path, lambda done, doing: None)
     assert [row["status"] for row in disk.read_table(tmp_path / "points.csv")] == ["diverged"]
     assert disk.read_json(tmp_path / "summary.json")["max_gap_to_exact_curve"] is None
@@ -156,7 +157,7 @@ def test_a_gaussian_run_in_which_all_diverges_still_tells(tmp_path, capsys):
         (gaussian, {"noise": 0.0}, "noise=0.0 must be above 0"),
         (gaussian, {"examples": 8}, "examples=8 must be more than the 8 dimensions"),
         (gaussian, {"batch_size": 513}, "batch_size=513 is more than the 512 examples"),
-        (gaussian, {"population": {"lanes": 0}}, "population.lanes=0 must be"),
+        (gaussian, {"population": {"vmap_size": 0}}, "population.vmap_size=0 must be"),
     ],
 )
 def test_bad_configurations(module, changes, sentence):

@@ -388,6 +388,7 @@ def script(*arguments):
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_command_line(trained):
     result = script(f"--workdir={trained}", "--examples=3", "--split=train")
     assert result.returncode == 0 and result.stderr == "", result.stderr

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from rd_elbo import population, train
 from rd_elbo.errors import BadInput
 from rd_elbo.exact import gaussian
-from rd_elbo.grid import Member
 from rd_elbo.models.linear import linear_vae
+from rd_elbo.sweep.grid import Member
+from rd_elbo.training import fit, state
 
 VARIANCES = np.asarray([3.0, 1.5, 0.4, 0.1])
 
@@ -182,10 +182,10 @@ def test_the_trainer_of_image_models_finds_the_curve(beta):
     mean, matrix = problem(n=2)
     rng = np.random.default_rng(0)
     x = (mean + rng.standard_normal((512, 2)) @ np.linalg.cholesky(matrix).T).astype(np.float32)
-    member = Member(beta=beta, learning_rate=3e-2, batch_size=64)
+    member = Member(beta=beta, learning_rate=3e-2, batch_size=64, schedule="half_linear")
     model = linear_vae(2, 2, 0.5)
-    program = population.Program(model, batch_size=64, schedule="half_linear", segment_steps=256)
-    fitted = train.fit(program, [model], population.Hypers.of([member]), x, 1500)
+    spec = state.TrainSpec(model, batch_size=64, schedule="half_linear", call_steps=256)
+    fitted = fit.fit(spec, [model], state.HParams.of([member], spec), x, 1500)
     mean, matrix = x.mean(0, dtype=float), np.cov(x.T.astype(float), bias=True)
     exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf: leaf[0], fitted.params), mean, matrix, 0.5)
     gap = exact.distortion - gaussian.boundary(np.linalg.eigvalsh(matrix), exact.rate, 0.5)[0]

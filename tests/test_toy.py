@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rd_elbo import population, train
 from rd_elbo.errors import BadInput
 from rd_elbo.exact import discrete, toy
-from rd_elbo.grid import Member
+from rd_elbo.sweep.grid import Member
+from rd_elbo.training import fit, state
 
 
 def params(seed=0, codes=30, scale=1.0):
@@ -118,12 +118,11 @@ def test_codes_and_bit_by_brute_force(x64):
 
 
 def learn(objective, learning_rate, seeds=8, steps=1500):
-    members = [
-        Member(objective=objective, target_rate=0.5, target_weight=2.0, learning_rate=learning_rate, seed=s) for s in range(seeds)
-    ]
-    program = population.Program(toy.Toy(), objective, 1, adam_b2=0.95, dtype="float64", segment_steps=256, lanes=2)
-    hypers = population.Hypers.of(members, "float64")
-    fitted = train.fit(program, [toy.Toy()] * seeds, hypers, toy.source()[None], steps, every=steps)
+    settings = dict(objective=objective, target_rate=0.5, target_weight=2.0, batch_size=1)
+    members = [Member(learning_rate=learning_rate, seed=s, **settings) for s in range(seeds)]
+    spec = state.TrainSpec(toy.Toy(), objective, 1, adam_b2=0.95, dtype="float64", call_steps=256, vmap_size=2)
+    hparams = state.HParams.of(members, spec)
+    fitted = fit.fit(spec, [toy.Toy()] * seeds, hparams, toy.source()[None], steps, metrics_every=steps)
     t = jax.vmap(lambda p: toy.Toy().tables(p, toy.source()))(fitted.params)
     return (
         np.asarray(jax.vmap(discrete.rate)(t)),

@@ -5,13 +5,18 @@ import pathlib
 import tempfile
 import warnings
 
+from rd_elbo.errors import BadInput
+
 
 def cache_folder() -> pathlib.Path:
     """$RD_ELBO_CACHE, else rd_elbo in the user's cache folder."""
     root = os.environ.get("RD_ELBO_CACHE")
     if root:
         return pathlib.Path(root)
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "rd_elbo"
+    try:
+        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "rd_elbo"
+    except RuntimeError as error:
+        raise BadInput("HOME=None: expected a home folder for this user, got none. Set RD_ELBO_CACHE or HOME.") from error
 
 
 def keep(path: pathlib.Path, content: bytes) -> None:

@@ -26,7 +26,6 @@ from rd_elbo import data
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.layers import LOWERINGS
 from rd_elbo.sweep import grid
-from rd_elbo.training.fit import total_steps
 from rd_elbo.training.state import TrainSpec
 
 Config = Mapping[str, Any]
@@ -40,6 +39,7 @@ _MOST_STEPS = 2**31
 _TRAINING_COST = 3.0
 # Rows of metrics that a member gets, unless `metrics_every` says otherwise.
 _METRIC_ROWS = 1000
+_ARITHMETIC = ("dtype", "compute_dtype", "precision")
 # Names of one release ago, and what they are called now.
 _RENAMED = {"members": "chunk_size", "lanes": "vmap_size", "max_waste": "max_padding_overhead"}
 _STRATEGIES = {"auto": None, "vmap": None, "looped": 1}
@@ -90,10 +90,9 @@ class Population:
     @property
     def identity(self) -> dict[str, str]:
         """The fields that change numbers, where they are not at their defaults."""
-        own = {name: getattr(self, name) for name in ("dtype", "compute_dtype", "precision")}
-        return {
-            name: value for name, value in own.items() if value != getattr(Population, name)
-        } | {"dtype": self.dtype}
+        own = {name: getattr(self, name) for name in _ARITHMETIC}
+        changed = {name: value for name, value in own.items() if value != getattr(Population, name)}
+        return {"dtype": self.dtype, **changed}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,23 +130,12 @@ class Plan:
 
     def spec(self, chunk: grid.Group) -> TrainSpec:
         """What is compiled for a chunk."""
-        lead, how = chunk.members[0], self.population
-        return TrainSpec(
-            model=chunk.padded.build(self.dataset.image_shape),
-            objective=lead.objective,
-            batch_size=lead.batch_size,
-            schedule=lead.schedule,
-            optimizer=lead.optimizer,
-            dtype=how.dtype,
-            compute_dtype=how.compute_dtype,
-            precision=how.precision,
-            lowering=how.lowering,
-            vmap_size=how.vmap_size,
-        )
+        how = {name: getattr(self.population, name) for name in (*_ARITHMETIC, "lowering", "vmap_size")}
+        return chunk.spec(self.dataset.image_shape, **how)
 
     def steps(self, chunk: grid.Group) -> int:
         """Steps that the members of a chunk are trained for."""
-        return steps_of(chunk.members[0], self.dataset)
+        return chunk.steps(len(self.dataset.splits["train"]))
 
     def metrics_every(self, chunk: grid.Group) -> int:
         """Steps between two rows of metrics."""
@@ -160,11 +148,6 @@ class Plan:
         forward = step / lead.batch_size * sum(map(len, self.evaluated.values()))
         count = len(chunk.members)
         return count * _TRAINING_COST * self.steps(chunk) * step, count * forward
-
-
-def steps_of(member: grid.Member, dataset: data.Dataset) -> int:
-    """Steps that a member is trained for."""
-    return total_steps(member.epochs, member.batch_size, len(dataset.splits["train"]))
 
 
 def blank(name: str) -> ConfigDict:
@@ -209,7 +192,7 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
     plain = {section: _plain(section, value) for section, value in config.items()}
     dataset, evaluated = load_data(config.get("data") or {})
     for member in members:
-        steps = steps_of(member, dataset)
+        steps = grid.Group((member,)).steps(len(dataset.splits["train"]))
         if steps >= _MOST_STEPS:
             raise BadInput(
                 f"epochs={member.epochs!r} are {steps:.3g} steps and must be below 2**31 of them"

@@ -16,7 +16,9 @@ import numpy as np
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
+from rd_elbo.training.fit import total_steps
 from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
+from rd_elbo.training.state import TrainSpec, settings
 
 _WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
 # Every number that some objective depends on.
@@ -281,6 +283,16 @@ class Group:
         size = size or len(self.members)
         return [Group(self.members[i : i + size]) for i in range(0, len(self.members), size)]
 
+    def spec(self, image_shape: ImageShape, **how: Any) -> TrainSpec:
+        """The program that trains them; `how` are further fields of it."""
+        fields = ("objective", "batch_size", "schedule", "optimizer")
+        own = {field: getattr(self.members[0], field) for field in fields}
+        return TrainSpec(model=self.padded.build(image_shape), **own, **how)
+
+    def steps(self, examples: int) -> int:
+        """Steps that they are trained for, on so many examples."""
+        return total_steps(self.members[0].epochs, self.members[0].batch_size, examples)
+
     @property
     def padded(self) -> Architecture:
         """The members' architecture at the largest of their widths."""
@@ -381,7 +393,19 @@ def _by_width(
 def work(architecture: Architecture, image_shape: ImageShape, batch_size: int) -> float:
     """Operations of rate and distortion of one batch, as XLA counts them; nothing is compiled."""
     model = architecture.build(image_shape)
-    key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
-    params = jax.eval_shape(model.init, key, x)
-    analysis: Any = jax.jit(model.terms).lower(params, x, key).cost_analysis()
+    # XLA counts for few platforms; the host's is one.
+    with settings("float32"), jax.default_device(_host_device()):
+        key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
+        lowered = jax.jit(model.terms).lower(jax.eval_shape(model.init, key, x), x, key)
+        analysis: Any = lowered.cost_analysis()
     return float(analysis["flops"])
+
+
+def _host_device() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise BadInput(
+            f"JAX_PLATFORMS={jax.config.jax_platforms!r}: expected the host's CPU among them. "
+            "Append ',cpu'; the first one stays the default."
+        ) from error

@@ -60,11 +60,15 @@ class MetricWriter:
                 for k, step in enumerate(metrics.step):
                     for name in COLUMNS[2:]:
                         writer.add_scalar(name, float(getattr(metrics, name)[i, k]), int(step))
-                writer.flush()
         except OSError as error:
             if not self._begun:
                 self._report(f"{str(self._path)!r} cannot be written ({error.strerror})")
         self._begun = True
+
+    def close(self) -> None:
+        """Write what is left."""
+        for writer in self._events:
+            writer.close()
 
 
 def event_writer() -> Callable[..., Any]:

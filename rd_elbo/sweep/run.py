@@ -37,6 +37,10 @@ from rd_elbo.training.state import HParams, Metrics
 _KILLS = 2
 
 
+class _TooLarge(MemoryError):
+    """All processes have agreed that a chunk should be halved."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """How a sweep ended.
@@ -125,6 +129,10 @@ def _opened(
             make_mesh(plan.population.devices)
             if overwrite and (shard.count > 1 or collect):
                 raise BadInput("overwrite=True: expected one process that trains all, got a shard.")
+            if collect and not (folder.path / "config.json").exists():
+                raise BadInput(
+                    f"workdir={str(folder.path)!r}: expected a run to collect, got none."
+                )
             if jax.process_index() == 0 and not collect:
                 check_run(folder.path, plan.config, overwrite, _bound)
                 held.enter_context(locked(folder.path, shard.name))
@@ -206,7 +214,7 @@ class _Sweep:
             return halves
         try:
             if reason := self._too_large(chunk, attempt, tasks):
-                raise MemoryError(reason)
+                raise _TooLarge(reason)
             self._mark(chunk, attempt)
             finished = self._train(chunk)
             self.done |= dict.fromkeys(finished.members, finished)
@@ -215,7 +223,7 @@ class _Sweep:
             raise
         except Exception as error:
             # On a global mesh the others cannot know; this process ends, and they do.
-            if jax.process_count() > 1 and not isinstance(error, MemoryError):
+            if jax.process_count() > 1 and not isinstance(error, _TooLarge):
                 raise
             reason = disk.gist(error)
             if memory.ran_out(error) and len(halves) > 1:
@@ -283,6 +291,7 @@ class _Sweep:
             )
         finally:
             self.stop.saves = False
+            writer.close()
         trained, evaluated, whole = time.time(), 0, sum(map(len, plan.evaluated.values()))
 
         def evaluating(examples: int) -> None:

@@ -18,6 +18,8 @@ from rd_elbo.training.state import HParams, Metrics, State, TrainSpec, settings
 
 # Progress should be seen, and a stop answered.
 CALL_SECONDS = 3.0
+# A call loads the state of members that do not fit into a cache; more steps make that worth it.
+_FEW_STEPS, _FEW_STEPS_SECONDS = 8, 20.0
 _IN_FLIGHT = 2
 
 
@@ -129,7 +131,8 @@ class Pace:
             clear = seconds >= CALL_SECONDS / 8 and grown >= seconds / 4
             if clear or seconds >= CALL_SECONDS or steps < self.steps or steps == self._most:
                 slope = grown / longer if grown > 0 else seconds / steps
-                self.steps = max(1, min(self._most, int(CALL_SECONDS / slope)))
+                few = min(_FEW_STEPS, int(_FEW_STEPS_SECONDS / slope))
+                self.steps = max(1, min(self._most, max(int(CALL_SECONDS / slope), few)))
                 self.fixed = True
                 return
         self._before = steps, seconds

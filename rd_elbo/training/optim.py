@@ -1,4 +1,4 @@
-"""From a gradient to a step: learning-rate schedules, and what is done to a gradient before Adam sees it."""
+"""From a gradient to a step: schedules of the learning rate, and treatment before Adam."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -225,7 +225,7 @@ def _draw(spec: TrainSpec, mesh: Mesh, examples: int) -> Wrapped:
     epochs = epochs_per_block(spec, examples)
     used = examples // spec.batch_size * spec.batch_size
 
-    def one(seed: Array, _: None, first_epoch: Array) -> Array:
+    def one(seed: Array, _: PyTree, first_epoch: Array) -> Array:
         key = key_of(seed, Stream.ORDER)
 
         def epoch(i: Array) -> Array:

@@ -86,6 +86,7 @@ FLAGS = [
         sweep("--shard=0/2", "--coordinator=127.0.0.1:9", "--processes=2", "--process=0"),
         "shard='0/2': expected no shard with --distributed",
     ),
+    Row("a collection of nothing", sweep("--collect"), "workdir='@/run': expected a run to collect"),
     Row("a budget in words", sweep("--budget=long"), "budget='long': expected a duration such as 90s"),
     Row("no budget", sweep("--budget=0m"), "budget='0m': expected a duration such as 90s"),
     Row("retrain what", sweep("--retrain=all"), "value should be one of <stale>"),
@@ -758,7 +759,7 @@ EXPERIMENTS += [
         ("gaussian", "draws=1", "draws=1 must be a whole number of at least 2"),
         ("gaussian", "noise=nan", "noise=nan must be a finite number"),
         ("gaussian", "data_seed=-1", "data_seed=-1 must be a whole number of at least 0"),
-        ("gaussian", "population.lanes=0", "population.lanes=0 must be a whole number of at least 1"),
+        ("gaussian", "population.vmap_size=0", "vmap_size=0 must be a whole number of at least 1"),
     )
 ]
 
@@ -832,9 +833,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(scripts, tmp_path, row):
     result = scripts.run([argument.replace("@", str(tmp_path)) for argument in row.command])
     assert result.returncode == 2, result.stderr
     *above, last = result.stderr.splitlines()
-    # argparse has a form of its own.
-    usage, error = (above[:1], last.partition(": ")[2]) if last.startswith(f"{pathlib.Path(row.command[0]).name}: ") else ([], last)
-    assert above == usage and all(line.startswith("usage: ") for line in usage)
+    # argparse has a form of its own, of one line or several.
+    own = last.startswith(f"{pathlib.Path(row.command[0]).name}: ")
+    usage, error = (above, last.partition(": ")[2]) if own else ([], last)
+    assert above == usage and "".join(usage[:1]).startswith("usage: " if usage else "")
+    assert all(line.startswith(" ") for line in usage[1:])
     assert error.startswith("error: ") and row.sentence.replace("@", str(tmp_path)) in error
     assert contents(tmp_path) == before
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -10,132 +11,133 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import disk, grid, planning, records, sweep
+from rd_elbo import disk, tables
 from rd_elbo.errors import BadInput
-from rd_elbo.evaluate import POINT_COLUMNS
+from rd_elbo.sweep import config, grid, run
 
-ROOT = pathlib.Path(__file__).parents[1]
-TINY = {
-    "encoder_width": 6,
-    "latent": 3,
-    "decoder_width": 6,
-    "decoder_depth": 1,
-    "batch_size": 32,
-    "epochs": 1.0,
-}
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1}
+TINY |= {"batch_size": 32, "epochs": 1.0}
 
 
-def config(**changes):
+def given(**changes):
+    more = {"beta": (1.0, 2.0), "decoder_width": (6, 5)}
     return {
         "name": "tiny",
         "data": {"name": "mnist_static", "examples": 64},
         "base": TINY,
-        "blocks": {
-            "mlp": {"beta": (0.5, 1.0), "seed": 0},
-            "more": {"beta": (1.0, 2.0), "decoder_width": (6, 5)},
-        },
+        "blocks": {"mlp": {"beta": (0.5, 1.0), "seed": 0}, "more": more},
         **changes,
     }
 
 
 def test_blocks_overrides_and_duplicates():
-    members = planning.members_of(config())
-    assert [(m.beta, m.decoder_width) for m in members] == [
-        (0.5, 6),
-        (1.0, 6),
-        (1.0, 5),
-        (2.0, 6),
-        (2.0, 5),
-    ]
-    only = planning.members_of(
-        config(only=("mlp",), grid={"beta": None, "seed": (3, 4)}, train={"epochs": 2.5})
-    )
-    assert [(m.beta, m.seed, m.epochs) for m in only] == [
-        (0.5, 3, 2.5),
-        (0.5, 4, 2.5),
-        (1.0, 3, 2.5),
-        (1.0, 4, 2.5),
-    ]
+    members = grid.members_of(given())
+    found = [(m.beta, m.decoder_width) for m in members]
+    assert found == [(0.5, 6), (1.0, 6), (1.0, 5), (2.0, 6), (2.0, 5)]
+    axes = {"grid": {"beta": None, "seed": (3, 4)}, "train": {"epochs": 2.5}}
+    only = grid.members_of(given(only=("mlp",), **axes))
+    found = [(m.beta, m.seed, m.epochs) for m in only]
+    assert found == [(0.5, 3, 2.5), (0.5, 4, 2.5), (1.0, 3, 2.5), (1.0, 4, 2.5)]
 
 
 def test_a_target_rate_from_the_command_line_needs_no_beta():
-    members = planning.members_of(
-        config(
-            grid={"objective": ("target_rate",), "target_rate": (3.0, 4.0), "decoder_width": (6,)}
-        )
-    )
-    assert [(m.objective, m.target_rate, m.beta, m.seed) for m in members] == [
-        ("target_rate", r, 1.0, 0) for r in (3.0, 4.0)
-    ]
+    axes = {"objective": ("target_rate",), "target_rate": (3.0, 4.0), "decoder_width": (6,)}
+    members = grid.members_of(given(grid=axes))
+    found = [(m.objective, m.target_rate, m.beta, m.seed) for m in members]
+    assert found == [("target_rate", r, 1.0, 0) for r in (3.0, 4.0)]
 
 
 def test_run_directory(tmp_path):
-    heard = []
-    plan = planning.make_plan(config(population={"members": 3, "max_waste": 2.0}))
-    points = sweep.run(plan, tmp_path / "run", heard.append).points
+    told, population = [], {"chunk_size": 3, "max_padding_overhead": 2.0}
+    plan = config.load(given(population=population), pytest.fail)
+    points = run.run(plan, tmp_path / "run", progress=lambda *now: told.append(now)).points
     rows = disk.read_table(tmp_path / "run" / "points.csv")
-    assert tuple(rows[0]) == POINT_COLUMNS and len(rows) == 10
+    assert tuple(rows[0]) == tables.POINT_COLUMNS and len(rows) == 10
     for row, point in zip(rows, points, strict=True):
-        assert row == point
-        assert (
-            row["elbo"] == -(row["rate"] + row["distortion"])
-            and row["rate"] >= 0
-            and row["distortion"] >= 0
-        )
+        assert row == point and row["elbo"] == -(row["rate"] + row["distortion"])
+        assert row["rate"] >= 0 and row["distortion"] >= 0
     assert [row["member"] for row in rows[:5]] == [m.name for m in plan.members]
     metrics = disk.read_table(tmp_path / "run" / "metrics.csv")
-    assert {(m["member"], m["step"]) for m in metrics} == {
-        (m.name, step) for m in plan.members for step in range(2)
-    }
+    wanted = {(m.name, step) for m in plan.members for step in (1, 2)}
+    assert {(m["member"], m["step"]) for m in metrics} == wanted
     beta = {m.name: m.beta for m in plan.members}
     for row in metrics:
-        np.testing.assert_allclose(
-            row["loss"], row["distortion"] + beta[row["member"]] * row["rate"], rtol=1e-5
-        )
+        loss = row["distortion"] + beta[row["member"]] * row["rate"]
+        np.testing.assert_allclose(row["loss"], loss, rtol=1e-5)
     table = disk.read_table(tmp_path / "run" / "members.csv")
     assert [row["member"] for row in table] == [m.name for m in plan.members]
-    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
-    assert provenance["data"]["sha256"] == plan.dataset.checksum()
-    assert provenance["tables"]["points.csv"] == disk.sha256(tmp_path / "run" / "points.csv")
-    left = {path.name for path in (tmp_path / "run").iterdir()} - {".lock", "plan.json"}
-    files = {
-        "config.json",
-        "members.csv",
-        "metrics.csv",
-        "points.csv",
-        "provenance.json",
-        "status.json",
-    }
-    assert left == files | {"params", "parts", "programs"}
-    member, params = records.load_params(tmp_path / "run", rows[4]["member"])
-    assert member == plan.members[4] and params["decoder"]["logits"]["kernel"].shape == (5, 784)
-    done = [status.done for status in heard]
+    about = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert about["data"]["sha256"] == plan.dataset.checksum()
+    assert about["tables"]["points.csv"] == disk.sha256(tmp_path / "run" / "points.csv")
+    left = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
+    files = {"config.json", "members.csv", "metrics.csv", "points.csv", "provenance.json"}
+    assert left == files | {"params", "chunks", "metrics", "checkpoints"}
+    member, params = tables.load_params(tmp_path / "run", rows[4]["member"])
+    assert member == plan.members[4]
+    assert params["decoder"]["logits"]["kernel"].shape == (5, 784)
+    done = [part for part, _ in told]
     assert done == sorted(done) and done[-1] == pytest.approx(1.0)
-    assert heard[-1].members == 5 and {status.doing for status in heard} == {
-        "compiling",
-        "training",
-        "evaluating",
-    }
 
 
 def test_saved_parameters_give_the_points_of_the_table(tmp_path):
-    plan = planning.make_plan(config(only=("mlp",)))
-    points = sweep.run(plan, tmp_path / "run").points
-    member, params = records.load_params(tmp_path / "run", points[1]["member"])
+    plan = config.load(given(only=("mlp",)))
+    points = run.run(plan, tmp_path / "run").points
+    member, params = tables.load_params(tmp_path / "run", points[1]["member"])
     model, x = member.build((28, 28)), jnp.asarray(plan.dataset.splits["test"], jnp.float32)
     rate = model.encode(params, x).kl_divergence(model.prior(params, x)).mean()
     np.testing.assert_allclose(rate, points[1]["rate"], rtol=1e-5)
 
 
-def test_the_same_configuration_gives_the_same_points(tmp_path):
-    fields = ("member", "rate", "distortion", "rate_se", "distortion_se", "active_units")
-    results = [
-        sweep.run(planning.make_plan(config(only=("mlp",))), tmp_path / name).points
-        for name in ("a", "b")
-    ]
-    assert [[p[f] for f in fields] for p in results[0]] == [
-        [p[f] for f in fields] for p in results[1]
-    ]
+def test_points_are_reported_on_a_fixed_choice_of_the_training_split(tmp_path):
+    whole = config.load(given())
+    data = {"name": "mnist_static", "examples": 64, "eval_examples": 20}
+    first, again = (config.load(given(data=data)).evaluated for _ in range(2))
+    assert len(first["test"]) == 64 and len(first["train"]) == 20
+    np.testing.assert_array_equal(first["train"], again["train"])
+    rows = {image.tobytes() for image in whole.evaluated["train"]}
+    assert all(image.tobytes() in rows for image in first["train"])
+    # All of the split is trained on.
+    assert len(config.load(given(data=data)).dataset.splits["train"]) == 64
+
+
+def test_metrics_are_kept_of_some_steps():
+    plan = config.load(given(train={"epochs": 1050.0}))
+    assert [plan.steps(chunk) for chunk in plan.chunks()] == [2100]
+    assert plan.metrics_every(plan.chunks()[0]) == 3
+    plan = config.load(given(population={"metrics_every": 7}))
+    assert plan.metrics_every(plan.chunks()[0]) == 7
+
+
+def test_old_names_are_understood_and_told():
+    said = []
+    old = {"members": 3, "lanes": 2, "max_waste": 1.5, "strategy": "vmap"}
+    plan = config.load(given(population=old), said.append)
+    assert plan.population == config.Population(None, 3, 2, 1.5)
+    assert len(said) == 4
+    for name in ("chunk_size", "vmap_size", "max_padding_overhead"):
+        assert any(name in sentence for sentence in said)
+    looped = config.load(given(population={"strategy": "looped"}), said.append).population
+    assert looped.vmap_size == 1
+    blank = config.blank("mine").to_dict()["population"]
+    assert config.load_population(blank, pytest.fail) == config.Population()
+
+
+def test_the_program_of_a_chunk_does_what_its_members_ask():
+    axes = {"objective": "free_bits", "free_bits": (1.0, 2.0), "schedule": "constant"}
+    how = {"compute_dtype": "bfloat16", "precision": "high", "vmap_size": 4}
+    plan = config.load(given(blocks={"free": axes}, population=how))
+    (chunk,) = plan.chunks()
+    spec = plan.spec(chunk)
+    assert (spec.objective, spec.schedule, spec.batch_size) == ("free_bits", "constant", 32)
+    assert (spec.compute_dtype, spec.precision, spec.vmap_size) == ("bfloat16", "high", 4)
+    assert plan.identity["compute_dtype"] == "bfloat16" and "vmap_size" not in plan.identity
+
+
+def test_members_that_one_program_cannot_train_are_no_group():
+    for field, value in (("batch_size", 3), ("objective", "free_bits"), ("schedule", "constant")):
+        with pytest.raises(BadInput, match=f"{field}={value!r}"):
+            grid.Group((grid.Member(), grid.Member(**{field: value})))
 
 
 @pytest.mark.parametrize(
@@ -143,56 +145,46 @@ def test_the_same_configuration_gives_the_same_points(tmp_path):
     [
         ({"blocks": {}}, "the grid is empty"),
         ({"blocks": {"mlp": {"beta": ()}}}, "beta=() is empty"),
-        ({"blocks": {"mlp": {"beta": -1.0}}}, "beta=-1.0 must be at least 0"),
-        ({"blocks": {"mlp": {"bta": 1.0}}}, "'bta' does not exist"),
+        ({"blocks": {"mlp": {"beta": -1.0}}}, "beta=-1.0"),
+        ({"blocks": {"mlp": {"bta": 1.0}}}, "'bta'"),
         ({"blocks": {"mlp": {"decoder_width": 0}}}, "decoder_width=0"),
-        ({"blocks": {"mlp": {"decoder": "cnn"}}}, "decoder='cnn' does not exist"),
-        ({"only": ("vae",)}, "only='vae' names no block"),
-        (
-            {"grid": {"target_rate": (3.0,)}},
-            "target_rate=(3.0,) has no effect on any member, since objective is 'beta' everywhere",
-        ),
-        (
-            {"grid": {"pseudo_inputs": (3, 4)}},
-            "has no effect on any member, since marginal is 'normal' everywhere",
-        ),
-        (
-            {"grid": {"flow_width": (3, 4)}},
-            "since encoder is 'dense' and marginal is 'normal' everywhere",
-        ),
+        ({"blocks": {"mlp": {"decoder": "cnn"}}}, "decoder='cnn'"),
+        ({"only": ("vae",)}, "only='vae'"),
+        ({"grid": {"target_rate": (3.0,)}}, "target_rate=(3.0,) has no effect on any member"),
+        ({"grid": {"pseudo_inputs": (3, 4)}}, "since marginal is 'normal' everywhere"),
+        ({"grid": {"flow_width": (3, 4)}}, "since encoder is 'dense' and marginal is 'normal'"),
         ({"grid": {"epochs": (1.0,)}, "train": {"epochs": 2.0}}, "epochs is given twice"),
-        ({"train": {"batch_size": 100}}, "batch_size=100 is more than the 64 examples"),
-        ({"population": {"members": 0}}, "members=0 must be a whole number"),
-        ({"population": {"max_waste": 0.5}}, "max_waste=0.5"),
-        ({"population": {"max_waste": float("inf")}}, "max_waste=inf must be a finite number"),
+        ({"train": {"batch_size": 100}}, "batch_size=100"),
+        ({"population": {"chunk_size": 0}}, "chunk_size=0"),
+        ({"population": {"max_padding_overhead": 0.5}}, "max_padding_overhead=0.5"),
+        ({"population": {"max_padding_overhead": float("inf")}}, "max_padding_overhead=inf"),
         ({"blocks": None}, "the grid is empty"),
-        ({"population": {"speed": "fast"}}, "population.speed does not exist"),
-        ({"data": {"name": "cifar"}}, "'cifar' does not exist"),
+        ({"population": {"speed": "fast"}}, "population.speed"),
+        ({"data": {"name": "cifar"}}, "'cifar'"),
         ({"data": {"examples": 0}}, "data.examples=0"),
-        ({"data": {"splits": ("validation",)}}, "data.splits='validation' does not exist"),
-        ({"data": {"size": 3}}, "data.size does not exist"),
-        ({"optimizer": {}}, "no section 'optimizer'"),
+        ({"data": {"splits": ("validation",)}}, "data.splits='validation'"),
+        ({"data": {"size": 3}}, "data.size"),
+        ({"optimizer": {}}, "'optimizer'"),
     ],
 )
 def test_bad_configurations_are_one_sentence(changes, sentence):
     with pytest.raises(BadInput) as refusal:
-        planning.make_plan(config(**changes))
+        config.load(given(**changes))
     assert sentence in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def test_numbers_of_numpy_are_recorded_as_plain_ones():
-    plan = planning.make_plan(
-        config(blocks={"mlp": {"beta": np.linspace(0.5, 1.0, 2), "seed": tuple(np.arange(2))}})
-    )
-    assert len(plan.members) == 4 and json.loads(json.dumps(plan.config))["blocks"] == {
-        "mlp": {"beta": [0.5, 1.0], "seed": [0, 1]}
-    }
+    block = {"beta": np.linspace(0.5, 1.0, 2), "seed": tuple(np.arange(2))}
+    plan = config.load(given(blocks={"mlp": block}))
+    assert len(plan.members) == 4
+    recorded = json.loads(json.dumps(plan.config))["blocks"]
+    assert recorded == {"mlp": {"beta": [0.5, 1.0], "seed": [0, 1]}}
 
 
-def script(name, *arguments, cwd=ROOT, **environment):
+def script(name, *arguments, **environment):
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)],
-        cwd=cwd,
+        cwd=ROOT,
         env={**os.environ, "COLUMNS": "80", **environment},
         capture_output=True,
         text=True,
@@ -200,30 +192,33 @@ def script(name, *arguments, cwd=ROOT, **environment):
     )
 
 
+QUICK = "--config=configs/quickstart.py:quick"
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """The quick form of the quickstart, from the command line."""
     workdir = tmp_path_factory.mktemp("quick") / "run"
-    result = script("sweep.py", "--config=configs/quickstart.py:quick", f"--workdir={workdir}")
+    result = script("sweep.py", QUICK, f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
     return workdir, result
 
 
+@pytest.mark.slow
 def test_command_line(quick):
     workdir, result = quick
     rows = disk.read_table(workdir / "points.csv")
-    assert {(r["decoder"], r["beta"]) for r in rows} == {
-        (d, b) for d in ("mlp", "pixelcnn") for b in (0.251, 1.0)
-    }
+    found = {(r["decoder"], r["beta"]) for r in rows}
+    assert found == {(d, b) for d in ("mlp", "pixelcnn") for b in (0.251, 1.0)}
     assert all(row["status"] == "ok" for row in rows)
     assert "pixelcnn 3x1" in result.stdout and "R + D" in result.stdout
     last = result.stdout.strip().splitlines()[-1]
-    assert (
-        "none diverged" in last and str(workdir / "points.csv") in last and "rd_plane.png" in last
-    )
+    assert "none diverged" in last and str(workdir / "points.csv") in last
+    assert "rd_plane.png" in last
     assert (workdir / "figures" / "rd_plane.pdf").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_figures_are_redrawn_from_tables(quick):
     workdir, _ = quick
     figure = workdir / "figures" / "elbo_against_rate.png"
@@ -233,27 +228,55 @@ def test_figures_are_redrawn_from_tables(quick):
     assert result.returncode == 0 and figure.read_bytes() == before
 
 
-QUICK = "--config=configs/quickstart.py:quick"
-
-
+@pytest.mark.slow
 def test_other_data_are_refused_and_nothing_is_touched(quick):
     workdir, _ = quick
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
     result = script("sweep.py", QUICK, "--config.data.examples=128", f"--workdir={workdir}")
-    assert (
-        result.returncode == 2
-        and "already holds a different run (data.examples was" in result.stderr
-    )
+    assert result.returncode == 2 and "data.examples was" in result.stderr
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
-def test_when_all_members_diverge_the_tables_are_there_and_the_exit_code_says_so(tmp_path):
-    only = (
-        "--config.only=('mlp',)",
-        "--config.grid.beta=(1e30,)",
-        "--config.train.learning_rate=1e30",
-    )
-    result = script("sweep.py", QUICK, *only, f"--workdir={tmp_path / 'run'}")
+@pytest.mark.slow
+def test_settings_of_the_environment_change_no_number(quick, tmp_path):
+    environment = {
+        "JAX_THREEFRY_PARTITIONABLE": "0",
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+        "JAX_ENABLE_X64": "1",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16",
+        "JAX_RANDOM_SEED_OFFSET": "5",
+    }
+    result = script("sweep.py", QUICK, f"--workdir={tmp_path / 'run'}", **environment)
+    assert result.returncode == 0, result.stderr
+    workdir, _ = quick
+    for name in ("points.csv", "metrics.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (workdir / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_dry_run_trains_and_writes_nothing(tmp_path):
+    result = script("sweep.py", QUICK, "--dry_run", "--shard=0/2", f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    assert "2 programs, 2 chunks; nothing was trained or written" in result.stdout
+    assert "population.chunk_size=" in result.stdout and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_spent_budget_is_no_failure(tmp_path):
+    where = f"--workdir={tmp_path / 'run'}"
+    result = script("sweep.py", QUICK, where, "--budget=0.01s")
+    assert result.returncode == 0 and "the budget is spent" in result.stderr
+    assert (tmp_path / "run" / "points.csv").exists()
+    result = script("sweep.py", QUICK, where, "--budget=8h")
+    assert result.returncode == 0 and "6 members, none diverged" in result.stdout
+
+
+@pytest.mark.slow
+def test_when_all_members_diverge_the_exit_code_says_so(tmp_path):
+    only = ("--config.only=('mlp',)", "--config.grid.beta=(1e30,)")
+    only += ("--config.train.learning_rate=1e30",)
+    result = script("sweep.py", QUICK, *only, f"--workdir={tmp_path / 'run'}", JAX_DEBUG_NANS="1")
     assert result.returncode == 1, result.stderr
     assert "2 members, 2 of them diverged" in result.stdout.strip().splitlines()[-1]
     rows = disk.read_table(tmp_path / "run" / "points.csv")
@@ -261,13 +284,13 @@ def test_when_all_members_diverge_the_tables_are_there_and_the_exit_code_says_so
 
 
 def test_override_from_the_command_line_reaches_every_block():
-    """What --config.grid.beta="(0.1, 0.5, 1.0)" --config.train.epochs=3 sets, in the full quickstart."""
+    """What --config.grid.beta="(0.1, 0.5, 1.0)" --config.train.epochs=3 sets."""
     from configs import quickstart
 
     chosen = quickstart.get_config()
     chosen.grid.beta = (0.1, 0.5, 1.0)
     chosen.train.epochs = 3.0
-    members = planning.members_of(chosen.to_dict())
+    members = grid.members_of(chosen.to_dict())
     assert {m.beta for m in members} == {0.1, 0.5, 1.0} and {m.epochs for m in members} == {3.0}
     assert {m.decoder for m in members} == {"mlp", "pixelcnn"}
 
@@ -275,7 +298,7 @@ def test_override_from_the_command_line_reaches_every_block():
 def test_the_quickstart_is_the_experiment_it_says():
     from configs import quickstart
 
-    members = planning.members_of(quickstart.get_config().to_dict())
+    members = grid.members_of(quickstart.get_config().to_dict())
     plain = [m for m in members if m.marginal == "normal"]
     for decoder, betas, ratio in (("mlp", 8, 2), ("pixelcnn", 5, 2)):
         own = [m for m in plain if m.decoder == decoder]
@@ -283,11 +306,44 @@ def test_the_quickstart_is_the_experiment_it_says():
         assert len(widths) >= 2 and ratio <= widths[-1] / widths[0] <= 4
         for width in widths:
             chosen = {m.beta for m in own if m.decoder_width == width}
-            assert (
-                len(chosen) >= betas and 1.0 in chosen and min(chosen) == 0.1 and max(chosen) == 4.0
-            )
+            assert len(chosen) >= betas and {0.1, 1.0, 4.0} <= chosen
+            assert min(chosen) == 0.1 and max(chosen) == 4.0
         assert len({m.seed for m in own}) >= 2
     assert any(m.marginal == "vampprior" for m in members)
     spacing = np.diff(np.log(quickstart.BETAS))
     assert spacing.max() / spacing.min() < 1.02  # log-spaced
     assert grid.unique(members) == members
+    assert quickstart.get_config().data.eval_examples == 10_000
+
+
+@pytest.mark.slow
+def test_kills_and_damage_change_no_table(tmp_path):
+    """Kills, damage, shards and a global mesh of two processes; more with larger numbers."""
+    few = ("--kills=1", "--terminations=1", "--damages=2", "--shards=1", "--mesh=1")
+    command = [sys.executable, str(ROOT / "scripts" / "chaos.py"), f"--workdir={tmp_path}", *few]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0 and "WRONG" not in result.stdout, result.stdout + result.stderr
+    assert result.stdout.count(": same") >= 4, result.stdout
+
+
+@pytest.mark.slow
+def test_bad_input_of_one_process_ends_all_of_a_mesh(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = f"--coordinator=127.0.0.1:{free.getsockname()[1]}"
+    processes = []
+    for i, epochs in enumerate((1, 0)):
+        command = [
+            sys.executable,
+            str(ROOT / "scripts" / "sweep.py"),
+            QUICK,
+            where,
+            "--processes=2",
+        ]
+        command += [f"--process={i}", f"--config.train.epochs={epochs}"]
+        command += [f"--workdir={tmp_path / 'run'}"]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, cwd=ROOT, **pipes))
+    said = [process.communicate(timeout=100)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    assert "another process cannot begin" in said[0] and "epochs=0" in said[1]
