@@ -352,7 +352,9 @@ class PixelCNNPPDecoder(nn.Module):
             shape = (self.width, halves, self.width)
             params["besides"] = [self.param(f"{name}_beside_{i}", lecun_pair, shape) for i in range(len(node.besides))]
         if self.z_in_every_layer and node.residual is not None:
-            params["planes"] = self.param(f"{name}_planes", lecun_pair, (_PLANES, halves, self.width))
+            # Small, since it is added in every layer: together they say about as much as one.
+            small = lambda *a: 0.3 * lecun_pair(*a)  # noqa: E731
+            params["planes"] = self.param(f"{name}_planes", small, (_PLANES, halves, self.width))
         return params
 
     def _init(self, node: Node) -> Any:
