@@ -5,11 +5,15 @@
 
 Encoder and deconvolutional trunk are those of Alemi et al. 2018, App. A. The prior is an affine autoregressive flow, where the
 paper's moves points and does not stretch space; a few causal layers behind the trunk see the neighbouring pixels.
+
+Claim: after 30 epochs, below the paper's hull at rates above 50 nats (results/mnist_frontier_gpu). A chunk of four members took
+three minutes of an H100, and its two programs two minutes more to compile.
 """
 
 from ml_collections import ConfigDict
 
-from rd_elbo.config import blank, tiny
+from rd_elbo.presets import tiny
+from rd_elbo.sweep.config import blank
 
 PARTS = {"encoder": "conv", "encoder_width": 32, "encoder_depth": 2, "latent": 64}
 PARTS |= {"marginal": "maf_affine", "flow_steps": 6, "flow_width": 512, "flow_depth": 2}
@@ -34,7 +38,7 @@ def get_config(form: str = "full") -> ConfigDict:
         }
     )
     # Four at a time, and one after another: large convolutions fill a GPU alone.
-    config.population.members = 4
-    config.population.lanes = 1
+    config.population.chunk_size = 4
+    config.population.vmap_size = 1
     config.population.compute_dtype = "bfloat16"
     return tiny(config, keep=True) if form == "quick" else config

@@ -153,7 +153,7 @@ class _Lines:
 
 
 def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
-    """Rows of a CSV as dictionaries; what reads as a number becomes one.
+    """Rows of a CSV as dictionaries; what reads as a number, or as True or False, becomes one.
 
     Raises:
       BadInput: If there is no such table, it has a torn row, or it is no text.
@@ -181,4 +181,4 @@ def _parse(name: str, value: str) -> Any:
             return kind(value)
         except ValueError:
             continue
-    return value
+    return {"True": True, "False": False}.get(value, value)

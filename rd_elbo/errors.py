@@ -25,6 +25,13 @@ def whole(field: str, value: Any, lowest: int = 1) -> int:
     return int(value)
 
 
+def truth(field: str, value: Any) -> bool:
+    """`value` as a bool; NumPy's will do."""
+    if not isinstance(value, bool | np.bool_):
+        raise BadInput(f"{field}={value!r} must be True or False")
+    return bool(value)
+
+
 def number(field: str, value: Any, lowest: float = 0.0, *, above: bool = False) -> float:
     """`value` as a finite float of at least `lowest`, or `above` it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):

@@ -203,7 +203,8 @@ def test_an_affine_step_looks_back_alone_and_stretches_by_what_it_saw(x64):
     np.testing.assert_allclose(-log_scale.sum(), bijector.forward_and_log_det(z)[1], rtol=1e-9)
     # The first has nothing to look at, so its scale is the same everywhere; the last one's is not.
     elsewhere = np.diag(np.asarray(jax.jacobian(lambda z: jnp.flip(bijector.forward(z)))(z + 1)))
-    assert elsewhere[0] == np.diag(jacobian)[0] and elsewhere[-1] != np.diag(jacobian)[-1]
+    stretched = np.abs(elsewhere / np.diag(jacobian) - 1)
+    assert stretched[0] < 1e-12 and stretched[-1] > 1e-3
 
 
 @pytest.mark.parametrize("step", range(4))
@@ -243,13 +244,19 @@ def test_affine_flows_start_near_the_identity_and_stay_bounded(kind):
     assert np.isfinite(log_det).all() and 10 < np.abs(log_det).max() <= 4 * 8 * 3
 
 
-def test_draws_of_wild_affine_flows_stay_finite():
-    """Passes that guess at dimensions to come would overflow: each guess is stretched again by the next."""
+def test_a_draw_of_an_affine_flow_does_not_guess_at_dimensions_to_come():
+    """Guesses would be stretched again in each pass, and overflow long before all are right."""
     module = AFFINE["maf_affine"](64, 1)
-    wild = module.apply(jax.tree.map(lambda leaf: 20 * leaf, module.init(jax.random.key(0))))
-    z = jax.random.normal(jax.random.key(1), (2, 64))
+    wild = module.apply(jax.tree.map(lambda leaf: 12 * leaf, module.init(jax.random.key(0))))
+    # Dimensions that nothing before them moves, so that a draw is tame however wild the network.
+    z = jnp.zeros((2, 64)).at[:, -1].set(jnp.array([0.5, -2.0]))
     there = wild.forward(z)
-    np.testing.assert_allclose(wild.inverse(there), z, atol=1e-2)
+    np.testing.assert_allclose(wild.inverse(there), z, atol=1e-3)
+    guess = y = jnp.flip(jnp.full((1, 64), 3.0), -1)
+    for _ in range(60):
+        shift, log_scale = wild._of(wild.params[0], guess)
+        guess = y * jnp.exp(log_scale) + shift
+    assert not np.abs(guess).max() < 1e8
 
 
 @pytest.mark.parametrize("kind", AFFINE)
@@ -264,7 +271,7 @@ def test_gradients_go_through_both_directions_of_affine_flows(x64, kind, way):
 @pytest.mark.parametrize("kind", AFFINE)
 def test_an_affine_marginal_integrates_to_one_and_scores_what_it_draws(x64, kind):
     module, unused, like = FlowMarginal(AFFINE[kind](2, 3, 8, 1)), lambda x: x, jnp.zeros((1, 4, 4))
-    m = module.apply(stirred(module.init(jax.random.key(0), unused, like), 0.3), unused, like)
+    m = module.apply(stirred(module.init(jax.random.key(0), unused, like), 0.1), unused, like)
     drawn, log_m = m.sample_and_log_prob(seed=jax.random.key(2), sample_shape=2000)
     np.testing.assert_allclose(jax.jit(m.log_prob)(drawn), log_m, rtol=1e-7)
     axis = jnp.linspace(-30, 30, 1201)

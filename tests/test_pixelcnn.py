@@ -7,13 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask
+from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder, causal_mask
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder, nodes
 
 KINDS = {
     "pixelcnn": lambda width, depth, shape: PixelCNNDecoder(width, depth, shape, planes=2),
     "pixelcnnpp": PixelCNNPPDecoder,
+    "pixelcnnpp, z in every layer": lambda width, depth, shape: PixelCNNPPDecoder(width, depth, shape, z_in_every_layer=True),
+    "pixelvae": lambda width, depth, shape: PixelVAEDecoder(width, 1, depth, shape),
 }
+
+
+FURTHER = [("pixelcnnpp, z in every layer", 1, (7, 5)), ("pixelvae", 2, (6, 5))]
 
 
 def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=0.3):
@@ -30,7 +35,7 @@ def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=0
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_pixel_depends_on_those_before_it_alone(kind):
     shape = (8, 7)
-    module, params, z = decoder(shape, depth=3 if kind == "pixelcnn" else 2, kind=kind)
+    module, params, z = decoder(shape, depth=2 if "pixelcnnpp" in kind else 3, kind=kind)
     x = jax.random.uniform(jax.random.key(3), (1, *shape))
     jacobian = jax.jit(jax.jacrev(lambda x: module.apply(params, z).logits(x).ravel()))(x).reshape(56, 56)
     row, column = np.divmod(np.arange(56), 7)
@@ -41,7 +46,7 @@ def test_every_pixel_depends_on_those_before_it_alone(kind):
             r, c = row[i] + down, column[i] + right
             if 0 <= r < 8 and 0 <= c < 7:
                 assert jacobian[i, r * 7 + c] != 0
-    if kind == "pixelcnnpp":
+    if "pixelcnnpp" in kind:
         # At this size and depth its streams see all of the past.
         assert (jacobian[np.tril_indices(56, -1)] != 0).all()
 
@@ -63,7 +68,35 @@ def test_z_reaches_every_pixel(kind):
     jacobian = jax.jit(jax.jacrev(lambda z: module.apply(params, z).logits(jnp.zeros((1, 5, 4))).ravel()))(z)
     reached = (np.abs(jacobian).reshape(20, -1) > 0).all(1)
     # As an input channel z is seen where pixels are: above and to the left, so the first pixel has none of it.
-    assert reached[1:].all() and reached[0] == (kind == "pixelcnn")
+    assert reached[1:].all() and reached[0] == (kind != "pixelcnnpp")
+
+
+def test_z_reaches_every_residual_layer_of_pixelcnnpp():
+    """Shown by the linear maps' gradients at z alone: none is forgotten, none reads the planes of another size."""
+    module, params, z = decoder((8, 8), depth=1, kind="pixelcnnpp, z in every layer", batch=3)
+    x = (jax.random.uniform(jax.random.key(3), (3, 8, 8)) < 0.4).astype(jnp.float32)
+    gradient = jax.jit(jax.grad(lambda p: module.apply(p, z).log_prob(x).sum()))(params)["params"]
+    maps = {name: leaf for name, leaf in gradient.items() if name.endswith("_planes")}
+    assert len(maps) == sum(node.residual is not None for node in nodes(1)) == 12
+    assert all((np.abs(leaf).max((1, 2)) > 0).all() for leaf in maps.values())
+    off = module.clone(z_in_every_layer=False)
+    plain = off.init(jax.random.key(0), z)["params"]
+    assert {*plain} == {*gradient} - {*maps} - {"planes"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decoder_of_bfloat16_latents_draws_and_scores_in_float32(kind):
+    """Its network computes in bfloat16; logits, log-densities and uniforms do not, else 1 in 256 draws were a tie."""
+    module, params, z = decoder((5, 4), kind=kind, batch=2, noise=0.1)
+    fine, coarse = module.apply(params, z), module.apply(params, z.astype(jnp.bfloat16))
+    assert coarse.planes.dtype == jnp.bfloat16
+    x = jax.jit(lambda: coarse.sample(seed=jax.random.key(2), sample_shape=3))()
+    assert set(np.unique(x.astype(jnp.float32))) <= {0.0, 1.0}
+    log_prob = coarse.log_prob(x)
+    assert log_prob.dtype == jnp.float32
+    np.testing.assert_allclose(log_prob, fine.log_prob(x.astype(jnp.float32)), atol=0.3)
+    uniform = jax.random.uniform(jax.random.key(2), (20, 6)).T.reshape(3, 2, 5, 4)
+    np.testing.assert_array_equal(x == 1, uniform < jax.nn.sigmoid(coarse.logits(x)))
 
 
 def test_mask_counts():
@@ -83,7 +116,7 @@ def test_probabilities_of_all_images_sum_to_one(x64, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "depth", "shape"), [("pixelcnn", 2, (6, 5)), ("pixelcnnpp", 1, (6, 5)), ("pixelcnnpp", 2, (8, 11))]
+    ("kind", "depth", "shape"), [("pixelcnn", 2, (6, 5)), ("pixelcnnpp", 1, (6, 5)), ("pixelcnnpp", 2, (8, 11)), *FURTHER]
 )
 def test_samples_follow_the_scored_conditionals(kind, depth, shape):
     """With its own uniforms laid open, a draw is 1 just where the parallel pass gives more than the uniform."""
@@ -99,9 +132,10 @@ def test_samples_follow_the_scored_conditionals(kind, depth, shape):
     assert 0.2 < x.mean() < 0.8 and probability.std() > 0.1
 
 
-def test_frequencies_of_samples_are_their_probabilities():
+@pytest.mark.parametrize("kind", ["pixelcnn", "pixelcnnpp, z in every layer", "pixelvae"])
+def test_frequencies_of_samples_are_their_probabilities(kind):
     shape = (2, 2)
-    module, params, z = decoder(shape)
+    module, params, z = decoder(shape, kind=kind)
     distribution = module.apply(params, z)
     draws = 20_000
     x = distribution.sample(seed=jax.random.key(11), sample_shape=draws).reshape(draws, 4)
@@ -126,6 +160,15 @@ def test_parameter_count(depth):
     planes, first = 32 * 784 * 2 + 784 * 2, 15 * 1 * 2 * 12 + 2 * 12 + 2 * 2 * 12
     block, readout = 15 * 12 * 2 * 12 + 2 * 12 + 2 * 2 * 12, 12 + 2 + 1
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == planes + first + depth * block + readout
+
+
+def test_parameter_count_of_pixelvae_at_full_size():
+    module = PixelVAEDecoder(32, 2, 3, (28, 28))
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64)))
+    gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
+    trunk = gated(49, 64, 64) + 2 * gated(25, 64, 64) + gated(25, 64, 32) + gated(25, 32, 32) + gated(16, 32, 32)
+    causal = gated(15, 1, 32) + 3 * gated(15, 32, 32) + 4 * 2 * 32 * 32 + 32 + 32 + 1
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == trunk + causal == 1_099_585
 
 
 def test_the_blocks_of_pixelcnnpp_and_their_shortcuts():
@@ -160,3 +203,6 @@ def test_parameter_count_of_pixelcnnpp_at_full_size():
     resizing = 2 * (6 * 64 * 64 + 64) + 2 * (4 * 64 * 64 + 64) + 4 * (4 * 64 * 64 + 64)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count == plane + first + layers + resizing + 64 + 1 == 2_421_217
+    told = jax.eval_shape(module.clone(z_in_every_layer=True).init, jax.random.key(0), jnp.zeros((1, 64)))
+    planes = (64 + 1) * 784 * 4 + 24 * 4 * 2 * 64
+    assert sum(leaf.size for leaf in jax.tree.leaves(told)) == count + planes

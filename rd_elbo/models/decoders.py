@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rd_elbo.models.layers import GatedConvTranspose, GatedDense, conv, in_dtype_of, same_padding
+from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, Pair, conv, in_dtype_of, same_padding
 
 
 class MLPDecoder(nn.Module):
@@ -19,7 +19,7 @@ class MLPDecoder(nn.Module):
 
     width: int
     depth: int
-    image_shape: tuple[int, int]
+    image_shape: Pair
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
@@ -32,7 +32,7 @@ class MLPDecoder(nn.Module):
 
 
 def deconv_trunk(
-    z: Float[Array, "*batch latent"], width: int, depth: int, image_shape: tuple[int, int]
+    z: Float[Array, "*batch latent"], width: int, depth: int, image_shape: Pair
 ) -> Float[Array, "examples height width planes"]:
     """Feature planes of z at the size of the image, by gated transposed convolutions; to be called inside a compact module.
 
@@ -45,10 +45,8 @@ def deconv_trunk(
     Returns:
       The planes, in the type of `z`.
     """
-    half = (-(-image_shape[0] // 2), -(-image_shape[1] // 2))
-    quarter = (-(-half[0] // 2), -(-half[1] // 2))
     h = z.reshape(-1, 1, 1, z.shape[-1])
-    for level, size in enumerate((quarter, half, image_shape)):
+    for level, size in enumerate(_sizes(image_shape)):
         for i in range(depth):
             wide = level == 0 or (level == 1 and i == 0)
             channels = (2 if wide else 1) * width
@@ -79,14 +77,60 @@ class DeconvDecoder(nn.Module):
 
     width: int
     depth: int
-    image_shape: tuple[int, int]
+    image_shape: Pair
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
         """d(x|z)."""
         h = deconv_trunk(z, self.width, self.depth, self.image_shape)
-        kernel = self.param("logits_kernel", nn.initializers.lecun_normal(), (5, 5, h.shape[-1], 1))
-        bias = self.param("logits_bias", nn.initializers.zeros, ())
-        logits = conv(h, in_dtype_of(h, kernel), same_padding(self.image_shape, (5, 5), (1, 1)))[..., 0]
-        logits = logits.astype(jnp.promote_types(h.dtype, kernel.dtype)) + bias
-        return distrax.Independent(distrax.Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)
+        return _bernoulli_of_image(self, h, z.shape[:-1])
+
+
+class ResNetDecoder(nn.Module):
+    """A small residual network to one independent Bernoulli per pixel; a weak decoder, `-`. The mirror image of `ResNetEncoder`.
+
+    One gated filter paints z as an image of a quarter of the size; at a quarter, a half and the whole there are `depth` residual
+    layers, each a gated 3x3 convolution added to its input; gated transposed 4x4 filters double the size, and a linear 5x5 filter
+    comes at last. Channels are 4 `width`, 2 `width` and `width`.
+
+    Attributes:
+      width: Channels at the size of the image.
+      depth: Residual layers at each of the three sizes.
+      image_shape: (height, width) of the images.
+    """
+
+    width: int
+    depth: int
+    image_shape: Pair
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
+        """d(x|z)."""
+        h = z.reshape(-1, 1, 1, z.shape[-1])
+        for level, size in enumerate(_sizes(self.image_shape)):
+            channels = self.width * 2 ** (2 - level)
+            if level == 0:
+                h = GatedConvTranspose(channels, size, size, same=False, name="whole")(h)
+            else:
+                h = GatedConvTranspose(channels, (4, 4), size, (2, 2), name=f"grow_{level}")(h)
+            for i in range(self.depth):
+                h = h + GatedConv(channels, (3, 3), name=f"residual_{level}_{i}")(h)
+        return _bernoulli_of_image(self, h, z.shape[:-1])
+
+
+def _sizes(image_shape: Pair) -> tuple[Pair, Pair, Pair]:
+    """A quarter of an image's size, a half, and the whole, rounded up."""
+    half = (-(-image_shape[0] // 2), -(-image_shape[1] // 2))
+    return (-(-half[0] // 2), -(-half[1] // 2)), half, image_shape
+
+
+def _bernoulli_of_image(
+    module: nn.Module, h: Float[Array, "examples height width channels"], batch: tuple[int, ...]
+) -> distrax.Independent:
+    """Independent Bernoullis of pixels, of batch shape `batch`, by a linear 5x5 filter whose parameters are the module's."""
+    size = h.shape[1:3]
+    kernel = module.param("logits_kernel", nn.initializers.lecun_normal(), (5, 5, h.shape[-1], 1))
+    bias = module.param("logits_bias", nn.initializers.zeros, ())
+    logits = conv(h, in_dtype_of(h, kernel), same_padding(size, (5, 5), (1, 1)))[..., 0]
+    logits = logits.astype(jnp.promote_types(h.dtype, kernel.dtype)) + bias
+    return distrax.Independent(distrax.Bernoulli(logits.reshape(*batch, *size)), 2)

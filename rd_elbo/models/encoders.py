@@ -60,11 +60,46 @@ class ConvEncoder(nn.Module):
             for i in range(self.depth):
                 strides = (2, 2) if i == self.depth - 1 else (1, 1)
                 h = GatedConv(self.width * 2**size, (5, 5), strides, name=f"conv_{size}_{i}")(h)
-        h = GatedConv(8 * self.width, h.shape[1:3], same=False, name="whole")(h)
-        h = h.reshape(len(h), -1)
-        # Alemi et al. 2018, App. A, has the variance, and not the standard deviation, as the softplus.
-        variance = nn.softplus(nn.Dense(self.latent, name="variance")(h)) + _SMALLEST_SCALE**2
-        return distrax.MultivariateNormalDiag(nn.Dense(self.latent, name="mean")(h), jnp.sqrt(variance))
+        return _gaussian_of_image(h, 8 * self.width, self.latent)
+
+
+class ResNetEncoder(nn.Module):
+    """A small residual network to a Gaussian with diagonal covariance; a weak encoder, `-`.
+
+    At the size of the image, a half and a quarter of it there are `depth` residual layers, each a gated 3x3 convolution added to
+    its input. A gated 5x5 filter comes before the first, gated 4x4 filters of stride 2 between sizes, and one filter as large as
+    what is left at last. Channels are `width`, 2 `width`, 4 `width` and, of that last filter, 8 `width`.
+
+    Attributes:
+      width: Channels at the size of the image.
+      depth: Residual layers at each of the three sizes.
+      latent: Dimensions of z.
+    """
+
+    width: int
+    depth: int
+    latent: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width"]) -> distrax.MultivariateNormalDiag:
+        """e(z|x)."""
+        h = GatedConv(self.width, (5, 5), name="enter")(_scaled(x)[..., None])
+        for size in range(3):
+            channels = self.width * 2**size
+            if size:
+                h = GatedConv(channels, (4, 4), (2, 2), name=f"shrink_{size}")(h)
+            for i in range(self.depth):
+                h = h + GatedConv(channels, (3, 3), name=f"residual_{size}_{i}")(h)
+        return _gaussian_of_image(h, 8 * self.width, self.latent)
+
+
+def _gaussian_of_image(h: Float[Array, "batch height width channels"], units: int, latent: int) -> distrax.MultivariateNormalDiag:
+    """A Gaussian from features, through one gated filter as large as they are; to be called inside a compact module."""
+    h = GatedConv(units, h.shape[1:3], same=False, name="whole")(h)
+    h = h.reshape(len(h), -1)
+    # Alemi et al. 2018, App. A, has the variance, and not the standard deviation, as the softplus.
+    variance = nn.softplus(nn.Dense(latent, name="variance")(h)) + _SMALLEST_SCALE**2
+    return distrax.MultivariateNormalDiag(nn.Dense(latent, name="mean")(h), jnp.sqrt(variance))
 
 
 class FlowEncoder(nn.Module):

@@ -11,10 +11,10 @@ from typing import Any
 
 import flax.linen as nn
 
-from rd_elbo.errors import BadInput, choice, whole
+from rd_elbo.errors import BadInput, choice, truth, whole
 from rd_elbo.models.base import Model
-from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder
-from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder
+from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder, ResNetDecoder
+from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder, ResNetEncoder
 from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
 from rd_elbo.models.marginals import FlowMarginal, StandardNormal, VampPrior
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder
@@ -41,6 +41,7 @@ class Architecture:
       flow_width: Units of each hidden layer of the flows' networks (MADEs, or those of couplings).
       flow_depth: Hidden layers of the flows' networks.
       causal_depth: Residual blocks of the causal network behind decoder "pixelvae".
+      z_in_every_layer: Whether every residual layer of decoder "pixelcnnpp" reads z.
     """
 
     encoder: str = "dense"
@@ -56,12 +57,14 @@ class Architecture:
     flow_width: int = 640
     flow_depth: int = 3
     causal_depth: int = 3
+    z_in_every_layer: bool = False
 
     def __post_init__(self) -> None:
         for field, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("marginal", MARGINALS)):
             choice(field, getattr(self, field), table)
         for field in _SIZES:
             object.__setattr__(self, field, whole(field, getattr(self, field)))
+        object.__setattr__(self, "z_in_every_layer", truth("z_in_every_layer", self.z_in_every_layer))
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ _SIZES = (
 )
 # Fields that only some parts have a use for.
 _FLOW = ("flow_steps", "flow_width", "flow_depth")
-_OPTIONAL = ("pseudo_inputs", *_FLOW, "causal_depth")
+_OPTIONAL = ("pseudo_inputs", *_FLOW, "causal_depth", "z_in_every_layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +129,15 @@ def _pixelvae(a: Architecture, shape: ImageShape) -> PixelVAEDecoder:
     return PixelVAEDecoder(a.decoder_width, a.decoder_depth, a.causal_depth, shape)
 
 
+def _pixelcnnpp(a: Architecture, shape: ImageShape) -> PixelCNNPPDecoder:
+    return PixelCNNPPDecoder(a.decoder_width, a.decoder_depth, shape, a.z_in_every_layer)
+
+
 ENCODERS: Mapping[str, Part] = types.MappingProxyType(
     {
         "dense": Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent)),
         "conv": Part("-", lambda a, shape: _conv_encoder(a)),
+        "resnet": Part("-", lambda a, shape: ResNetEncoder(a.encoder_width, a.encoder_depth, a.latent)),
         "conv_iaf": Part("+", lambda a, shape: FlowEncoder(_conv_encoder(a), _flow(a)), uses=_FLOW),
     }
 )
@@ -137,9 +145,10 @@ DECODERS: Mapping[str, Part] = types.MappingProxyType(
     {
         "mlp": Part("-", lambda a, shape: MLPDecoder(a.decoder_width, a.decoder_depth, shape)),
         "deconv": Part("-", lambda a, shape: DeconvDecoder(a.decoder_width, a.decoder_depth, shape)),
+        "resnet": Part("-", lambda a, shape: ResNetDecoder(a.decoder_width, a.decoder_depth, shape)),
         "pixelcnn": Part("+", lambda a, shape: PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape)),
         "pixelvae": Part("+", lambda a, shape: _pixelvae(a, shape), uses=("causal_depth",)),
-        "pixelcnnpp": Part("+", lambda a, shape: PixelCNNPPDecoder(a.decoder_width, a.decoder_depth, shape)),
+        "pixelcnnpp": Part("+", lambda a, shape: _pixelcnnpp(a, shape), uses=("z_in_every_layer",)),
     }
 )
 MARGINALS: Mapping[str, Part] = types.MappingProxyType(

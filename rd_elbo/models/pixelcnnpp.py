@@ -30,6 +30,8 @@ from rd_elbo.models.causal import CausalBernoulli
 from rd_elbo.models.layers import GatedDense, Pair, biased, conv, gate, in_dtype_of, lecun_pair
 
 _INPUT = -1
+# Planes made from z for all layers.
+_PLANES = 4
 # The image, what z says, and ones, by which a filter knows the frame of zeros from the image.
 _INPUT_CHANNELS = 3
 _LEVELS = 3
@@ -109,16 +111,20 @@ def nodes(depth: int) -> tuple[Node, ...]:
     return tuple(network)
 
 
-def _apply(node: Node, params: dict[str, Array], window: Array, besides: Sequence[Array], residual: Array | None) -> Array:
+def _apply(
+    node: Node, params: dict[str, Array], window: Array, besides: Sequence[Array], residual: Array | None, planes: Array
+) -> Array:
     """A rectangle of a node.
 
     Args:
       node: Which.
       params: `kernel` (rows, columns, inputs, halves, width), `bias` (halves, width) and, with something besides, `besides`
-        (sources, width, halves, width); a "linear" or "shrink" node has one half, a gated one two.
+        (sources, width, halves, width) and, where it reads what z says, `planes` (planes, halves, width); a "linear" or "shrink"
+        node has one half, a gated one two.
       window: (batch, rows, columns, inputs), all that the filter meets.
       besides: (batch, height, width, width), the sources besides.
       residual: What it is added to, or None.
+      planes: (batch, height, width, planes), what z says to all layers there; no planes if they do not hear of it.
 
     Returns:
       (batch, height, width, width of the network).
@@ -127,9 +133,17 @@ def _apply(node: Node, params: dict[str, Array], window: Array, besides: Sequenc
     h = conv(window, kernel.reshape(*kernel.shape[:3], -1), strides=(node.stride, node.stride))
     h = biased(h.reshape(*h.shape[:-1], *kernel.shape[3:]), params["bias"])
     for source, weights in zip(besides, params["besides"] if besides else (), strict=True):
-        h = h + (source @ in_dtype_of(source, weights).reshape(len(weights), -1)).reshape(h.shape)
+        h = h + _pointwise(source, weights)
+    if "planes" in params:
+        h = h + _pointwise(planes, params["planes"])
     h = gate(h) if node.kind == "gated" else h[..., 0, :]
     return h if residual is None else residual + h
+
+
+def _pointwise(source: Array, kernel: Array) -> Array:
+    """A linear map at each pixel, by a kernel (inputs, halves, width)."""
+    h = source @ in_dtype_of(source, kernel).reshape(len(kernel), -1)
+    return h.reshape(*h.shape[:-1], *kernel.shape[1:])
 
 
 def _grow(params: dict[str, Array], coarse: Array) -> Array:
@@ -153,7 +167,12 @@ def _unmasked(index: int, params: dict[str, Array]) -> dict[str, Array]:
 
 
 def _inputs(images: Array, planes: Array) -> Array:
-    return jnp.concatenate([images, planes, jnp.ones_like(images)], axis=-1)
+    return jnp.concatenate([images, planes[..., :1], jnp.ones_like(images)], axis=-1)
+
+
+def _at_levels(planes: Array) -> list[Array]:
+    """What z says to all layers, at each level: the first of the pixels that one there stands for."""
+    return [planes[:, :: 2**level, :: 2**level, 1:] for level in range(_LEVELS)]
 
 
 def _sizes(shape: Sequence[int]) -> list[Pair]:
@@ -166,16 +185,16 @@ class PixelCNNPP(CausalBernoulli):
 
     Attributes:
       params: `nodes`, a list in the order of `nodes(depth)`, and `kernel` (width,) and `bias` () of the final 1x1 convolution.
-      planes: One plane; see `CausalBernoulli`.
+      planes: One plane, which is an input channel, then those for all layers, if any; see `CausalBernoulli`.
       depth: Residual layers in each block.
     """
 
-    def __init__(self, params: Any, planes: Float[Array, "*batch height width 1"], depth: int):
+    def __init__(self, params: Any, planes: Float[Array, "*batch height width planes"], depth: int):
         super().__init__(params, planes)
         self.depth = depth
 
     def _logits(self, images: Array, planes: Array) -> Array:
-        image, sizes = _inputs(images, planes), _sizes(self.event_shape)
+        image, said, sizes = _inputs(images, planes), _at_levels(planes), _sizes(self.event_shape)
         values: list[Array] = []
         for i, node in enumerate(nodes(self.depth)):
             params, source = _unmasked(i, self.params["nodes"][i]), image if node.source == _INPUT else values[node.source]
@@ -187,7 +206,7 @@ class PixelCNNPP(CausalBernoulli):
             (height, width), stride = sizes[node.level], node.stride
             window = window[:, : (height - 1) * stride + node.kernel[0], : (width - 1) * stride + node.kernel[1]]
             residual = None if node.residual is None else values[node.residual]
-            values.append(_apply(node, params, window, [values[b] for b in node.besides], residual))
+            values.append(_apply(node, params, window, [values[b] for b in node.besides], residual, said[node.level]))
         return self._readout(values[-1])
 
     def _readout(self, h: Array) -> Array:
@@ -197,15 +216,16 @@ class PixelCNNPP(CausalBernoulli):
         sizes, (rows, columns) = _sizes(self.event_shape), self.event_shape
         batch, width = len(planes), self.params["kernel"].shape[0]
         image = _frame(_inputs(jnp.zeros((batch, rows, columns, 1), planes.dtype), planes))
+        said = _at_levels(planes)
         kept = [_frame(jnp.zeros((batch, *sizes[node.level], width), planes.dtype)) for node in nodes(self.depth)]
 
         def row(carry: tuple[Array, list[Array]], at: tuple[Array, Array]) -> tuple[tuple[Array, list[Array]], None]:
             (image, kept), (r, uniforms) = carry, at
-            kept = self._fresh("down", image, kept, r, None)
+            kept = self._fresh("down", image, kept, said, r, None)
 
             def pixel(carry: tuple[Array, list[Array]], at: tuple[Array, Array]) -> tuple[tuple[Array, list[Array]], None]:
                 (image, kept), (c, uniform) = carry, at
-                kept = self._fresh("right", image, kept, r, c)
+                kept = self._fresh("right", image, kept, said, r, c)
                 h = lax.dynamic_slice(kept[-1], (0, r + _ABOVE, c + _LEFT, 0), (batch, 1, 1, width))
                 drawn = (uniform < nn.sigmoid(self._readout(h))[:, 0, 0]).astype(planes.dtype)
                 return (lax.dynamic_update_slice(image, drawn[:, None, None, None], (0, r + _ABOVE, c + _LEFT, 0)), kept), None
@@ -215,7 +235,7 @@ class PixelCNNPP(CausalBernoulli):
         (image, _), _ = lax.scan(row, (image, kept), (jnp.arange(rows), noise.reshape(rows, columns, batch)))
         return image[:, _ABOVE:, _LEFT:-_RIGHT, 0]
 
-    def _fresh(self, stream: str, image: Array, kept: list[Array], r: Array, c: Array | None) -> list[Array]:
+    def _fresh(self, stream: str, image: Array, kept: list[Array], said: list[Array], r: Array, c: Array | None) -> list[Array]:
         """`kept` with the nodes of a stream computed at row r, and column c, or all columns where there is none.
 
         Coarse nodes are computed where one of their pixels begins; between, what is there is put back.
@@ -229,7 +249,7 @@ class PixelCNNPP(CausalBernoulli):
             mine = mine[len(together) :]
             here = (r >> level, None if c is None else c >> level)
             old = [self._at(kept[i], level, here) for i in together]
-            compute = functools.partial(self._compute, together, image, kept, here)
+            compute = functools.partial(self._compute, together, image, kept, said, here)
             if level == 0:
                 new = compute()
             else:
@@ -247,7 +267,9 @@ class PixelCNNPP(CausalBernoulli):
         start = (0, here[0] + _ABOVE, (0 if here[1] is None else here[1]) + _LEFT, 0)
         return lax.dynamic_slice(framed, start, (len(framed), 1, width, framed.shape[-1]))
 
-    def _compute(self, together: list[int], image: Array, kept: list[Array], here: tuple[Array, Array | None]) -> list[Array]:
+    def _compute(
+        self, together: list[int], image: Array, kept: list[Array], said: list[Array], here: tuple[Array, Array | None]
+    ) -> list[Array]:
         """The pixel, or row, `here` of some nodes, of which all else that they look at is kept."""
         network = nodes(self.depth)
         new: dict[int, Array] = {}
@@ -271,7 +293,9 @@ class PixelCNNPP(CausalBernoulli):
                 first = node.offset[1]
                 window = window.at[:, -1, first : first + new[node.source].shape[2]].set(new[node.source][:, 0, : columns - first])
             residual = None if node.residual is None else value(node.residual)
-            new[i] = _apply(node, params, window, [value(b) for b in node.besides], residual)
+            planes = said[node.level]
+            planes = lax.dynamic_slice(planes, (0, r, 0 if c is None else c, 0), (len(planes), 1, length, planes.shape[-1]))
+            new[i] = _apply(node, params, window, [value(b) for b in node.besides], residual, planes)
         return [new[i] for i in together]
 
     def _grown(self, node: Node, params: dict[str, Array], coarse: Array, here: tuple[Array, Array | None]) -> Array:
@@ -291,17 +315,23 @@ class PixelCNNPPDecoder(nn.Module):
       width: Channels of every layer.
       depth: Residual layers in each of the six blocks.
       image_shape: (height, width) of the images.
+      z_in_every_layer: Whether every residual layer also reads z, by linear maps: one to feature planes, which all layers share,
+        and one of each layer from these to its channels. The paper has none.
     """
 
     width: int
     depth: int
     image_shape: Pair
+    z_in_every_layer: bool = False
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNNPP:
         """d(x|z)."""
         plane = GatedDense(self.image_shape[0] * self.image_shape[1], name="plane")(z)
         plane = plane.reshape(*z.shape[:-1], *self.image_shape, 1)
+        if self.z_in_every_layer:
+            planes = nn.Dense(self.image_shape[0] * self.image_shape[1] * _PLANES, name="planes")(z).astype(z.dtype)
+            plane = jnp.concatenate([plane, planes.reshape(*z.shape[:-1], *self.image_shape, _PLANES)], axis=-1)
         readout = nn.initializers.lecun_normal()
         params = {
             "nodes": [self._node(f"node_{i:02d}", node) for i, node in enumerate(nodes(self.depth))],
@@ -321,6 +351,10 @@ class PixelCNNPPDecoder(nn.Module):
         if node.besides:
             shape = (self.width, halves, self.width)
             params["besides"] = [self.param(f"{name}_beside_{i}", lecun_pair, shape) for i in range(len(node.besides))]
+        if self.z_in_every_layer and node.residual is not None:
+            # Small, since it is added in every layer: together they say about as much as one.
+            small = lambda *a: 0.3 * lecun_pair(*a)  # noqa: E731
+            params["planes"] = self.param(f"{name}_planes", small, (_PLANES, halves, self.width))
         return params
 
     def _init(self, node: Node) -> Any:

@@ -23,12 +23,16 @@ _NAMES: dict[str, str] = {
     "dense": "dense",
     "conv": "convolutions",
     "conv_iaf": "convolutions + IAF",
+    "resnet": "ResNet",
     "mlp": "MLP",
     "deconv": "deconvolutions",
     "pixelcnn": "PixelCNN",
     "pixelcnnpp": "PixelCNN++",
+    "pixelvae": "PixelVAE",
     "normal": "N(0, I)",
     "maf": "MAF",
+    "maf_affine": "affine MAF",
+    "realnvp": "RealNVP",
     "vampprior": "VampPrior",
 }
 # Of families, beyond which their legend says too much; and the longest name of which two fit beside each other.

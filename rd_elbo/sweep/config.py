@@ -130,7 +130,9 @@ class Plan:
 
     def spec(self, chunk: grid.Group) -> TrainSpec:
         """What is compiled for a chunk."""
-        how = {name: getattr(self.population, name) for name in (*_ARITHMETIC, "lowering", "vmap_size")}
+        how = {
+            name: getattr(self.population, name) for name in (*_ARITHMETIC, "lowering", "vmap_size")
+        }
         return chunk.spec(self.dataset.image_shape, **how)
 
     def steps(self, chunk: grid.Group) -> int:

@@ -38,13 +38,22 @@ def test_a_name_is_what_a_member_is():
     bases = {
         Member(objective="target_rate", marginal="vampprior"): ("target_rate", "target_weight", "pseudo_inputs"),
         Member(objective="target_distortion", decoder="pixelvae"): ("target_distortion", "multiplier_rate", "causal_depth"),
+        Member(decoder="pixelcnnpp"): ("z_in_every_layer",),
         Member(objective="free_bits", marginal="maf"): ("free_bits", "flow_steps", "flow_width", "flow_depth"),
     }
     for base, fields in bases.items():
         names |= others(base, fields)
         assert not {*fields} & {*base.idle}
     assert {field for fields in bases.values() for field in fields} == {*Member().idle}
-    assert len(names | {Member().name, *(base.name for base in bases)}) == len(FIELDS) + 4
+    assert len(names | {Member().name, *(base.name for base in bases)}) == len(FIELDS) + 5
+
+
+def test_names_of_members_from_before_fields_were_added():
+    """Saved parameters are found by them: a field at its default, or without effect, leaves a name as it was."""
+    paper = Member(decoder="pixelcnnpp", beta=0.5)
+    assert paper.name == PAPERS_NAME == dataclasses.replace(paper, z_in_every_layer=False, causal_depth=5).name
+    assert dataclasses.replace(paper, z_in_every_layer=True).name != PAPERS_NAME
+    assert Member(z_in_every_layer=True) == Member()
 
 
 def test_members_that_train_alike_are_equal():
@@ -54,6 +63,8 @@ def test_members_that_train_alike_are_equal():
     assert Member(objective="target_rate", target_rate=3.0, beta=0.1) == Member(objective="target_rate", target_rate=3.0)
     assert len(product(Member(objective="target_rate"), beta=(0.1, 1.0), target_rate=(3.0, 4.0))) == 2
 
+
+PAPERS_NAME = "f0d0a0420d"
 
 OTHER_VALUES = {
     "encoder": "conv",
@@ -70,6 +81,7 @@ OTHER_VALUES = {
     **dict.fromkeys(("batch_size", "seed"), 9),
     **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
     "loss_bound": 1e4,
+    "z_in_every_layer": True,
 }
 
 

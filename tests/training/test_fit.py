@@ -77,16 +77,32 @@ def test_chunking_changes_nothing():
         assert_same(of(whole, i), of(first, i) if i < 4 else of(second, i - 4))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "pixelcnn", "vampprior", "convolutions", "strong"])
+# Held against narrower ones only.
+PADDED = {
+    "resnet": dataclasses.replace(
+        KINDS["convolutions"], encoder="resnet", decoder="resnet", encoder_depth=1, decoder_depth=1
+    ),
+    "pixelvae": dataclasses.replace(
+        KINDS["convolutions"], decoder="pixelvae", encoder="dense", decoder_depth=1, causal_depth=1
+    ),
+    "pixelcnnpp": dataclasses.replace(
+        BASE, decoder="pixelcnnpp", decoder_width=3, z_in_every_layer=True
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", ["mlp", "pixelcnn", "vampprior", "convolutions", "strong", *PADDED]
+)
 def test_padded_from_a_smaller_width(kind):
-    wide = STRONG if kind == "strong" else KINDS[kind]
+    wide = {**KINDS, **PADDED, "strong": STRONG}[kind]
     narrow = dataclasses.replace(wide, decoder_width=2, encoder_width=wide.encoder_width - 1)
     padded = trained([narrow, wide, dataclasses.replace(narrow, seed=3)])
     own = state.parameter_shapes(models_of([narrow])[1], SHAPE, "float64")
     corner = jax.tree.map(lambda x, s: x[tuple(map(slice, s.shape))], of(padded, 0), own)
     # The strong parts take long to compile: there only the narrow one, which is padded, is checked.
     assert_same(corner, of(trained([narrow]), 0))
-    if kind != "strong":
+    if kind in KINDS:
         assert_same(of(padded, 1), of(trained([wide]), 0))
     beyond = 0
 
