@@ -34,6 +34,7 @@ from rd_elbo.disk import write_json
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import paper_family
 from rd_elbo.sweep import grid, memory
+from rd_elbo.sweep.work import work
 from rd_elbo.training import fit as training
 from rd_elbo.training.sharding import make_mesh
 from rd_elbo.training.state import HParams, TrainSpec
@@ -182,8 +183,15 @@ def measure(case: Case, member: grid.Member, images: np.ndarray, made: Any, seco
     with contextlib.suppress(training.Stopped):
         hparams, length = HParams.of(members, spec), 10**6
         training.fit(
-            *(spec, [spec.model] * len(members), hparams, images, length),
-            **{"mesh": make_mesh(1), "metrics_every": length, "callback": mark, "stop": enough},
+            spec,
+            [spec.model] * len(members),
+            hparams,
+            images,
+            length,
+            mesh=make_mesh(1),
+            metrics_every=length,
+            callback=mark,
+            stop=enough,
         )
     calls = [(now - then, after - before) for (then, before, _), (now, after, _) in itertools.pairwise(marks)]
     longest = max(steps for _, steps in calls)
@@ -193,7 +201,7 @@ def measure(case: Case, member: grid.Member, images: np.ndarray, made: Any, seco
         "seconds_per_member_step": best,
         "spread": (max(each) - min(each)) / best,
         "member_steps_per_second": 1 / best,
-        "flops_per_second": 3 * grid.work(grid.architecture_of(member), images.shape[1:], BATCH) / best,
+        "flops_per_second": 3 * work(grid.architecture_of(member), images.shape[1:], BATCH) / best,
         "memory_gib": memory.needed(made) / 2**30,
         "error": "" if marks[-1][2] == len(members) else "diverged",
     }

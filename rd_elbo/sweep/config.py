@@ -26,6 +26,7 @@ from rd_elbo import data
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.layers import LOWERINGS
 from rd_elbo.sweep import grid
+from rd_elbo.sweep.work import work
 from rd_elbo.training.state import TrainSpec
 
 Config = Mapping[str, Any]
@@ -146,7 +147,7 @@ class Plan:
     def work(self, chunk: grid.Group) -> tuple[float, float]:
         """Operations of training and of evaluating a chunk."""
         lead, shape = chunk.members[0], self.dataset.image_shape
-        step = grid.work(chunk.padded, shape, lead.batch_size)
+        step = work(chunk.padded, shape, lead.batch_size)
         forward = step / lead.batch_size * sum(map(len, self.evaluated.values()))
         count = len(chunk.members)
         return count * _TRAINING_COST * self.steps(chunk) * step, count * forward

@@ -9,16 +9,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
+from rd_elbo.sweep.work import work
 from rd_elbo.training.fit import total_steps
 from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
-from rd_elbo.training.state import TrainSpec, settings
+from rd_elbo.training.state import TrainSpec
 
 _WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
 # Every number that some objective depends on.
@@ -387,25 +386,3 @@ def _by_width(
         parts.append(list(alike))
     position = {member: i for i, member in enumerate(members)}
     return [sorted(part, key=position.__getitem__) for part in parts]
-
-
-@functools.cache
-def work(architecture: Architecture, image_shape: ImageShape, batch_size: int) -> float:
-    """Operations of rate and distortion of one batch, as XLA counts them; nothing is compiled."""
-    model = architecture.build(image_shape)
-    # XLA counts for few platforms; the host's is one.
-    with settings("float32"), jax.default_device(_host_device()):
-        key, x = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros((batch_size, *image_shape))))
-        lowered = jax.jit(model.terms).lower(jax.eval_shape(model.init, key, x), x, key)
-        analysis: Any = lowered.cost_analysis()
-    return float(analysis["flops"])
-
-
-def _host_device() -> jax.Device:
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError as error:
-        raise BadInput(
-            f"JAX_PLATFORMS={jax.config.jax_platforms!r}: expected the host's CPU among them. "
-            "Append ',cpu'; the first one stays the default."
-        ) from error
