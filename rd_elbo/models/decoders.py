@@ -128,7 +128,7 @@ def _bernoulli_of_image(
     module: nn.Module, h: Float[Array, "examples height width channels"], batch: tuple[int, ...]
 ) -> distrax.Independent:
     """Independent Bernoullis of pixels, of batch shape `batch`, by a linear 5x5 filter whose parameters are the module's."""
-    size = h.shape[1:3]
+    size = (h.shape[1], h.shape[2])
     kernel = module.param("logits_kernel", nn.initializers.lecun_normal(), (5, 5, h.shape[-1], 1))
     bias = module.param("logits_bias", nn.initializers.zeros, ())
     logits = conv(h, in_dtype_of(h, kernel), same_padding(size, (5, 5), (1, 1)))[..., 0]
