@@ -285,16 +285,16 @@ def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
     return h[..., 0, :] * nn.sigmoid(h[..., 1, :])
 
 
-def in_dtype_of(x: Array, kernel: Array) -> Array:
+def in_dtype_of(x: Array, kernel: Array | np.ndarray) -> Array:
     """A kernel in the dtype of its layer's input, which is the dtype that the layer computes in.
 
     The parameter itself, and so its gradient, keeps its own dtype: bfloat16 examples make a layer compute in bfloat16.
     """
     # Integers are numbers to compute with, not a precision.
-    return kernel.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else kernel
+    return jnp.asarray(kernel, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else kernel.dtype)
 
 
-def biased(h: Float[Array, "*shape"], bias: Array) -> Float[Array, "*shape"]:
+def biased(h: Float[Array, "*shape"], bias: Array | np.ndarray) -> Float[Array, "*shape"]:
     """The sum of a layer's result and its bias, in the dtype of the former.
 
     The addition has the precision of the bias, so that its gradient, a sum over all examples and pixels, does too; in bfloat16 that

@@ -22,6 +22,11 @@ def test_tables_read_back_to_the_last_digit(tmp_path):
     assert np.isnan(back[1]["rate"]) and back[1]["member"] == "12e4567890" and back[1]["status"] == rows[1]["status"]
 
 
+def test_truth_values_of_tables_read_back_as_such(tmp_path):
+    disk.write_table(tmp_path / "a.csv", ("on", "off", "word"), [{"on": True, "off": False, "word": "true"}])
+    assert disk.read_table(tmp_path / "a.csv") == [{"on": True, "off": False, "word": "true"}]
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "points.csv"
     disk.write_table(path, ("a",), [{"a": 1}])
