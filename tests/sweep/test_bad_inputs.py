@@ -204,7 +204,7 @@ FILES += [
 
 VALUES = {
     "grid.encoder=cnn": "encoder='cnn' does not exist; there are 'dense', 'conv', 'resnet', 'conv_iaf'",
-    "grid.decoder=('mlp', 'cnn')": "decoder='cnn' does not exist; there are 'mlp', 'deconv', 'resnet', 'pixelcnn', 'pixelvae', 'pixelcnnpp'",
+    "grid.decoder=('mlp', 'cnn')": "decoder='cnn' does not exist; there are 'mlp', 'deconv', 'resnet', 'pixelcnn', 'pixelvae'",
     "grid.marginal=vamp": "marginal='vamp' does not exist; there are 'normal', 'maf', 'maf_affine', 'realnvp', 'vampprior'",
     "grid.objective=elbo": "objective='elbo' does not exist; there are 'beta', 'target_rate', 'target_distortion', 'free_bits'",
     "train.optimizer=sgd": "optimizer='sgd' does not exist; there are 'adam', 'normalised_adam'",
