@@ -118,8 +118,7 @@ def _neutral(spec: TrainSpec, vmap_size: int | None) -> TrainSpec:
     if vmap_size is None:
         most = _VMAP_SIZE.get(jax.default_backend(), _VMAP_SIZE_ELSEWHERE)
         vmap_size = min(spec.vmap_size or most, most)
-    lowering = spec.lowering
-    return TrainSpec(spec.model, dtype=spec.dtype, lowering=lowering, vmap_size=vmap_size)
+    return TrainSpec(spec.model, dtype=spec.dtype, lowering=spec.lowering, vmap_size=vmap_size)
 
 
 def _per_call(examples: int, batch_size: int) -> int:
