@@ -3,6 +3,7 @@
     python scripts/benchmark.py population
     python scripts/benchmark.py toy
     python scripts/benchmark.py members
+    python scripts/benchmark.py vmap_size --config=configs/quickstart.py
 
 `population` trains members of the quickstart, and small ones of the paper's family `---`, three ways, taking turns: our population;
 the same members with flax's own `nn.Conv` under plain `jax.vmap` on one device; and one member after another. `toy` does so with
@@ -12,6 +13,9 @@ Before measuring it checks that all ways compute the same.
 
 `members` trains more and more small MLPs (encoder and decoder of width 16) on all 50,000 images and tells the time per member-step
 and the lengths of the calls.
+
+`vmap_size` trains each group of a sweep with several numbers of members side by side, taking turns, and recommends one for
+`population.vmap_size`.
 """
 
 import argparse
@@ -29,11 +33,10 @@ from rd_elbo import host
 host.configure(x64="toy" in sys.argv)
 
 import console as terminal  # noqa: E402
-import distrax  # noqa: E402
-import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from plain import PlainConvEncoder, PlainDeconvDecoder, PlainModel, PlainPixelCNN, plain_conv_params, plain_params  # noqa: E402
 from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -43,8 +46,10 @@ from rd_elbo.errors import BadInput, whole  # noqa: E402
 from rd_elbo.exact import toy  # noqa: E402
 from rd_elbo.models.base import Model, Terms  # noqa: E402
 from rd_elbo.models.family import paper_family  # noqa: E402
-from rd_elbo.models.pixelcnn import PixelCNNDecoder, causal_mask  # noqa: E402
+from rd_elbo.models.pixelcnn import PixelCNNDecoder  # noqa: E402
 from rd_elbo.sweep import grid  # noqa: E402
+from rd_elbo.sweep.config import load  # noqa: E402
+from rd_elbo.sweep.run import described  # noqa: E402
 from rd_elbo.training import fit, sharding, state, step  # noqa: E402
 
 MEMBERS = {
@@ -56,125 +61,6 @@ MEMBERS = {
         **paper_family("---"), encoder_width=8, decoder_width=8, latent=32, decoder_depth=2, encoder_depth=2, batch_size=32
     ),
 }
-
-
-class PlainPixelCNN(nn.Module):
-    """The small PixelCNN as one would write it with flax: masked `nn.Conv`s over causally padded images."""
-
-    width: int
-    depth: int
-    image_shape: tuple[int, int]
-    planes: int = 4
-
-    @nn.compact
-    def __call__(self, z: jax.Array) -> Any:
-        """d(x|z), good for scoring alone."""
-        planes = nn.Dense(self.image_shape[0] * self.image_shape[1] * self.planes)(z)
-        planes = planes.reshape(len(z), *self.image_shape, self.planes)
-        convs, conditions = [], []
-        for i in range(self.depth + 1):
-            inputs = 1 if i == 0 else self.width
-            mask = np.broadcast_to(causal_mask(includes_centre=i > 0)[:, :, None, None], (3, 5, inputs, 2 * self.width))
-            convs.append(nn.Conv(2 * self.width, (3, 5), padding=((2, 0), (2, 2)), mask=jnp.asarray(mask)))
-            conditions.append(nn.Dense(2 * self.width, use_bias=False))
-        readout, readout_plane = nn.Dense(1), nn.Dense(1, use_bias=False)
-
-        def log_prob(x: jax.Array) -> jax.Array:
-            h = x[..., None].astype(planes.dtype)
-            for i, (conv, condition) in enumerate(zip(convs, conditions, strict=True)):
-                linear, gate = jnp.split(conv(h) + condition(planes), 2, axis=-1)
-                h = linear * nn.sigmoid(gate) + (h if i else 0)
-            logits = (readout(h) + readout_plane(planes))[..., 0]
-            return distrax.Independent(distrax.Bernoulli(logits), 2).log_prob(x)
-
-        if self.is_initializing():
-            log_prob(jnp.zeros(planes.shape[:3]))
-        return _Scored(log_prob)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Scored:
-    """Just enough of a distribution to train with."""
-
-    log_prob: Callable[[jax.Array], jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class PlainModel(Model):
-    """A model whose decoder's distribution holds modules, so that it must be scored inside the call that makes it."""
-
-    def decode(self, params: Any, z: jax.Array) -> Any:
-        """d(x|z)."""
-
-        def log_prob(x: jax.Array) -> jax.Array:
-            return nn.apply(lambda module, z: module(z).log_prob(x), self.decoder)({"params": params["decoder"]}, z)
-
-        return _Scored(log_prob)
-
-
-class PlainConvEncoder(nn.Module):
-    """The convolutional encoder as one would write it with flax."""
-
-    width: int
-    latent: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> Any:
-        """e(z|x)."""
-        h = 2 * x[..., None] - 1
-        for channels, strides in ((1, 1), (1, 2), (2, 1), (2, 2)):
-            h = halves(nn.Conv(2 * channels * self.width, (5, 5), strides)(h))
-        h = halves(nn.Conv(16 * self.width, h.shape[1:3], padding="VALID")(h)).reshape(len(h), -1)
-        variance = nn.softplus(nn.Dense(self.latent, name="variance")(h)) + 1e-10
-        return distrax.MultivariateNormalDiag(nn.Dense(self.latent, name="mean")(h), jnp.sqrt(variance))
-
-
-class PlainDeconvDecoder(nn.Module):
-    """The deconvolutional decoder as one would write it with flax."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, z: jax.Array) -> Any:
-        """d(x|z) of 28x28 images."""
-        h = halves(nn.ConvTranspose(4 * self.width, (7, 7), padding="VALID", transpose_kernel=True)(z[:, None, None]))
-        for channels, kernel, stride in ((2, 5, 1), (2, 5, 2), (1, 5, 1), (1, 5, 2), (1, 4, 1)):
-            strides = (stride, stride)
-            h = halves(nn.ConvTranspose(2 * channels * self.width, (kernel, kernel), strides, transpose_kernel=True)(h))
-        return distrax.Independent(distrax.Bernoulli(nn.Conv(1, (5, 5))(h)[..., 0]), 2)
-
-
-def halves(h: jax.Array) -> jax.Array:
-    """Linear gating."""
-    linear, gate = jnp.split(h, 2, axis=-1)
-    return linear * nn.sigmoid(gate)
-
-
-def plain_conv_params(params: Any) -> Any:
-    """The parameters of a population of `---`, arranged for the plain encoder and decoder."""
-    flat = lambda a: a.reshape(*a.shape[:-2], -1)  # noqa: E731
-    encoder, decoder = dict(params["encoder"]), dict(params["decoder"])
-    plain = {"encoder": {name: encoder.pop(name) for name in ("mean", "variance")}, "decoder": {}, "marginal": {}}
-    for i, name in enumerate(("conv_0_0", "conv_0_1", "conv_1_0", "conv_1_1", "whole")):
-        plain["encoder"][f"Conv_{i}"] = {"kernel": flat(encoder[name]["kernel"]), "bias": flat(encoder[name]["bias"])}
-    for i, name in enumerate(("whole", "deconv_0_1", "deconv_1_0", "deconv_1_1", "deconv_2_0", "deconv_2_1")):
-        kernel = flat(decoder[name]["kernel"]).swapaxes(-1, -2)
-        plain["decoder"][f"ConvTranspose_{i}"] = {"kernel": kernel, "bias": flat(decoder[name]["bias"])}
-    plain["decoder"]["Conv_0"] = {"kernel": decoder["logits_kernel"], "bias": decoder["logits_bias"][:, None]}
-    return plain
-
-
-def plain_params(params: Any, depth: int) -> Any:
-    """The parameters of a population of our PixelCNNs, arranged for `PlainPixelCNN`."""
-    ours = params["decoder"]
-    flat = lambda a: a.reshape(*a.shape[:-2], -1)  # noqa: E731
-    plain = {"Dense_0": ours["planes"]}
-    for i in range(depth + 1):
-        plain[f"Conv_{i}"] = {"kernel": flat(ours[f"layer_{i}_kernel"]), "bias": flat(ours[f"layer_{i}_bias"])}
-        plain[f"Dense_{i + 1}"] = {"kernel": flat(ours[f"layer_{i}_plane"])}
-    plain[f"Dense_{depth + 2}"] = {"kernel": ours["readout_kernel"][..., None], "bias": ours["readout_bias"][:, None]}
-    plain[f"Dense_{depth + 3}"] = {"kernel": ours["readout_plane"][..., None]}
-    return {**params, "decoder": plain}
 
 
 def benchmark_population(kinds: list[str], members: int, steps: int, rounds: int) -> list[dict[str, Any]]:
@@ -235,23 +121,25 @@ def pick(tree: Any, index: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[index : index + 1], tree)
 
 
-def race(kind: str, ways: dict[str, Callable[[], np.ndarray]], member_steps: int, rounds: int) -> list[dict[str, Any]]:
-    """Milliseconds per member-step of each way, all taking turns, and the ratios of the medians to ours."""
+def race(
+    kind: str, ways: dict[str, Callable[[], np.ndarray]], member_steps: int, rounds: int, reference: str = "ours"
+) -> list[dict[str, Any]]:
+    """Milliseconds per member-step of each way, all taking turns, and the ratios of the medians to the reference's."""
     first = {name: go() for name, go in ways.items()}  # compiles, and shows that they agree
     for name, losses in first.items():
-        compared = first["ours"][: len(losses), :5]
+        compared = first[reference][: len(losses), :5]
         difference = np.abs(losses[:, :5] / compared - 1).max()
         if not difference < 1e-3:
-            raise SystemExit(f"{kind}: {name} does not compute what ours computes: {difference:.1e} apart after five steps")
+            raise SystemExit(f"{kind}: {name} does not compute what {reference} computes: {difference:.1e} apart after five steps")
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, go in ways.items():
             began = time.perf_counter()
-            made = go().shape[0] / first["ours"].shape[0]
+            made = go().shape[0] / first[reference].shape[0]
             times[name].append(1e3 * (time.perf_counter() - began) / (member_steps * made))
     median = {name: statistics.median(values) for name, values in times.items()}
     return [
-        {"members": kind, "way": name, "ms": median[name], "low": min(v), "high": max(v), "ratio": median[name] / median["ours"]}
+        {"members": kind, "way": name, "ms": median[name], "low": min(v), "high": max(v), "ratio": median[name] / median[reference]}
         for name, v in times.items()
     ]
 
@@ -320,12 +208,42 @@ def benchmark_members(counts: list[int], seconds: float, vmap_size: int | None) 
         print(f"{count} members: {ms:.3f} ms per member-step; steps of the calls {lengths}", flush=True)
 
 
+def benchmark_vmap_size(file: str, sizes: list[int], steps: int, rounds: int) -> list[dict[str, Any]]:
+    """Milliseconds per member-step of each group of a sweep at several sizes, and the ratios to the default's."""
+    config = terminal.load_config(file)
+    plan, rows = load(config), []
+    images = plan.dataset.splits["train"]
+    # One chunk a group: the largest.
+    chunks = {chunk.padded: chunk for chunk in sorted(plan.chunks(), key=lambda chunk: len(chunk.members))}
+    for chunk in chunks.values():
+        members, mesh = list(chunk.members), sharding.make_mesh(plan.population.devices, len(chunk.members))
+        spec = dataclasses.replace(plan.spec(chunk), call_steps=steps, vmap_size=None)
+        models, seeds = [m.build(plan.dataset.image_shape) for m in members], [m.seed for m in members]
+        params = state.initialise(models, seeds, spec.model, plan.dataset.image_shape, spec.dtype)
+        own = -(-len(members) // mesh.size)
+        ways = {
+            f"vmap_size={size or 'None'}": trainer(
+                dataclasses.replace(spec, vmap_size=size), params, state.HParams.of(members, spec), mesh, images
+            )
+            for size in (None, *[size for size in sizes if size < own], own)
+        }
+        found = race(described(chunk), ways, len(members) * steps, rounds, reference="vmap_size=None")
+        best = min(found, key=lambda row: row["ms"])
+        # A gain within the noise is none.
+        sound = best if best["high"] < found[0]["low"] else found[0]
+        print(f"{described(chunk)}: population.{sound['way']} ({sound['ratio']:.2f} of the default's time)", flush=True)
+        rows += found
+    return rows
+
+
 @terminal.guarded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["population", "toy", "members"])
+    parser.add_argument("what", choices=["population", "toy", "members", "vmap_size"])
     parser.add_argument("--kinds", nargs="+", choices=list(MEMBERS), help="of population; by default all")
     parser.add_argument("--members", type=int, help="by default 8 of a population, 1024 toys; 10, 40, 160 and 640 in turn")
+    parser.add_argument("--config", help="of vmap_size: the sweep, such as configs/quickstart.py")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="of vmap_size: the sizes to try")
     parser.add_argument("--vmap_size", type=int, help="of members: how many are advanced side by side; by default 16")
     parser.add_argument("--seconds", type=float, default=60.0, help="of members: time of each number of them")
     parser.add_argument("--steps", type=int, help="training steps a turn; by default 32, or 128 of the toys")
@@ -337,7 +255,11 @@ def main() -> None:
     if args.what == "members":
         benchmark_members([args.members] if args.members else [10, 40, 160, 640], args.seconds, args.vmap_size or 16)
         return
-    if args.what == "population":
+    if (args.what == "vmap_size") != (args.config is not None):
+        raise BadInput(f"--config={args.config!r} goes with vmap_size, which needs it")
+    if args.what == "vmap_size":
+        rows = benchmark_vmap_size(args.config, args.sizes, args.steps or 32, args.rounds)
+    elif args.what == "population":
         args.members, args.steps = args.members or 8, args.steps or 32
         rows = benchmark_population(args.kinds or list(MEMBERS), args.members, args.steps, args.rounds)
     else:
@@ -345,11 +267,14 @@ def main() -> None:
             raise BadInput(f"--kinds={' '.join(args.kinds)} has no effect on toy: it is for population")
         args.members, args.steps = args.members or 1024, args.steps or 128
         rows = benchmark_toy(args.members, args.steps, args.rounds)
-    unit, per_ms = ("milliseconds", 1) if args.what == "population" else ("microseconds", 1e3)
+    unit, per_ms = ("microseconds", 1e3) if args.what == "toy" else ("milliseconds", 1)
     table = Table(
-        box=box.SIMPLE_HEAD, title_justify="left", title=f"{args.members} members, {unit} per member-step", padding=(0, 1, 0, 0)
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title=f"{args.members or 'All'} members, {unit} per member-step",
+        padding=(0, 1, 0, 0),
     )
-    for name in ("kind", "way", "median", "range", "per second", "× ours"):
+    for name in ("kind", "way", "median", "range", "per second", "ratio"):
         table.add_column(name, justify="left" if name in ("kind", "way") else "right", no_wrap=True)
     for row in rows:
         median, low, high = (f"{per_ms * row[name]:.2f}" for name in ("ms", "low", "high"))

@@ -76,12 +76,12 @@ def _check_config(arguments: Sequence[str]) -> None:
         return
     if len(files) > 1:
         raise BadInput(f"--config is given twice, as {files[0]!r} and as {files[1]!r}; give one of them")
-    config = _loaded(files[0])
+    config = load_config(files[0])
     for field, value in fields:
         _check_field(config, field, value)
 
 
-def _loaded(file: str) -> ConfigDict:
+def load_config(file: str) -> ConfigDict:
     """The configuration that a file makes; what its code raises becomes a sentence with the line."""
     path = file.partition(":")[0]
     try:

@@ -53,8 +53,8 @@ class Population:
     Attributes:
       devices: Devices of each process to spread members over; None means all of them.
       chunk_size: The most members of a group trained together; None means the whole group.
-      vmap_size: Members that a device advances side by side; None means all of a chunk in training
-        and, in evaluation, all on accelerators and at most 16 on CPU.
+      vmap_size: The most members that a device advances side by side; None means 16 on CPU and all
+        of a chunk on accelerators, where large convolutions train fastest one by one (1).
       max_padding_overhead: Wasted work that mixing widths may cost, see `grid.groups`.
       checkpoint_seconds: The least time between two checkpoints.
       metrics_every: Steps between two rows of metrics.csv; None means at most 1,000 rows a member.

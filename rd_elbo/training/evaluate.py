@@ -30,7 +30,6 @@ BATCH = 250
 _BATCHES_PER_CALL = 20
 _IN_FLIGHT = 2
 # A batch of an evaluation is larger than one of training, and its memory with it.
-_VMAP_SIZE = {"cpu": 16}
 _VMAP_SIZE_ELSEWHERE = 128
 
 
@@ -116,7 +115,7 @@ def compile_for(
 def _neutral(spec: TrainSpec, vmap_size: int | None) -> TrainSpec:
     """The part of a spec that an evaluation depends on, so that others share its program."""
     if vmap_size is None:
-        most = _VMAP_SIZE.get(jax.default_backend(), _VMAP_SIZE_ELSEWHERE)
+        most = sharding.VMAP_SIZE.get(jax.default_backend(), _VMAP_SIZE_ELSEWHERE)
         vmap_size = min(spec.vmap_size or most, most)
     return TrainSpec(spec.model, dtype=spec.dtype, lowering=spec.lowering, vmap_size=vmap_size)
 

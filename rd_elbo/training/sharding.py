@@ -23,6 +23,9 @@ from jaxtyping import Array, PyTree
 from rd_elbo.errors import BadInput, Failed
 
 MEMBER_AXIS = "member"
+# Members that a device advances side by side unless told otherwise; on platforms that are not named
+# here, all of them. On CPU a few states fit into a cache, and hundreds do not.
+VMAP_SIZE = {"cpu": 16}
 # Only process 0 caches compiled programs, so it may be that much ahead.
 TIMEOUT = 600.0
 _ANNOUNCED = 20.0
@@ -159,7 +162,7 @@ def spread(
       member: From `(own, of_device, *shared)` of one member to its results.
       mesh: Members, and what is one per device, are spread over its devices; the shared arrays are
         on each of them.
-      vmap_size: The most members that a device advances side by side; None means all of its.
+      vmap_size: The most members that a device advances side by side; None means `VMAP_SIZE`.
 
     Returns:
       The function of trees with members first in place of the member's own, and with devices first
@@ -167,10 +170,13 @@ def spread(
     """
 
     def on_each_device(own: PyTree, of_device: PyTree, *shared: Array) -> PyTree:
-        rest = (of_device, *shared)
-        if vmap_size is None or vmap_size >= len(jax.tree.leaves(own)[0]):
+        rest, count = (of_device, *shared), len(jax.tree.leaves(own)[0])
+        most = vmap_size or VMAP_SIZE.get(mesh.devices.flat[0].platform, count)
+        if most >= count:
             return jax.vmap(member, in_axes=(0, *[None] * len(rest)))(own, *rest)
-        return lax.map(lambda one: member(one, *rest), own, batch_size=vmap_size)
+        # Equal parts: a smaller last one is a second program to compile.
+        size = -(-count // -(-count // most))
+        return lax.map(lambda one: member(one, *rest), own, batch_size=size)
 
     def on_all(own: PyTree, of_device: PyTree, *shared: Array) -> PyTree:
         return jax.shard_map(
