@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, help="by default 8 of a population, 1024 toys; 10, 40, 160 and 640 in turn")
     parser.add_argument("--config", help="of vmap_size: the sweep, such as configs/quickstart.py")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="of vmap_size: the sizes to try")
-    parser.add_argument("--vmap_size", type=int, help="of members: how many are advanced side by side; by default 16")
+    parser.add_argument("--vmap_size", type=int, help="of members: how many are advanced side by side")
     parser.add_argument("--seconds", type=float, default=60.0, help="of members: time of each number of them")
     parser.add_argument("--steps", type=int, help="training steps a turn; by default 32, or 128 of the toys")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
@@ -253,7 +253,7 @@ def main() -> None:
         if getattr(args, name) is not None:
             whole(f"--{name}", getattr(args, name))
     if args.what == "members":
-        benchmark_members([args.members] if args.members else [10, 40, 160, 640], args.seconds, args.vmap_size or 16)
+        benchmark_members([args.members] if args.members else [10, 40, 160, 640], args.seconds, args.vmap_size)
         return
     if (args.what == "vmap_size") != (args.config is not None):
         raise BadInput(f"--config={args.config!r} goes with vmap_size, which needs it")
