@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rd_elbo.models.bernoulli import Bernoulli
+
 
 class CausalBernoulli(distrax.Distribution, metaclass=abc.ABCMeta):
     """p(x|z) = prod_i Bernoulli(x_i | x_<i, z) over binary images, in raster order.
@@ -44,7 +46,7 @@ class CausalBernoulli(distrax.Distribution, metaclass=abc.ABCMeta):
 
     def log_prob(self, value: Float[Array, "*shape height width"]) -> Float[Array, "*broadcast"]:
         """Log p(x|z) in nats, summed over pixels; one parallel pass."""
-        return distrax.Independent(distrax.Bernoulli(self.logits(value)), 2).log_prob(value)
+        return distrax.Independent(Bernoulli(self.logits(value)), 2).log_prob(value)
 
     def _sample_n(self, key: Array, n: int) -> Array:
         planes = jnp.broadcast_to(self.planes, (n, *self.planes.shape)).reshape(-1, *self.planes.shape[-3:])

@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rd_elbo.models.bernoulli import Bernoulli
 from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, Pair, conv, in_dtype_of, same_padding
 
 
@@ -28,7 +29,7 @@ class MLPDecoder(nn.Module):
         for i in range(self.depth):
             h = GatedDense(self.width, name=f"hidden_{i}")(h)
         logits = nn.Dense(self.image_shape[0] * self.image_shape[1], name="logits")(h)
-        return distrax.Independent(distrax.Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)
+        return distrax.Independent(Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)
 
 
 def deconv_trunk(
@@ -133,4 +134,4 @@ def _bernoulli_of_image(
     bias = module.param("logits_bias", nn.initializers.zeros, ())
     logits = conv(h, in_dtype_of(h, kernel), same_padding(size, (5, 5), (1, 1)))[..., 0]
     logits = logits.astype(jnp.promote_types(h.dtype, kernel.dtype)) + bias
-    return distrax.Independent(distrax.Bernoulli(logits.reshape(*batch, *size)), 2)
+    return distrax.Independent(Bernoulli(logits.reshape(*batch, *size)), 2)

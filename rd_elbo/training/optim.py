@@ -1,4 +1,4 @@
-"""From a gradient to a step: schedules of the learning rate, and treatment before Adam."""
+"""From a gradient to a step: schedules of the learning rate, treatment of gradients, and Adam."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -6,13 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, PyTree
 
 _WARMUP = 0.05
 # Where a gradient vanishes there is no direction to scale up.
 _SMALLEST_NORM = 1e-7
 # Squares of larger elements, or sums of such squares, would overflow float32.
 _LARGEST = 1e15
+_B1, _EPS = 0.9, 1e-8
 
 # Learning-rate multipliers as functions of the part of the training done.
 SCHEDULES: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
@@ -43,12 +46,65 @@ OPTIMIZERS: Mapping[str, Callable[[PyTree], PyTree]] = MappingProxyType(
 )
 
 
-def is_finite(gradient: PyTree) -> Bool[Array, ""]:
-    """Whether every element of a gradient is finite; nothing is squared, so 1e20 is."""
-    largest = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(gradient)]
-    return jnp.isfinite(jnp.max(jnp.stack(largest))) if largest else jnp.asarray(True)
+def checked(gradient: PyTree) -> tuple[PyTree, Bool[Array, ""]]:
+    """Bound a gradient, and tell whether it is finite.
+
+    A tensor with elements above 1e15 is scaled down to that: squares stay finite in float32. The
+    scale is a number of each tensor, so that it costs no further pass over memory.
+
+    Args:
+      gradient: A gradient, of any structure.
+
+    Returns:
+      The gradient, and whether all of its elements were finite; nothing is squared, so 1e20 is.
+    """
+    leaves, tree = jax.tree.flatten(gradient)
+    if not leaves:
+        return gradient, jnp.asarray(True)
+    largest = [jnp.max(jnp.abs(leaf)) for leaf in leaves]
+    scaled = [g * jnp.minimum(1, _LARGEST / m) for g, m in zip(leaves, largest, strict=True)]
+    return jax.tree.unflatten(tree, scaled), jnp.isfinite(jnp.max(jnp.stack(largest)))
 
 
-def bounded(gradient: PyTree) -> PyTree:
-    """Limit the elements of a gradient to 1e15 in size, so that their squares stay finite."""
-    return jax.tree.map(lambda leaf: jnp.clip(leaf, -_LARGEST, _LARGEST), gradient)
+def adam(
+    params: PyTree,
+    moments: optax.ScaleByAdamState,
+    gradient: PyTree,
+    step_size: Float[Array, ""],
+    alive: Bool[Array, ""],
+    b2: float,
+) -> tuple[PyTree, optax.ScaleByAdamState]:
+    """Make one step of Adam (Kingma & Ba 2015), or none; the numbers are those of `optax.adam`.
+
+    A training loop on CPU is bound by its passes over memory. Parameters are computed from the new
+    moments, behind a barrier: computed from the old ones, as the compiler would have it, both are
+    needed at once and copied in every step. What freezes a member is in the same passes.
+
+    Args:
+      params: Parameters.
+      moments: State of `optax.scale_by_adam`.
+      gradient: Gradient, like `params`.
+      step_size: Learning rate of this step.
+      alive: Whether to make the step.
+      b2: Decay of the second moment; that of the first is 0.9.
+
+    Returns:
+      New parameters and moments.
+    """
+
+    def keep(new: Array, old: Array) -> Array:
+        return jnp.where(alive, new, old)
+
+    count = keep(moments.count + 1, moments.count)
+    mu = jax.tree.map(lambda m, g: keep(_B1 * m + (1 - _B1) * g, m), moments.mu, gradient)
+    nu = jax.tree.map(lambda v, g: keep(b2 * v + (1 - b2) * g * g, v), moments.nu, gradient)
+    mu, nu = lax.optimization_barrier((mu, nu))
+    # Divisions of whole tensors take as long as a pass over memory.
+    exponent = count.astype(step_size.dtype)
+    scale_mu, scale_nu = step_size / (1 - _B1**exponent), 1 / jnp.sqrt(1 - b2**exponent)
+
+    def move(p: Array, m: Array, v: Array) -> Array:
+        return keep(p - scale_mu * m / (scale_nu * jnp.sqrt(v) + _EPS), p)
+
+    params = jax.tree.map(move, params, mu, nu)
+    return params, moments._replace(count=count, mu=mu, nu=nu)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 from jax.sharding import Mesh
 from jax.stages import Compiled, Wrapped
@@ -20,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from rd_elbo import objectives
 from rd_elbo.models.base import Params
 from rd_elbo.models.layers import lowering
-from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, bounded, is_finite
+from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, adam, checked
 from rd_elbo.training.sharding import by_member, everywhere, put_members, spread
 from rd_elbo.training.state import (
     HParams,
@@ -57,7 +56,7 @@ class Seen(NamedTuple):
 @functools.lru_cache(maxsize=32)
 def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
     objective, schedule = objectives.OBJECTIVES[spec.objective], SCHEDULES[spec.schedule]
-    prepare, adam = OPTIMIZERS[spec.optimizer], optax.scale_by_adam(b2=spec.adam_b2)
+    prepare = OPTIMIZERS[spec.optimizer]
     constrained = spec.objective == "target_distortion"
     batch_dtype = spec.compute_dtype if spec.compute_dtype == "bfloat16" else spec.dtype
 
@@ -98,20 +97,19 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
             (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
                 state.params, batch(i).astype(batch_dtype), key, weights
             )
-            direction, optimizer = adam.update(prepare(bounded(gradient)), state.optimizer)
+            gradient, sound = checked(gradient)
+            gradient = prepare(gradient)
             scale = hparams.learning_rate * schedule(done)
-            params = jax.tree.map(lambda p, d: p - scale * d, state.params, direction)
-            # Adam's direction is bounded while gradients are finite, so parameters stay finite if
-            # the step's size is.
-            finite = state.finite & jnp.isfinite(value) & is_finite(gradient) & jnp.isfinite(scale)
+            finite = state.finite & jnp.isfinite(value) & sound & jnp.isfinite(scale)
             finite &= value <= hparams.loss_bound
             multiplier = state.multiplier
             if constrained:
                 multiplier = objectives.ascend(multiplier, distortion, weights, schedule(done))
-            params, optimizer, multiplier = jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old),
-                (params, optimizer, multiplier),
-                (state.params, state.optimizer, state.multiplier),
+            multiplier = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old), multiplier, state.multiplier
+            )
+            params, optimizer = adam(
+                state.params, state.optimizer, gradient, scale, finite, spec.adam_b2
             )
             state = State(params, optimizer, multiplier, state.steps + finite, finite)
             now = (rate, distortion, value)
