@@ -25,7 +25,7 @@ from experiments import common
 from rd_elbo import disk, information, objectives, plotting
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import gaussian
-from rd_elbo.models.base import Model
+from rd_elbo.models.base import VAE
 from rd_elbo.models.linear import linear_vae
 from rd_elbo.training import evaluate, fit, optim, sharding, state
 
@@ -128,7 +128,7 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     return seconds
 
 
-def train(members: list[tuple[float, int]], model: Model, x: np.ndarray, config: Config, callback: fit.Callback) -> fit.Fitted:
+def train(members: list[tuple[float, int]], model: VAE, x: np.ndarray, config: Config, callback: fit.Callback) -> fit.Fitted:
     """Trains linear VAEs, each of a beta and a seed, by the trainer of the image models."""
     execution, steps = config["population"], config["steps"]
     beta, seed = map(np.asarray, zip(*members, strict=True))

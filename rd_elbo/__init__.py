@@ -4,13 +4,49 @@
 at a time, and reports the rate R and the distortion D of each, after Alemi et al., "Fixing a Broken
 ELBO" (ICML 2018). All numbers are in nats.
 
-    from rd_elbo.sweep import config, run
+    import rd_elbo as rd
 
-    plan = config.load({"name": "mine", "blocks": {"mlp": {"decoder": "mlp", "beta": (0.1, 1.0)}}})
-    for point in run.run(plan, "runs/mine").points:
+    rd.configure()  # one CPU device per core; before JAX starts
+    grid = rd.product(rd.Member(decoder="mlp"), beta=(0.1, 0.5, 1.0), seed=range(2))
+    for point in rd.sweep(grid, "mnist_static", workdir="runs/mine"):
         print(point["beta"], point["split"], point["rate"], point["distortion"])
 
 Layers, each usable without the one above: science (information, objectives, models, exact),
 training (a population of any models on a mesh of devices), sweep (a grid, a run directory, resume,
 shards). Reports (plotting, gallery, compare) read tables.
 """
+
+from rd_elbo.api import (
+    Hyperparameters,
+    Points,
+    Result,
+    evaluate,
+    fit,
+    product,
+    sweep,  # the function; the package of this name is imported by `from rd_elbo.sweep import ...`
+)
+from rd_elbo.data import Dataset
+from rd_elbo.data import load as load_data
+from rd_elbo.errors import BadInput, Failed
+from rd_elbo.host import configure
+from rd_elbo.models.base import VAE
+from rd_elbo.sweep.grid import Member
+from rd_elbo.tables import load_params
+
+__all__ = [
+    "VAE",
+    "BadInput",
+    "Dataset",
+    "Failed",
+    "Hyperparameters",
+    "Member",
+    "Points",
+    "Result",
+    "configure",
+    "evaluate",
+    "fit",
+    "load_data",
+    "load_params",
+    "product",
+    "sweep",
+]

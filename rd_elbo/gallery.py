@@ -48,7 +48,7 @@ def draw(model: Any, params: Params, x: Float[Array, "examples height width"], k
     `model` is static: models of one architecture are equal, and share one compiled program.
 
     Args:
-      model: With `encode`, `decode` and `prior`, as `models.base.Model` has them.
+      model: With `encode`, `decode` and `prior`, as `models.base.VAE` has them.
       params: Its parameters.
       x: Images to reconstruct.
       key: Source of all randomness.

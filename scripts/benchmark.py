@@ -44,7 +44,7 @@ from rich.table import Table  # noqa: E402
 from rd_elbo import data, provenance  # noqa: E402
 from rd_elbo.errors import BadInput, whole  # noqa: E402
 from rd_elbo.exact import toy  # noqa: E402
-from rd_elbo.models.base import Model, Terms  # noqa: E402
+from rd_elbo.models.base import VAE, Terms  # noqa: E402
 from rd_elbo.models.family import paper_family  # noqa: E402
 from rd_elbo.models.pixelcnn import PixelCNNDecoder  # noqa: E402
 from rd_elbo.sweep import grid  # noqa: E402
@@ -85,7 +85,7 @@ def benchmark_population(kinds: list[str], members: int, steps: int, rounds: int
             )
             plain_spec, plain_start = dataclasses.replace(spec, model=plain), plain_params(params, decoder.depth)
         elif kind == "conv":
-            plain = Model(PlainConvEncoder(lead.encoder_width, lead.latent), PlainDeconvDecoder(lead.decoder_width), model.marginal)
+            plain = VAE(PlainConvEncoder(lead.encoder_width, lead.latent), PlainDeconvDecoder(lead.decoder_width), model.marginal)
             plain_spec, plain_start = dataclasses.replace(spec, model=plain), plain_conv_params(params)
         singles = [trainer(spec, pick(params, i), pick(hparams, i), one, images) for i in range(members)]
         ways = {

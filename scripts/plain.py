@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rd_elbo.models.base import Model
+from rd_elbo.models.base import VAE
 from rd_elbo.models.pixelcnn import causal_mask
 
 
@@ -56,7 +56,7 @@ class _Scored:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainModel(Model):
+class PlainModel(VAE):
     """A model whose decoder's distribution holds modules, so that it must be scored inside the call that makes it."""
 
     def decode(self, params: Any, z: jax.Array) -> Any:

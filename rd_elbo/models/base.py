@@ -50,7 +50,7 @@ class Trainable(Hashable, Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class VAE:
     """Encoder, decoder and marginal, each a flax module whose call returns a distrax distribution.
 
     The distributions hold arrays, never modules, so they may be used outside the call that made them.

@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 
 from rd_elbo.errors import BadInput, choice, truth, whole
-from rd_elbo.models.base import Model
+from rd_elbo.models.base import VAE
 from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder, ResNetDecoder
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder, ResNetEncoder
 from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
@@ -81,9 +81,9 @@ class Architecture:
         """The paper's three characters, (encoder, decoder, marginal): `-` weak, `+` strong, `v` VampPrior."""
         return "".join(part.sign for part in self._parts)
 
-    def build(self, image_shape: ImageShape) -> Model:
+    def build(self, image_shape: ImageShape) -> VAE:
         """The model for images of (height, width) `image_shape`."""
-        return Model(*(part.build(self, image_shape) for part in self._parts))
+        return VAE(*(part.build(self, image_shape) for part in self._parts))
 
 
 _SIZES = (

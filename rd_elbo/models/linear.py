@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rd_elbo.errors import number, whole
-from rd_elbo.models.base import Model
+from rd_elbo.models.base import VAE
 from rd_elbo.models.marginals import StandardNormal
 
 
@@ -40,7 +40,7 @@ class LinearDecoder(nn.Module):
         return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(scale, mean.shape))
 
 
-def linear_vae(dimensions: int, latent: int, noise: float | None = 1.0) -> Model:
+def linear_vae(dimensions: int, latent: int, noise: float | None = 1.0) -> VAE:
     """The linear VAE, a model like any other.
 
     Args:
@@ -54,4 +54,4 @@ def linear_vae(dimensions: int, latent: int, noise: float | None = 1.0) -> Model
     """
     fixed = None if noise is None else number("noise", noise, above=True)
     dimensions, latent = whole("dimensions", dimensions), whole("latent", latent)
-    return Model(LinearEncoder(latent), LinearDecoder(dimensions, fixed), StandardNormal(latent))
+    return VAE(LinearEncoder(latent), LinearDecoder(dimensions, fixed), StandardNormal(latent))

@@ -15,7 +15,7 @@ A configuration is a nested mapping (scripts make it with ml_collections):
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -245,8 +245,6 @@ def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.nd
     section = dict(section)
     given = section.pop("splits", None)
     splits = ("test", "train") if given is None else grid.names("data.splits", given)
-    if not splits or len(set(splits)) < len(splits):
-        raise BadInput(f"data.splits={splits!r} must name one split or several, each once")
     counts = {name: section.pop(name, None) for name in ("examples", "eval_examples")}
     name = section.pop("name", "mnist_static")
     for option in section:
@@ -258,16 +256,35 @@ def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.nd
             whole(f"data.{option}", count)
     options = {option: value for option, value in section.items() if value is not None}
     dataset = data.load(name, **options)
+    if counts["examples"] is not None:
+        dataset = dataset.head(counts["examples"])
+    return dataset, evaluated_splits(dataset, splits, counts["eval_examples"])
+
+
+def evaluated_splits(
+    dataset: data.Dataset, splits: Sequence[str], eval_examples: int | None
+) -> dict[str, np.ndarray]:
+    """Images of each split that points are reported on, the training split's a fixed choice.
+
+    Args:
+      dataset: The data.
+      splits: Names of splits.
+      eval_examples: Examples of the training split; None means all.
+
+    Raises:
+      BadInput: If a split does not exist or is named twice, or none is named.
+    """
+    if not splits or len(set(splits)) < len(splits):
+        raise BadInput(f"data.splits={splits!r} must name one split or several, each once")
     for split in splits:
         if split not in dataset.splits:
             there = ", ".join(dataset.splits)
             raise BadInput(f"data.splits={split!r} does not exist; {dataset.name!r} has {there}")
-    if counts["examples"] is not None:
-        dataset = dataset.head(counts["examples"])
     evaluated = {split: dataset.splits[split] for split in splits}
-    if counts["eval_examples"] is not None and "train" in evaluated:
-        evaluated["train"] = dataset.head(counts["eval_examples"]).splits["train"]
-    return dataset, evaluated
+    if eval_examples is not None and "train" in evaluated:
+        count = whole("data.eval_examples", eval_examples)
+        evaluated["train"] = dataset.head(count).splits["train"]
+    return evaluated
 
 
 def _plain(field: str, value: Any) -> Any:

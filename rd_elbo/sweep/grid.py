@@ -132,13 +132,13 @@ def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Memb
     Raises:
       BadInput: If an axis is no field of `Member`, is empty, or holds a value that is not allowed.
     """
-    values = _checked(axes)
+    values = checked_axes(axes)
     return _filled(base, values, itertools.product(*values.values()))
 
 
 def zipped(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
     """Like `product`, but the axes, of equal length, advance together, as `zip` does."""
-    values = _checked(axes)
+    values = checked_axes(axes)
     if len({len(v) for v in values.values()}) > 1:
         raise BadInput(
             f"zipped axes must be of equal length, not { ({k: len(v) for k, v in values.items()}) }"
@@ -162,7 +162,12 @@ def unique(members: Iterable[Member]) -> list[Member]:
     return list(dict.fromkeys(members))
 
 
-def _checked(axes: dict[str, Iterable[Any]]) -> dict[str, list[Any]]:
+def checked_axes(axes: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
+    """The values of each axis, as lists.
+
+    Raises:
+      BadInput: If an axis is no field of `Member`, or is not a sequence of at least one value.
+    """
     for name, values in axes.items():
         if name not in FIELDS:
             raise BadInput(f"grid axis {name!r} does not exist; there are {', '.join(FIELDS)}")

@@ -1,0 +1,301 @@
+"""The library in a few calls: a sweep of named parts, or a population of a model of your own."""
+
+import csv
+import dataclasses
+import itertools
+import math
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from rd_elbo import data
+from rd_elbo.errors import BadInput, Failed, number, whole
+from rd_elbo.models.base import Params, Trainable
+from rd_elbo.objectives import Weights
+from rd_elbo.sweep import config, grid
+from rd_elbo.sweep import run as sweeping
+from rd_elbo.sweep.grid import Member
+from rd_elbo.training import evaluate as evaluation
+from rd_elbo.training import fit as training
+from rd_elbo.training.checkpoint import Checkpoints
+from rd_elbo.training.state import HParams, TrainSpec
+
+
+class Points(list[dict[str, Any]]):
+    """Points of the rate-distortion plane: rows of a table, each a dict with the same keys.
+
+    >>> points = Points([{"beta": 0.5, "rate": 2.0, "distortion": 3.0}])
+    >>> points.column("rate")
+    array([2.])
+    """
+
+    def column(self, name: str) -> np.ndarray:
+        """Values of one column, in the order of the rows.
+
+        Raises:
+          BadInput: If there is no such column.
+        """
+        if self and name not in self[0]:
+            raise BadInput(f"column={name!r}: expected one of {', '.join(self[0])}, got another.")
+        return np.asarray([row[name] for row in self])
+
+    def to_csv(self, path: str | pathlib.Path) -> None:
+        """Write the rows to a CSV file."""
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(self[0]) if self else [])
+            writer.writeheader()
+            writer.writerows(self)
+
+    def to_pandas(self) -> Any:
+        """Convert the rows to a pandas DataFrame; pandas must be installed."""
+        import pandas
+
+        return pandas.DataFrame(list(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """Numbers in which members of one population differ.
+
+    Attributes:
+      seed: Source of all randomness of the member.
+      beta: Weight of the rate (objectives "beta" and "free_bits").
+      target_rate: Rate to hold, nats (objective "target_rate").
+      target_weight: Weight of |target_rate - R|.
+      target_distortion: Distortion to hold, nats (objective "target_distortion").
+      multiplier_rate: Speed of that objective's multiplier.
+      free_bits: Rate without cost, nats (objective "free_bits").
+      annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
+      learning_rate: Peak step size.
+      loss_bound: Loss of a batch, nats, above which the member counts as diverged.
+    """
+
+    seed: int = 0
+    beta: float = 1.0
+    target_rate: float = 0.0
+    target_weight: float = 2.0
+    target_distortion: float = 0.0
+    multiplier_rate: float = 0.003
+    free_bits: float = 0.0
+    annealing: float = 0.0
+    learning_rate: float = 1e-3
+    loss_bound: float = math.inf
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0))
+        # The weights' multiplier is the trainer's own.
+        weights = [field for field in Weights._fields if field != "multiplier"]
+        for field in (*weights, "annealing", "learning_rate"):
+            positive = field in ("target_weight", "multiplier_rate", "learning_rate")
+            checked = number(field, getattr(self, field), above=positive)
+            object.__setattr__(self, field, checked)
+        if self.annealing > 1:
+            raise BadInput(f"annealing={self.annealing!r}: expected at most 1, a part of training.")
+        if self.loss_bound != math.inf:
+            number("loss_bound", self.loss_bound, above=True)
+
+
+def product(base: Member | Sequence[Member] | None = None, **axes: Iterable[Any]) -> list[Any]:
+    """Combine the values of all axes.
+
+    >>> [(m.decoder, m.beta) for m in product(Member(decoder="pixelcnn"), beta=(0.5, 1.0))]
+    [('pixelcnn', 0.5), ('pixelcnn', 1.0)]
+    >>> len(product(beta=(0.1, 1.0), seed=range(3)))
+    6
+
+    Args:
+      base: A `Member`, or several, to start from; None gives `Hyperparameters` alone, for `fit`.
+      **axes: For some fields, the values to take.
+
+    Returns:
+      Members, or hyperparameters, the last axis varying fastest.
+
+    Raises:
+      BadInput: If a field does not exist or a value is not allowed.
+    """
+    if base is not None:
+        return grid.product(base, **axes)
+    known = tuple(field.name for field in dataclasses.fields(Hyperparameters))
+    for name in axes:
+        if name not in known:
+            raise BadInput(f"axis {name!r}: expected one of {', '.join(known)}, got another.")
+    values = grid.checked_axes(axes)
+    combinations = itertools.product(*values.values())
+    return [Hyperparameters(**dict(zip(values, one, strict=True))) for one in combinations]
+
+
+def sweep(
+    members: Sequence[Member],
+    dataset: data.Dataset | str = "mnist_static",
+    workdir: str | pathlib.Path | None = None,
+    *,
+    splits: Sequence[str] = ("test", "train"),
+    eval_examples: int | None = None,
+    report: Callable[[str], None] = warnings.warn,
+    progress: Callable[[float, str], None] = lambda *_: None,
+    **population: Any,
+) -> Points:
+    """Train and evaluate a grid of members, as `scripts/sweep.py` does.
+
+    Members that one program can train are grouped, groups are trained one after another on all
+    devices, and every member is evaluated on whole splits.
+
+    >>> import rd_elbo as rd
+    >>> tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.1, batch_size=32)
+    >>> digits = rd.load_data("mnist_static").head(320)
+    >>> points = rd.sweep(rd.product(tiny, beta=(0.5, 1.0)), digits, splits=("test",))
+    >>> sorted(points.column("beta").tolist()), points[0]["rate"] > 0
+    ([0.5, 1.0], True)
+
+    Args:
+      members: Members to train, such as `product` gives.
+      dataset: The data, or the name of a dataset.
+      workdir: Run directory, in which the same call resumes; None uses a temporary one.
+      splits: Splits that points are reported on.
+      eval_examples: Examples of the training split to report on, chosen at random once; None means
+        all.
+      report: Told, in a sentence, of what goes wrong and how it is got round.
+      progress: Told the part of the work that is done, and the current activity.
+      **population: Fields of `sweep.config.Population`, such as `chunk_size`.
+
+    Returns:
+      A row per member and split, with the columns of points.csv.
+
+    Raises:
+      BadInput: If anything asked for is not possible; nothing has been trained then.
+      Failed: If members could not be trained; the rest is in `workdir`.
+    """
+    dataset = data.load(dataset) if isinstance(dataset, str) else dataset
+    members, how = grid.unique(members), config.Population(**population)
+    about: dict[str, Any] = {"name": dataset.name, "splits": list(splits)}
+    about |= {} if eval_examples is None else {"eval_examples": eval_examples}
+    # Files of JSON are sorted by name.
+    blocks = {f"{i:06}": _finite(dataclasses.asdict(m)) for i, m in enumerate(members)}
+    recorded = {
+        "name": "rd.sweep",
+        "data": about,
+        "blocks": blocks,
+        "population": {name: value for name, value in population.items() if value is not None},
+    }
+    evaluated = config.evaluated_splits(dataset, tuple(splits), eval_examples)
+    plan = config.Plan(recorded, dataset, evaluated, members, how)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = workdir or temporary
+        outcome = sweeping.run(plan, folder, report=report, progress=progress)
+    if outcome.failed:
+        name, reason = next(iter(outcome.failed.items()))
+        raise Failed(f"{len(outcome.failed)} of {len(members)} members failed; {name}: {reason}")
+    return Points(outcome.points)
+
+
+def _finite(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that JSON can hold; an infinite one is at its default."""
+    return {k: v for k, v in fields.items() if not isinstance(v, float) or math.isfinite(v)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """A trained population.
+
+    Attributes:
+      fitted: Parameters, metrics and times.
+      hyperparameters: Each member's own numbers.
+    """
+
+    fitted: training.Fitted
+    hyperparameters: Sequence[Any]
+
+    def params(self, index: int) -> Params:
+        """Parameters of one member, NumPy arrays."""
+        return jax.tree.map(lambda leaf: leaf[index], self.fitted.params)
+
+
+def fit(
+    model: Trainable,
+    examples: np.ndarray | jax.Array,
+    hyperparameters: Sequence[Any],
+    *,
+    steps: int,
+    batch_size: int = 128,
+    objective: str = "beta",
+    optimizer: str = "adam",
+    schedule: str = "cosine",
+    workdir: str | pathlib.Path | None = None,
+    mesh: Mesh | None = None,
+    callback: training.Callback | None = None,
+    **spec: Any,
+) -> Result:
+    """Train one model of any kind with many hyperparameters at once.
+
+    >>> import numpy as np, rd_elbo as rd
+    >>> x = (np.random.RandomState(0).rand(64, 4, 4) < 0.3).astype(np.float32)
+    >>> model = rd.Member(encoder_width=4, decoder_width=4, latent=2).build((4, 4))
+    >>> result = rd.fit(model, x, rd.product(beta=(0.5, 2.0)), steps=3, batch_size=16)
+    >>> [point["beta"] for point in rd.evaluate(result, x)]
+    [0.5, 2.0]
+
+    Args:
+      model: Anything hashable with `init`, `terms` and `rate_estimator`, such as a `VAE`.
+      examples: (examples, ...) training data, in the form that the model takes.
+      hyperparameters: Objects such as `product` gives without a `Member`.
+      steps: Updates of each member.
+      batch_size: Examples per step.
+      objective: A key of `objectives.OBJECTIVES`.
+      optimizer: A key of `training.optim.OPTIMIZERS`.
+      schedule: A key of `training.optim.SCHEDULES`.
+      workdir: Folder for checkpoints, in which the same call resumes; None keeps none.
+      mesh: Devices to spread members over; None means all.
+      callback: Told of the progress after every call of the program.
+      **spec: Further fields of `training.state.TrainSpec`, such as `dtype` or `vmap_size`.
+
+    Returns:
+      The trained population.
+
+    Raises:
+      BadInput: If an argument is not allowed.
+    """
+    program = TrainSpec(model, objective, batch_size, schedule, optimizer, **spec)
+    checkpoints = Checkpoints(pathlib.Path(workdir)) if workdir else None
+    fitted = training.fit(
+        program,
+        [model] * len(hyperparameters),
+        HParams.of(hyperparameters, program),
+        examples,
+        steps,
+        mesh=mesh,
+        checkpoints=checkpoints,
+        callback=callback,
+    )
+    return Result(fitted, tuple(hyperparameters))
+
+
+def evaluate(result: Result, examples: np.ndarray | jax.Array, *, split: int = 0) -> Points:
+    """Compute rate and distortion of every member over all examples, one draw of z each.
+
+    Args:
+      result: A trained population.
+      examples: (examples, ...) data.
+      split: Number of the data, so that other data have other noise.
+
+    Returns:
+      A row per member: its hyperparameters; `rate`, `distortion`, `elbo` and their standard errors
+      over examples, nats; `active_units`, `rate_estimator`, `examples`, `steps`, `status`.
+    """
+    fitted, members = result.fitted, result.hyperparameters
+    found = evaluation.evaluate(fitted, [m.seed for m in members], examples, split)
+    active = evaluation.active_units(found)
+    estimator = evaluation.rate_estimator(fitted.spec, tuple(examples.shape[1:]))
+    rows = Points()
+    for i, member in enumerate(members):
+        estimates = evaluation.means(found.rate[i], found.distortion[i])
+        sound = bool(fitted.finite[i]) and math.isfinite(estimates["elbo"])
+        rest = {"active_units": int(active[i]), "rate_estimator": estimator}
+        rest |= {"examples": len(examples), "steps": int(fitted.steps[i])}
+        rows.append({**vars(member), **estimates, **rest, "status": "ok" if sound else "diverged"})
+    return rows

@@ -1,0 +1,111 @@
+"""The public calls against the layers that they stand on."""
+
+import dataclasses
+import doctest
+import math
+
+import numpy as np
+import pytest
+
+import rd_elbo as rd
+from rd_elbo import api, disk
+from rd_elbo.sweep import config
+from rd_elbo.sweep import run as sweeping
+from rd_elbo.training import fit, state
+
+TINY = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.5, batch_size=16)
+
+
+@pytest.mark.parametrize("name", ["product", "sweep", "fit", "Points"])
+def test_examples_in_docstrings(name):
+    found = doctest.DocTestFinder().find(getattr(api, name), name, globs=vars(api))
+    examples = [test for test in found if test.examples]
+    assert examples
+    for test in examples:
+        assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_a_sweep_is_the_scripts(tmp_path):
+    """Tables of points and of metrics byte for byte."""
+    data = {"name": "mnist_static", "examples": 64, "eval_examples": 20}
+    given = {"name": "one", "data": data, "base": dataclasses.asdict(TINY), "blocks": {"all": {"beta": (0.5, 2.0)}}}
+    given["base"].pop("loss_bound")
+    plan = config.load(given, pytest.fail)
+    rows = sweeping.run(plan, tmp_path / "script").points
+    digits = rd.load_data("mnist_static").head(64)
+    points = rd.sweep(rd.product(TINY, beta=(0.5, 2.0)), digits, tmp_path / "call", eval_examples=20)
+    assert points == rows and [p["examples"] for p in points] == [64, 64, 20, 20]
+    for name in ("points.csv", "metrics.csv", "members.csv"):
+        assert (tmp_path / "script" / name).read_bytes() == (tmp_path / "call" / name).read_bytes()
+    # And it resumes: nothing is trained again.
+    before = disk.sha256(tmp_path / "call" / "provenance.json")
+    assert rd.sweep(rd.product(TINY, beta=(0.5, 2.0)), digits, tmp_path / "call", eval_examples=20) == rows
+    assert before and len(list((tmp_path / "call" / "chunks").iterdir())) == 1
+
+
+def test_the_recorded_configuration_makes_the_same_members(tmp_path):
+    from rd_elbo import tables
+    from rd_elbo.sweep import grid
+
+    members = rd.product(TINY, objective=("target_rate",), target_rate=(1.0, 2.0))
+    rd.sweep(members, rd.load_data("mnist_static").head(64), tmp_path, splits=("test",))
+    assert grid.members_of(tables.recorded_config(tmp_path)) == members
+
+
+def test_a_failed_member_is_an_error(monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(fit, "fit", fails)
+    with pytest.raises(rd.Failed, match="1 of 1 members failed"):
+        rd.sweep([TINY], rd.load_data("mnist_static").head(64), report=lambda _: None)
+
+
+def test_fit_is_the_populations_fit(tmp_path):
+    x = (np.random.RandomState(0).rand(32, 4, 4) < 0.4).astype(np.float32)
+    model = TINY.build((4, 4))
+    grid = rd.product(beta=(0.5, 2.0), seed=(3,), learning_rate=(1e-2,))
+    result = rd.fit(model, x, grid, steps=6, batch_size=8, workdir=tmp_path)
+    spec = state.TrainSpec(model, batch_size=8)
+    whole = fit.fit(spec, [model] * 2, state.HParams.of(grid, spec), x, 6)
+    for i in range(2):
+        for ours, theirs in zip(
+            *(list(tree.values()) for tree in (result.params(i)["encoder"]["mean"], whole.params["encoder"]["mean"])), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs[i])
+    points = rd.evaluate(result, x)
+    assert points.column("beta").tolist() == [0.5, 2.0] and points[0]["status"] == "ok"
+    np.testing.assert_allclose(points.column("elbo"), -(points.column("rate") + points.column("distortion")), rtol=1e-6)
+
+
+def test_points_are_a_table(tmp_path):
+    points = rd.Points([{"beta": 0.5, "rate": 2.0}, {"beta": 1.0, "rate": 1.5}])
+    points.to_csv(tmp_path / "points.csv")
+    assert disk.read_table(tmp_path / "points.csv") == list(points)
+    assert points.column("rate").tolist() == [2.0, 1.5]
+    with pytest.raises(rd.BadInput, match="column='speed'"):
+        points.column("speed")
+
+
+@pytest.mark.parametrize(
+    ("axes", "named"),
+    [
+        ({"epochs": (1.0,)}, "'epochs'"),
+        ({"beta": ()}, "beta=()"),
+        ({"beta": 0.5}, "beta=0.5"),
+        ({"beta": (-1.0,)}, "beta=-1.0"),
+        ({"seed": (0.5,)}, "seed=0.5"),
+        ({"learning_rate": (0.0,)}, "learning_rate=0.0"),
+        ({"annealing": (1.5,)}, "annealing=1.5"),
+    ],
+)
+def test_what_product_refuses(axes, named):
+    with pytest.raises(rd.BadInput) as caught:
+        rd.product(**axes)
+    assert named in str(caught.value)
+
+
+def test_product_without_members_is_of_hyperparameters():
+    grid = rd.product(beta=(0.1, 1.0), seed=range(2))
+    assert [(h.beta, h.seed) for h in grid] == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
+    assert all(h.loss_bound == math.inf and h.learning_rate == 1e-3 for h in grid)
