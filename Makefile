@@ -38,10 +38,10 @@ toy: install     ## the exact toy model: optimum, ELBO, target rate (runs/toy)
 gaussian: install ## linear VAEs on the exact curve of a Gaussian source (runs/gaussian)
 	$(BIN)/python -m experiments.gaussian --workdir=runs/gaussian
 
-test: install    ## run the tests, but for those that start processes
+test: install    ## run the tests, but for the slow ones
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
-test-slow: install   ## run the tests that start processes
+test-slow: install   ## run the tests that start processes or compile for long
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m slow
 
 lint: install    ## look for mistakes and unformatted code

@@ -25,3 +25,10 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", _QUICKLY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_end_with_their_module():
+    """A process may map only so many pieces of memory, and each compiled program is some of them."""
+    yield
+    jax.clear_caches()

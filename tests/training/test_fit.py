@@ -29,10 +29,10 @@ from tests.training.populations import (
 
 BASE = Member()
 KINDS = {
-    "mlp": BASE,
     "pixelcnn": Member(decoder="pixelcnn", decoder_width=4, decoder_depth=2),
-    "vampprior": Member(marginal="vampprior"),
-    "target rate": Member(objective="target_rate", target_rate=2.0, annealing=0.5),
+    "vampprior, target rate": Member(
+        marginal="vampprior", objective="target_rate", target_rate=2.0, annealing=0.5
+    ),
     "convolutions": Member(
         encoder="conv",
         decoder="deconv",
@@ -45,7 +45,14 @@ KINDS = {
 STRONG = dataclasses.replace(
     KINDS["convolutions"],
     **paper_family("++v"),
-    **dict(encoder_depth=1, decoder_depth=1, flow_steps=2, flow_width=5, flow_depth=1),
+    **dict(
+        z_in_every_layer=True,
+        encoder_depth=1,
+        decoder_depth=1,
+        flow_steps=2,
+        flow_width=5,
+        flow_depth=1,
+    ),
     **dict(objective="target_distortion", target_distortion=9.0, multiplier_rate=0.1),
 )
 
@@ -55,17 +62,19 @@ def test_in_a_population_alone_elsewhere_and_on_other_devices(kind):
     base = KINDS[kind]
     field = "target_rate" if base.objective == "target_rate" else "beta"
     members = several(base, **{field: (0.3, 0.3, 1.0, 1.0, 2.0, 2.0)}, seed=(0, 5, 0, 5, 0, 5))
-    one, two = trained(members, devices=1), trained(members, devices=2)
-    backwards = trained(members[::-1], devices=2)
-    assert (one.devices, two.devices) == (1, 2)
+    two, backwards = trained(members, devices=2), trained(members[::-1], devices=2)
+    assert two.devices == 2
+    # One device's program has another number of members: for one kind that is worth compiling.
+    one = trained(members, devices=1) if "vampprior" in kind else two
+    assert one.devices == (1 if "vampprior" in kind else 2)
     for i, member in enumerate(members):
         alone = trained([member])
         assert_same(of(one, i), of(alone, 0))
         assert_same(of(two, i), of(alone, 0))
         assert_same(of(backwards, len(members) - 1 - i), of(alone, 0))
-        np.testing.assert_allclose(one.metrics.loss[i], alone.metrics.loss[0], rtol=1e-6)
+        np.testing.assert_allclose(two.metrics.loss[i], alone.metrics.loss[0], rtol=1e-6)
     # The comparison would be empty if members did not differ.
-    weights = jax.tree.leaves(one.params["encoder"])[0]
+    weights = jax.tree.leaves(two.params["encoder"])[0]
     for i in range(1, len(members)):
         assert np.abs(weights[0] - weights[i]).max() > 1e-4
 
@@ -85,15 +94,13 @@ PADDED = {
     "pixelvae": dataclasses.replace(
         KINDS["convolutions"], decoder="pixelvae", encoder="dense", decoder_depth=1, causal_depth=1
     ),
-    "pixelcnnpp": dataclasses.replace(
-        BASE, decoder="pixelcnnpp", decoder_width=3, z_in_every_layer=True
-    ),
 }
 
 
-@pytest.mark.parametrize(
-    "kind", ["mlp", "pixelcnn", "vampprior", "convolutions", "strong", *PADDED]
-)
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("strong", *PADDED)]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *SLOW])
 def test_padded_from_a_smaller_width(kind):
     wide = {**KINDS, **PADDED, "strong": STRONG}[kind]
     narrow = dataclasses.replace(wide, decoder_width=2, encoder_width=wide.encoder_width - 1)
@@ -122,7 +129,7 @@ def test_a_second_population_compiles_nothing():
 
     def run(**axes):
         spec = {"dtype": "float32"}
-        members = several(KINDS["pixelcnn"], **axes)
+        members = several(BASE, **axes)
         result = train(members, images, devices=2, spec=spec)
         evaluate.evaluate(result, [m.seed for m in members], images)
 

@@ -321,27 +321,29 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_settings_of_the_process_change_no_number(name):
+def numbers_of_all_kinds():
+    """Draws, weights, losses and an evaluation; nothing is left of earlier compilations."""
     images = np.random.RandomState(0).random_sample((12, 1)).astype(np.float32)
+    caches = step._train, step.compiled, step._draw, state._init
+    for cached in (*caches, evaluate._evaluate, evaluate._compiled):
+        cached.cache_clear()
+    fitted = echo(Echo("weight"), several(ONE, seed=(3, 4)), images, 7)
+    noise = echo(Echo("key"), several(ONE, seed=(3, 4)), images, 7)
+    scores = evaluate.evaluate(noise, [3, 4], images)
+    return fitted.params["w"], fitted.metrics.loss, noise.metrics.rate, scores.rate
 
-    def run():
-        for cached in (step._train, step.compiled, step._draw):
-            cached.cache_clear()
-        (
-            state._init.cache_clear(),
-            evaluate._evaluate.cache_clear(),
-            evaluate._compiled.cache_clear(),
-        )
-        fitted = echo(Echo("weight"), several(ONE, seed=(3, 4)), images, 7)
-        noise = echo(Echo("key"), several(ONE, seed=(3, 4)), images, 7)
-        scores = evaluate.evaluate(noise, [3, 4], images)
-        return fitted.params["w"], fitted.metrics.loss, noise.metrics.rate, scores.rate
 
-    expected, before = run(), getattr(jax.config, name)
+@pytest.fixture(scope="module")
+def expected():
+    return numbers_of_all_kinds()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_the_process_change_no_number(name, expected):
+    before = getattr(jax.config, name)
     try:
         jax.config.update(name, SETTINGS[name])
-        found = run()
+        found = numbers_of_all_kinds()
     finally:
         jax.config.update(name, before)
     for a, b in zip(expected, found, strict=True):
