@@ -211,7 +211,7 @@ def benchmark_members(counts: list[int], seconds: float, vmap_size: int | None) 
 def benchmark_vmap_size(file: str, sizes: list[int], steps: int, rounds: int) -> list[dict[str, Any]]:
     """Milliseconds per member-step of each group of a sweep at several sizes, and the ratios to the default's."""
     config = terminal.load_config(file)
-    plan, rows = load(config), []
+    plan, rows = load(config.to_dict()), []
     images = plan.dataset.splits["train"]
     # One chunk a group: the largest.
     chunks = {chunk.padded: chunk for chunk in sorted(plan.chunks(), key=lambda chunk: len(chunk.members))}

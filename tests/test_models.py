@@ -15,6 +15,7 @@ import scipy.stats
 from rd_elbo import information
 from rd_elbo.errors import BadInput
 from rd_elbo.models import flows
+from rd_elbo.models.bernoulli import Bernoulli
 from rd_elbo.models.family import DECODERS, ENCODERS, MARGINALS, PAPER_FAMILIES, Architecture, paper_family
 from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_WEAK
 
@@ -184,6 +185,18 @@ def test_bernoulli_distortion_is_cross_entropy():
     probability = np.asarray(d.distribution.probs, np.float64)
     by_hand = scipy.stats.bernoulli.logpmf(np.asarray(x).astype(int), probability).sum((1, 2))
     np.testing.assert_allclose(d.log_prob(x), by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "bool"])
+def test_bernoulli_of_binary_values_is_scipys_at_any_logit(dtype):
+    """Far out too, where 1 - p is lost to rounding; and its gradient is x - p."""
+    logits = np.array([-90.0, -20.0, -1.5, 0.0, 0.3, 17.0, 80.0], np.float32)
+    for value in (0, 1):
+        x = jnp.full(logits.shape, value, dtype)
+        by_hand = scipy.special.log_expit((2 * value - 1) * logits.astype(float))
+        np.testing.assert_allclose(Bernoulli(jnp.asarray(logits)).log_prob(x), by_hand, rtol=1e-6, atol=1e-30)
+        slope = jax.grad(lambda logits, x=x: Bernoulli(logits).log_prob(x).sum())(jnp.asarray(logits))
+        np.testing.assert_allclose(slope, value - scipy.special.expit(logits.astype(float)), rtol=1e-5, atol=1e-7)
 
 
 def test_vampprior_is_a_mixture_of_encodings():

@@ -76,9 +76,9 @@ def adam(
 ) -> tuple[PyTree, optax.ScaleByAdamState]:
     """Make one step of Adam (Kingma & Ba 2015), or none; the numbers are those of `optax.adam`.
 
-    A training loop on CPU is bound by its passes over memory. Parameters are computed from the new
-    moments, behind a barrier: computed from the old ones, as the compiler would have it, both are
-    needed at once and copied in every step. What freezes a member is in the same passes.
+    Parameters are computed from the new moments, behind a barrier: computed from the old ones, as
+    XLA on CPU would have it, both are needed at once and copied in every step. The freeze of a
+    member is in the same passes over memory.
 
     Args:
       params: Parameters.
@@ -99,7 +99,7 @@ def adam(
     mu = jax.tree.map(lambda m, g: keep(_B1 * m + (1 - _B1) * g, m), moments.mu, gradient)
     nu = jax.tree.map(lambda v, g: keep(b2 * v + (1 - b2) * g * g, v), moments.nu, gradient)
     mu, nu = lax.optimization_barrier((mu, nu))
-    # Divisions of whole tensors take as long as a pass over memory.
+    # Scalars are divided, not whole tensors.
     exponent = count.astype(step_size.dtype)
     scale_mu, scale_nu = step_size / (1 - _B1**exponent), 1 / jnp.sqrt(1 - b2**exponent)
 

@@ -64,8 +64,7 @@ class TrainSpec:
       lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
       call_steps: The most steps of one call of the compiled program.
       vmap_size: The most members that a device advances side by side; the others wait until these
-        have made the steps of the call. None means 16 on CPU, where as many members as fit into the
-        cache train fastest, and all of them on accelerators.
+        have made the steps of the call. None means 16 on CPU and all of them on accelerators.
     """
 
     model: Trainable

@@ -158,6 +158,22 @@ def test_adam_is_optax_adam_of_that_decay(x64, b2):
     np.testing.assert_allclose(fitted.params["w"], [w], rtol=1e-12)
 
 
+def test_a_gradient_is_bounded_tensor_by_tensor_and_told_to_be_finite():
+    gradient = {
+        "small": jnp.array([3.0, -4.0]),
+        "zero": jnp.zeros(2),
+        "large": jnp.array([1e20, -5e19]),
+    }
+    bounded, finite = optim.checked(gradient)
+    assert finite
+    np.testing.assert_array_equal(bounded["small"], gradient["small"])
+    np.testing.assert_array_equal(bounded["zero"], 0)
+    # The direction is kept.
+    np.testing.assert_allclose(bounded["large"], [1e15, -5e14], rtol=1e-6)
+    for bad in (jnp.inf, -jnp.inf, jnp.nan):
+        assert not optim.checked({**gradient, "bad": jnp.array([1.0, bad])})[1]
+
+
 def test_learning_rate_schedules():
     at = jnp.array([0.0, 0.25, 0.5, 0.75, 1.0])
     values = {
