@@ -78,7 +78,7 @@ class Architecture:
 
     @property
     def family(self) -> str:
-        """The paper's three characters, (encoder, decoder, marginal): `-` weak, `+` strong, `v` VampPrior."""
+        """Name in the paper's three characters (encoder, decoder, marginal), `-` weak, `+` strong, `v` VampPrior."""
         return "".join(part.sign for part in self._parts)
 
     def build(self, image_shape: ImageShape) -> VAE:
