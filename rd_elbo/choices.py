@@ -32,11 +32,11 @@ class Choice:
 
     Attributes:
       figure: Number of the paper's figure: 4, 5 or 6.
-      panel: Its letter.
-      part: What is shown, "reconstruction" or "sample".
-      choice: Why this model, the name of the function that chose it.
-      position: Its place in the panel, counted from 0.
-      row: Of points.csv.
+      panel: Letter of the figure's panel.
+      part: Kind of the images shown, "reconstruction" or "sample".
+      choice: Name of the function that chose this model.
+      position: Index of the model in its panel, from 0.
+      row: Row of points.csv.
     """
 
     figure: int
@@ -55,9 +55,9 @@ def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANC
     four families, those of one marginal.
 
     Args:
-      rows: Of points.csv.
-      split: Whose rates and distortions count.
-      tolerance: See `equal_elbo`.
+      rows: Rows of points.csv.
+      split: Split whose rates and distortions count.
+      tolerance: Largest excess of R + D over the lowest in Figure 4d, nats.
 
     Returns:
       The choices, figure by figure; panels without a model are left out.
@@ -124,7 +124,7 @@ def by_family(rows: Sequence[Row], beta: float = 1.0) -> list[Row]:
 
     Args:
       rows: Points of one split.
-      beta: Where a family has no member at this beta, the nearest in ratio is taken, the lower of two; the row says which it is.
+      beta: Wanted beta. A family without it gives its nearest in ratio, the lower of two; the row says which it is.
 
     Returns:
       Rows, factorised decoders first, then by marginal and encoder. Families without a member trained along beta are not there.
@@ -166,7 +166,7 @@ def equal_elbo(rows: Sequence[Row], most: int = _FEW, tolerance: float = TOLERAN
     Args:
       rows: Points of one split.
       most: Models at most.
-      tolerance: How far R + D may be above the lowest, nats.
+      tolerance: Largest excess of R + D over the lowest, nats.
 
     Returns:
       Rows by rising rate.

@@ -44,12 +44,12 @@ class Comparison:
     """Our points of one split beside the paper's; rows have the columns of their section alone. Nats and nats^2.
 
     Attributes:
-      split: Which of our points.
+      split: Split of our points.
       dataset: The name of our data; None if it is not recorded.
       reference: The paper's numbers; None if there are none to compare with.
-      runs: In the order of the paper's families, along beta.
-      areas: The stepwise frontier and the convex hull; empty without a reference.
-      bests: A row per family that was run, and one of all.
+      runs: Rows of section "run", in the order of the paper's families, along beta.
+      areas: Rows of section "area": the stepwise frontier and the convex hull; empty without a reference.
+      bests: Rows of section "best": one per family that was run, and one of all.
     """
 
     split: str
@@ -76,7 +76,7 @@ def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str
     Args:
       points: Rows of points.csv.
       dataset: The name of the data they are of; None if it is not recorded.
-      split: Which of them to compare; by default "test" where there is one, since the paper's look like that, else the first.
+      split: Split to compare; by default "test" where there is one, since the paper's look like that, else the first.
 
     Raises:
       BadInput: If there is no such split or no finite point of it.

@@ -14,8 +14,8 @@ def pareto(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " p
     """Points that no other point beats: none has at most their rate and at most their distortion, and less of one.
 
     Args:
-      rate: nats.
-      distortion: nats.
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
 
     Returns:
       Indices of the points kept, by rising rate and so by falling distortion; of equal points the first.
@@ -36,8 +36,8 @@ def convex_hull(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray
     are the minimisers of D + beta R over beta in (0, inf).
 
     Args:
-      rate: nats.
-      distortion: nats.
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
 
     Returns:
       Indices of the corners, by rising rate; slopes -dD/dR fall strictly from corner to corner.
@@ -60,8 +60,8 @@ def stepwise(
     """The stepwise Pareto frontier as a polyline: at each rate the least distortion of the points with at most this rate.
 
     Args:
-      rate: nats.
-      distortion: nats.
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
 
     Returns:
       Rates and distortions of the vertices, from the least to the greatest rate of the points kept by `pareto`.
@@ -79,8 +79,8 @@ def hull(
     """The convex hull as a polyline: at each rate the least distortion of the points and of time sharing between them.
 
     Args:
-      rate: nats.
-      distortion: nats.
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
 
     Returns:
       Rates and distortions of the corners, from the least to the greatest rate of the points kept by `convex_hull`.
@@ -97,10 +97,10 @@ class Gap:
     """How far one curve lies above another, over the rates that both cover; all NaN where there are none.
 
     Attributes:
-      above: Area between the curves where the first is above, nats^2.
-      below: Area where it is below, nats^2, not negative.
-      lowest_rate: Where the common rates begin, nats.
-      highest_rate: Where they end, nats.
+      above: Area between the curves where the first is above, nats^2, not negative.
+      below: Area between the curves where the first is below, nats^2, not negative.
+      lowest_rate: Lowest rate that both curves cover, nats.
+      highest_rate: Highest rate that both curves cover, nats.
     """
 
     above: float
@@ -133,10 +133,10 @@ def area_between(
     >>> area_between(*hull(rate, distortion), *reference.hull)    # doctest: +SKIP
 
     Args:
-      rate: Of the first polyline's vertices, rising; two of one rate are a vertical line. nats.
-      distortion: Likewise, nats.
-      other_rate: Of the second one's, nats.
-      other_distortion: Likewise, nats.
+      rate: (vertices,) rates of the first polyline, rising, nats; two of one rate are a vertical line.
+      distortion: (vertices,) distortions of the first polyline, nats.
+      other_rate: (other_vertices,) rates of the second polyline, rising, nats.
+      other_distortion: (other_vertices,) distortions of the second polyline, nats.
 
     Returns:
       The areas and the range of rates, all NaN where the polylines have at most a single rate in common.

@@ -33,8 +33,8 @@ class Pictures(NamedTuple):
     """Images of one model.
 
     Attributes:
-      reconstruction: (draws, examples, height, width), draws of d(x|z) at one z ~ e(z|x) of each example.
-      sample: (draws, examples, height, width), likewise at one z ~ m(z) each.
+      reconstruction: (draws, examples, height, width) draws of d(x|z) at one z ~ e(z|x) of each example.
+      sample: (draws, examples, height, width) draws of d(x|z) at one z ~ m(z) each.
     """
 
     reconstruction: Any
@@ -48,8 +48,8 @@ def draw(model: Any, params: Params, x: Float[Array, "examples height width"], k
     `model` is static: models of one architecture are equal, and share one compiled program.
 
     Args:
-      model: With `encode`, `decode` and `prior`, as `models.base.VAE` has them.
-      params: Its parameters.
+      model: Model with `encode`, `decode` and `prior`, as `models.base.VAE` has them.
+      params: Parameters of the model.
       x: Images to reconstruct.
       key: Source of all randomness.
       draws: Images at every z.
@@ -91,8 +91,8 @@ class Report:
 
     Attributes:
       members: Models drawn from.
-      architectures: Different ones among them, each of which was compiled once.
-      seconds: Spent on sampling, compilation included.
+      architectures: Different architectures, each of which was compiled once.
+      seconds: Wall time of sampling, compilation included.
     """
 
     members: int
@@ -117,13 +117,13 @@ def make(
     Args:
       workdir: The run directory, with trained parameters.
       dataset: The data of the run.
-      choices: What to show, all of one split, whose images are reconstructed.
+      choices: Models to show, all of one split, whose images are reconstructed.
       examples: Rows of the gallery.
-      seed: Of all randomness.
-      listener: Told how many members of how many are done.
+      seed: Source of all randomness.
+      listener: Callback with the numbers of members done and in all.
 
     Returns:
-      What it took.
+      Counts and time of the gallery.
 
     Raises:
       BadInput: If a member has no saved parameters, or there are not so many examples; nothing is written then.

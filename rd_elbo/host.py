@@ -88,7 +88,7 @@ def join(
       coordinator: Address and port of process 0, "host:port"; None where JAX finds all three.
       processes: Number of processes.
       process: Index of this process.
-      report: Told, in a sentence, that the others have not come yet.
+      report: Callback with a sentence, where the others have not come yet.
 
     Raises:
       BadInput: If some are given and others are not, the port is in use, or JAX finds nobody.

@@ -99,7 +99,7 @@ def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
 
     Args:
       config: The configuration.
-      keep: Whether its blocks stay, but for their sizes and lengths; else there are three, of three
+      keep: Whether the blocks stay, but for their sizes and lengths; else there are three, of three
         families at beta = 1.
     """
     config.data.update({"name": "mnist_static", "examples": 64})

@@ -52,12 +52,12 @@ def points(
     error, where the rate is near zero.
 
     Args:
-      members: In the order of the population.
+      members: Members, in the order of the population.
       fitted: The population.
       evaluated: Split -> (examples, height, width) images.
       vmap_size: The most members that a device evaluates side by side, see
         `training.evaluate.evaluate`.
-      callback: Told now and then the number of examples done since.
+      callback: Callback, called now and then with the number of examples done since.
 
     Returns:
       A row per member and split, `POINT_COLUMNS` but the version; nats, means over examples.

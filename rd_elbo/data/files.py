@@ -19,7 +19,7 @@ def read(path: str | os.PathLike[str], seed: int = BINARISATION_SEED) -> dict[st
     Args:
       path: The file. Its arrays are (examples, height, width): bool or numbers in {0, 1}, or uint8 grey levels, which are
         binarised statically.
-      seed: Of the binarisation and of the split.
+      seed: Seed of the binarisation and of the split.
 
     Raises:
       BadInput: If the file cannot be read or its arrays are not such images.

@@ -44,8 +44,8 @@ def read(
 
     Args:
       manual_dir: A folder with the three original text files; without it tensorflow-datasets is asked.
-      data_dir: Where tensorflow-datasets keeps prepared data, if not in its own default.
-      cache_dir: Where the decoded arrays are kept, if not in `cache_folder()`.
+      data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
+      cache_dir: Folder of the decoded arrays; None means `cache_folder()`.
 
     Raises:
       BadInput: If the data are neither cached, nor in `manual_dir`, nor to be had through tensorflow-datasets, or are damaged.

@@ -13,7 +13,7 @@ def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BI
 
     Args:
       images: uint8 grey levels.
-      seed: Of the draw; the recorded default makes the embedded digits.
+      seed: Seed of the draw; the recorded default makes the embedded digits.
 
     Returns:
       Images of the same shape, uint8 in {0, 1}.
@@ -26,7 +26,7 @@ def binarise_splits(splits: dict[str, np.ndarray], seed: int = BINARISATION_SEED
 
     Args:
       splits: Probabilities (examples, height, width).
-      seed: Of the draw, which is one for all splits, in their order.
+      seed: Seed of the draw, which is one for all splits, in their order.
 
     Returns:
       Splits of the same shapes, uint8 in {0, 1}.

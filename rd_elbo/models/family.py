@@ -78,7 +78,10 @@ class Architecture:
 
     @property
     def family(self) -> str:
-        """Name in the paper's three characters (encoder, decoder, marginal), `-` weak, `+` strong, `v` VampPrior."""
+        """Name in the paper's three characters, such as `-+v`.
+
+        They stand for encoder, decoder and marginal; `-` is weak, `+` strong, `v` a VampPrior.
+        """
         return "".join(part.sign for part in self._parts)
 
     def build(self, image_shape: ImageShape) -> VAE:
@@ -100,9 +103,9 @@ class Part:
     """An encoder, a decoder or a marginal that architectures can name.
 
     Attributes:
-      sign: Its character in the paper's family names.
+      sign: Character of the part in the paper's family names.
       build: Makes the flax module.
-      pads: Whether a narrower one embedded in zeros trains exactly as it would alone. Holds for linear gating and ReLU; normal-
+      pads: Whether a narrower part embedded in zeros trains exactly as it would alone. Holds for linear gating and ReLU; normal-
         ised weights, for one, break it (0/0).
       uses: The fields that not every part has a use for, and that this one does.
     """

@@ -243,11 +243,11 @@ def conv_transpose(
     Differentiable once, in reverse mode.
 
     Args:
-      x: What that convolution's result looks like.
+      x: Images of the form of that convolution's result, channels last.
       kernel: The filter of that convolution, so that `inputs`, the channels of `x`, are its last axis.
       size: (new_height, new_width) of the result, which `conv` would filter.
-      padding: Of that convolution.
-      strides: Of that convolution.
+      padding: Padding of that convolution.
+      strides: Strides of that convolution.
 
     Returns:
       Images of `size`.
@@ -329,7 +329,7 @@ class GatedConv(nn.Module):
     Attributes:
       units: Channels of the result.
       kernel: (rows, columns) of the filter.
-      strides: Of the filter.
+      strides: Steps of the filter down and to the right.
       same: Whether the images keep their size (divided by the stride, rounded up); otherwise the filter stays inside them.
     """
 
@@ -357,8 +357,8 @@ class GatedConvTranspose(nn.Module):
       units: Channels of the result.
       kernel: (rows, columns) of the filter.
       size: (height, width) of the result.
-      strides: Of the filter.
-      same: As in `GatedConv`; otherwise a single pixel is painted by a filter of the size of the result.
+      strides: Steps of the filter down and to the right.
+      same: Whether strides alone decide on the size, as in `GatedConv`; otherwise a filter of the result's size paints a pixel.
 
     Raises:
       ValueError: If `same` is False and there is more than one pixel or the filter is not of the size of the result.

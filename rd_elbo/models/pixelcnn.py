@@ -35,8 +35,8 @@ def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool
     Args:
       params: `kernel` (3, 5, inputs, 2, width), `bias` (2, width), `plane` (planes, 2, width).
       padded: (batch, height + 2, width + 4, inputs), the input framed by two rows above and two columns at each side.
-      plane: (batch, height, width, planes), what z says at each pixel.
-      first: Whether this is the input layer.
+      plane: (batch, height, width, planes) feature planes made from z.
+      first: Whether the layer is the input layer.
 
     Returns:
       (batch, height, width, width of the layer).
@@ -61,7 +61,7 @@ class PixelCNN(CausalBernoulli):
     Attributes:
       params: `layers`, the parameters of the input layer and then of each residual block; `readout`, those of the final 1x1
         convolution to one logit: `kernel` (width,), `plane` (planes,), `bias` ().
-      planes: See `CausalBernoulli`.
+      planes: (*batch, height, width, planes) feature planes, see `CausalBernoulli`.
     """
 
     def _logits(self, images: Array, planes: Array) -> Array:

@@ -55,7 +55,7 @@ def figure3a(points: Sequence[Row], split: str = "test", reference: Reference | 
 
     Args:
       points: Rows of points.csv.
-      split: Which of them to draw.
+      split: Split to draw.
       reference: The paper's numbers on such data, drawn behind ours; None if there are none.
 
     Raises:
@@ -88,7 +88,7 @@ def figure3b(points: Sequence[Row], split: str = "test", reference: Reference | 
 
     Args:
       points: Rows of points.csv.
-      split: Which of them to draw.
+      split: Split to draw.
       reference: The paper's numbers on such data, drawn behind ours; None if there are none.
 
     Raises:

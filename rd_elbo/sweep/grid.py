@@ -48,7 +48,7 @@ class Member(Architecture):
       schedule: Course of the learning rate, a key of `training.optim.SCHEDULES`.
       batch_size: Examples per step.
       epochs: Passes over the training split; may be a fraction.
-      seed: Source of all its randomness.
+      seed: Source of all randomness of the member.
       loss_bound: Loss of a batch, in nats, above which the member counts as diverged; infinite
         means that any finite loss will do.
     """
@@ -124,7 +124,7 @@ def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Memb
 
     Args:
       base: A member, or several, to start from.
-      **axes: For some fields of `Member`, the values to take.
+      **axes: Values to take, for some fields of `Member`.
 
     Returns:
       Members, the last axis varying fastest; duplicates dropped.
@@ -260,8 +260,8 @@ class Group:
     """Members that one compiled program trains together.
 
     Attributes:
-      members: In the order of the grid. They are trained at the largest of their widths, narrower
-        ones embedded in zeros.
+      members: Members, in the order of the grid. They are trained at the largest of their widths,
+        narrower ones embedded in zeros.
 
     Raises:
       BadInput: If there is no member, or one program cannot train all of them.
@@ -327,7 +327,8 @@ def groups(
     Args:
       members: Members to train.
       image_shape: (height, width) of the data.
-      max_padding_overhead: At least 1; at 1 widths are never mixed.
+      max_padding_overhead: Largest ratio of padded to own work, at least 1; at 1 widths are never
+        mixed.
 
     Returns:
       The groups, in order of their first member; each keeps the order of `members`.

@@ -18,9 +18,9 @@ def lines(
     """Lines of metrics.csv, without its header.
 
     Args:
-      members: Names.
-      metrics: Of the same members, see `training.state.Metrics`.
-      steps: Updates that each of them made; a member that diverged has nothing to say afterwards.
+      members: Names of the members.
+      metrics: Metrics of the same members, see `training.state.Metrics`.
+      steps: Updates that each of them made; lines of later steps are left out.
     """
     kept = np.asarray(metrics.step)
     columns = [np.asarray(column) for column in metrics[1:]]

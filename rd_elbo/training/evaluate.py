@@ -146,7 +146,7 @@ def evaluate(
       mesh: Devices to use; by default those that trained.
       vmap_size: The most members that a device evaluates side by side; None means as many as it
         trained side by side, and no more than 16 on CPU and 128 elsewhere.
-      callback: Told now and then the number of examples done since.
+      callback: Callback, called now and then with the number of examples done since.
 
     Returns:
       NumPy arrays, on every process.

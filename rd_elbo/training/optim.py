@@ -85,7 +85,7 @@ def adam(
       moments: State of `optax.scale_by_adam`.
       gradient: Gradient, like `params`.
       step_size: Learning rate of this step.
-      alive: Whether to make the step.
+      alive: () bool, whether to make the step.
       b2: Decay of the second moment; that of the first is 0.9.
 
     Returns:
