@@ -42,7 +42,7 @@ def renamed(config: dict[str, Any]) -> dict[str, Any]:
 def main(
     name: str, check: Callable[[dict[str, Any]], None], work: Work, report: Callable[..., Any], draw: Callable[..., Any]
 ) -> None:
-    """Runs an experiment from the command line.
+    """Run an experiment from the command line.
 
     Args:
       name: Name of the experiment; its configuration is configs/<name>.py.

@@ -48,7 +48,7 @@ class Choice:
 
 
 def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANCE) -> list[Choice]:
-    """The models of Figures 4, 5 and 6 from a table of points.
+    """Choose the models of Figures 4, 5 and 6 from a table of points.
 
     Figure 4 shows one family along beta (a reconstructions, b samples), families at beta = 1 (c) and models of nearly one ELBO (d);
     Figure 5 every family at beta = 1; Figure 6 the frontier (a reconstructions, b samples each). In Figure 4c there are at most
@@ -120,7 +120,9 @@ def by_beta(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
 
 
 def by_family(rows: Sequence[Row], beta: float = 1.0) -> list[Row]:
-    """Every family at one beta: not annealed, of the lowest seed, and of what is left (sizes, say) with the lowest R + D.
+    """Choose a model of every family at one beta.
+
+    It is not annealed, has the lowest seed, and of the models left (of other sizes, say) the lowest R + D.
 
     Args:
       rows: Points of one split.
@@ -161,7 +163,7 @@ def of_one_marginal(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
 
 
 def equal_elbo(rows: Sequence[Row], most: int = _FEW, tolerance: float = TOLERANCE) -> list[Row]:
-    """Models of nearly the best R + D, as far apart in rate as possible.
+    """Choose models of nearly the best R + D, as far apart in rate as possible.
 
     Args:
       rows: Points of one split.

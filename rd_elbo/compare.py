@@ -41,7 +41,9 @@ _TOLD = {*OBJECTIVES, "objective", "annealing", "seed"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """Our points of one split beside the paper's; rows have the columns of their section alone. Nats and nats^2.
+    """Our points of one split beside the paper's, in nats and nats^2.
+
+    Rows have the columns of their section alone.
 
     Attributes:
       split: Split of our points.
@@ -68,7 +70,7 @@ class Comparison:
 
 
 def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str | None = None) -> Comparison:
-    """Puts our points beside the paper's.
+    """Put our points beside the paper's.
 
     Models of the paper are found by family and beta, so only runs of the objective "beta" have any. Areas are over the rates that
     both curves cover; a positive area or difference means that we are above the paper, which is worse.

@@ -11,7 +11,9 @@ from jaxtyping import Float, Int
 
 
 def pareto(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]) -> Int[np.ndarray, " kept"]:
-    """Points that no other point beats: none has at most their rate and at most their distortion, and less of one.
+    """Find the points that no other point beats.
+
+    None has at most their rate and at most their distortion, and less of one.
 
     Args:
       rate: (points,) rates, nats.
@@ -30,7 +32,7 @@ def pareto(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " p
 
 
 def convex_hull(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]) -> Int[np.ndarray, " kept"]:
-    """Corners of the convex hull of everything above and to the right of the points.
+    """Find the corners of the convex hull of all above and right of the points.
 
     Time sharing between two models reaches every point between them, so the hull is what the set of models achieves. The corners
     are the minimisers of D + beta R over beta in (0, inf).
@@ -57,7 +59,9 @@ def convex_hull(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray
 def stepwise(
     rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
 ) -> tuple[Float[np.ndarray, " vertices"], Float[np.ndarray, " vertices"]]:
-    """The stepwise Pareto frontier as a polyline: at each rate the least distortion of the points with at most this rate.
+    """Compute the stepwise Pareto frontier as a polyline.
+
+    At each rate it has the least distortion of the points with at most this rate.
 
     Args:
       rate: (points,) rates, nats.
@@ -76,7 +80,9 @@ def stepwise(
 def hull(
     rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
 ) -> tuple[Float[np.ndarray, " corners"], Float[np.ndarray, " corners"]]:
-    """The convex hull as a polyline: at each rate the least distortion of the points and of time sharing between them.
+    """Compute the convex hull as a polyline.
+
+    At each rate it has the least distortion of the points and of time sharing between them.
 
     Args:
       rate: (points,) rates, nats.
@@ -94,7 +100,9 @@ def hull(
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """How far one curve lies above another, over the rates that both cover; all NaN where there are none.
+    """Height of one curve above another, over the rates that both cover.
+
+    All numbers are NaN where there are no such rates.
 
     Attributes:
       above: Area between the curves where the first is above, nats^2, not negative.
@@ -125,10 +133,10 @@ def area_between(
     other_rate: Float[np.ndarray, " other_vertices"],
     other_distortion: Float[np.ndarray, " other_vertices"],
 ) -> Gap:
-    """How far one polyline lies above another, exactly: both are linear between the vertices of the two taken together.
+    """Compute the area between two polylines, exactly.
 
-    Neither is continued beyond its ends: what a set of models does outside its rates is not known. To exchange the two exchanges
-    `above` and `below`.
+    Both are linear between the vertices of the two taken together. Neither is continued beyond its ends: what a set of models does
+    outside its rates is not known. To exchange the two exchanges `above` and `below`.
 
     >>> area_between(*hull(rate, distortion), *reference.hull)    # doctest: +SKIP
 

@@ -43,7 +43,7 @@ class Pictures(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def draw(model: Any, params: Params, x: Float[Array, "examples height width"], key: Array, draws: int = DRAWS) -> Pictures:
-    """Reconstructions of `x` and as many samples.
+    """Draw reconstructions of `x` and as many samples.
 
     `model` is static: models of one architecture are equal, and share one compiled program.
 
@@ -87,7 +87,7 @@ def examples_shown(available: int, examples: int, seed: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What making a gallery took.
+    """Counts and time of making a gallery.
 
     Attributes:
       members: Models drawn from.
@@ -109,7 +109,7 @@ def make(
     seed: int = 0,
     listener: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Draws what the chosen models show and writes gallery.npz and gallery.csv.
+    """Draw from the chosen models; write gallery.npz and gallery.csv.
 
     The arrays are `data` (examples, height, width) and `index`, its place in the split; `member`, names; `reconstruction` and
     `sample`, (members, draws, examples, height, width) as in `Pictures`; and `seed`.

@@ -82,7 +82,7 @@ def join(
     process: int | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Join the other processes of the job; must come before anything else that JAX does.
+    """Join the other processes of the job, before anything else that JAX does.
 
     Args:
       coordinator: Address and port of process 0, "host:port"; None where JAX finds all three.

@@ -129,7 +129,9 @@ def pressure(multiplier: Multiplier, weights: Weights) -> Scalar:
 
 
 def ascend(multiplier: Multiplier, distortion: Scalar, weights: Weights, step: Scalar) -> Multiplier:
-    """One step of ascent on the multiplier (Rezende & Viola 2018, algorithm 1, with a bound on the step).
+    """Make one step of ascent on the multiplier.
+
+    Rezende & Viola 2018, algorithm 1, with a bound on the step.
 
     Args:
       multiplier: State before the step.

@@ -90,7 +90,7 @@ class Best:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """What the paper reports on one dataset.
+    """Numbers that the paper reports on one dataset.
 
     Attributes:
       name: "MNIST" or "Omniglot".

@@ -95,7 +95,9 @@ def families(
 
 
 def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
-    """A configuration of the paper's families shrunk to take a minute, on the embedded digits.
+    """Shrink a configuration of the paper's families to take a minute.
+
+    It uses the embedded digits.
 
     Args:
       config: The configuration.

@@ -44,7 +44,7 @@ def points(
     vmap_size: int | None = None,
     callback: Callable[[int], None] | None = None,
 ) -> list[Point]:
-    """Rate, distortion and ELBO of trained members on whole splits.
+    """Compute rate, distortion and ELBO of trained members on whole splits.
 
     Each example gets one draw of z; the standard errors are over examples and contain that noise.
     The rate is KL(e(z|x) || m(z)) where it has a closed form and log e(z|x) - log m(z) at the draw

@@ -26,7 +26,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Loads a dataset by name.
+    """Load a dataset by name.
 
     Args:
       name: "mnist_static", the embedded 70,000 digits; "binarized_mnist", those of Larochelle & Murray (2011), through

@@ -18,7 +18,7 @@ def sources(
     prepare: Callable[[Any, str | os.PathLike[str] | None], None],
     advice: str,
 ) -> dict[str, Any]:
-    """Random-access examples of each split, with images as the bytes of their files.
+    """Open random-access examples of each split, images as bytes of their files.
 
     Args:
       name: Name in the catalogue.
@@ -51,7 +51,9 @@ def sources(
 
 
 def prepare(builder: Any, download_config: Any, data_dir: str | os.PathLike[str] | None, dataset: str, advice: str) -> None:
-    """Has a builder download and prepare its data in array_record form, which is read without TensorFlow.
+    """Have a builder download and prepare its data in array_record form.
+
+    That form is read without TensorFlow.
 
     Args:
       builder: A builder class that needs no TensorFlow.

@@ -40,7 +40,9 @@ def read(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Splits of 50,000, 10,000 and 10,000 images (examples, 28, 28), uint8 in {0, 1}, in canonical order.
+    """Read the splits of 50,000, 10,000 and 10,000 images.
+
+    They are (examples, 28, 28) uint8 in {0, 1}, in canonical order.
 
     Args:
       manual_dir: A folder with the three original text files; without it tensorflow-datasets is asked.

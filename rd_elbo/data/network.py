@@ -37,7 +37,7 @@ def reachable(url: str) -> bool:
 
 
 def require(url: str, dataset: str, advice: str) -> None:
-    """Raises `BadInput` unless the host of `url` answers.
+    """Raise `BadInput` unless the host of `url` answers.
 
     Args:
       url: Address of the dataset's file.

@@ -9,7 +9,7 @@ BINARISATION_SEED = 20080706
 
 
 def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BINARISATION_SEED) -> np.ndarray:
-    """Draws each pixel once: 1 with probability grey level / 255.
+    """Draw each pixel once: 1 with probability grey level / 255.
 
     Args:
       images: uint8 grey levels.
@@ -22,7 +22,7 @@ def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BI
 
 
 def binarise_splits(splits: dict[str, np.ndarray], seed: int = BINARISATION_SEED) -> dict[str, np.ndarray]:
-    """Draws each pixel once: 1 with its own value as probability.
+    """Draw each pixel once: 1 with its own value as probability.
 
     Args:
       splits: Probabilities (examples, height, width).

@@ -68,7 +68,7 @@ def minimise(
     parts: str | Sequence[str] = PARTS,
     decoder_fit: DecoderFit = discrete.posterior,
 ) -> tuple[Tables, Float[Array, " steps"]]:
-    """Improves the given parts in turn, encoder first.
+    """Improve the given parts in turn, encoder first.
 
     Args:
       start: First tables. A code of zero probability stays unused, and an encoder, decoder and marginal that ignore z are a

@@ -121,7 +121,9 @@ def distortion(error: Any, dimensions: int, noise: float) -> Any:
 
 
 def boundary(variances: Any, rate: Any, noise: float, latent: int | None = None) -> Curve:
-    """The least distortion at given rates of any encoder and marginal with a decoder N(f(z), noise^2 I).
+    """Find the least distortion at given rates with a decoder N(f(z), noise^2 I).
+
+    It is that of any encoder and marginal.
 
     Args:
       variances: (n,) eigenvalues of the covariance.
@@ -206,9 +208,10 @@ class Exact:
 
 
 def moments_to_terms(params: Params, mean: Any, matrix: Any, noise: float | None = 1.0) -> Exact:
-    """Exact rate and distortion of a `models.linear.linear_vae`: both are quadratic in x, so data matter by their moments alone.
+    """Compute the exact rate and distortion of a `models.linear.linear_vae`.
 
-    Parameters so large that their squares overflow give infinity or NaN.
+    Both are quadratic in x, so data matter by their moments alone. Parameters so large that their squares overflow give infinity or
+    NaN.
 
     Args:
       params: Parameters of one linear VAE.

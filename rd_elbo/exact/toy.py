@@ -146,7 +146,7 @@ _USED = 1e-3
 
 
 class Codes(NamedTuple):
-    """What codes have to do with the hidden bit.
+    """Relation of the codes to the hidden bit.
 
     Attributes:
       information: I(z; z*), nats.

@@ -238,9 +238,9 @@ def conv_transpose(
     padding: Padding = ((0, 0), (0, 0)),
     strides: Pair = (1, 1),
 ) -> Float[Array, "batch new_height new_width outputs"]:
-    """The transpose of `conv` from images of `size`: the map that takes its gradient back to them. It vmaps as well.
+    """Apply the transpose of `conv` from images of `size`.
 
-    Differentiable once, in reverse mode.
+    It takes the gradient of that convolution back to them, and vmaps as well. Differentiable once, in reverse mode.
 
     Args:
       x: Images of the form of that convolution's result, channels last.
@@ -351,7 +351,9 @@ class GatedConv(nn.Module):
 
 
 class GatedConvTranspose(nn.Module):
-    """A transposed convolution with linear gating, the way back from what `GatedConv` makes of images of `size`.
+    """A transposed convolution with linear gating.
+
+    It is the way back from the result of `GatedConv` on images of `size`.
 
     Attributes:
       units: Channels of the result.

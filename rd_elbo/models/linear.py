@@ -41,7 +41,7 @@ class LinearDecoder(nn.Module):
 
 
 def linear_vae(dimensions: int, latent: int, noise: float | None = 1.0) -> VAE:
-    """The linear VAE, a model like any other.
+    """Build the linear VAE, a model like any other.
 
     Args:
       dimensions: Dimensions of x.

@@ -30,7 +30,9 @@ def causal_mask(*, includes_centre: bool) -> np.ndarray:
 
 
 def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool) -> Array:
-    """One gated causal layer: a residual block, or, when `first`, the layer that reads pixels and must not see its own.
+    """Apply one gated causal layer, a residual block.
+
+    When `first`, it is the layer that reads pixels and must not see its own.
 
     Args:
       params: `kernel` (3, 5, inputs, 2, width), `bias` (2, width), `plane` (planes, 2, width).

@@ -114,7 +114,7 @@ def nodes(depth: int) -> tuple[Node, ...]:
 def _apply(
     node: Node, params: dict[str, Array], window: Array, besides: Sequence[Array], residual: Array | None, planes: Array
 ) -> Array:
-    """A rectangle of a node.
+    """Compute a rectangle of a node.
 
     Args:
       node: Node to compute.

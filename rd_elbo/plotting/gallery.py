@@ -73,7 +73,9 @@ class Panel:
 
 
 def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
-    """One panel: "data" where images are reconstructed, then "sample" and "average" of every model.
+    """Lay out one panel.
+
+    It has "data" where images are reconstructed, then "sample" and "average" of every model.
 
     Args:
       rows: Rows of gallery.csv with this figure and panel.
@@ -141,7 +143,7 @@ def _head(row: Row) -> list[str]:
 
 
 def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
-    """One figure, or None where the table has nothing of it.
+    """Draw one figure; None where the table has nothing of it.
 
     Args:
       number: Number of the paper's figure.

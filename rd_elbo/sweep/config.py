@@ -48,7 +48,9 @@ _STRATEGIES = {"auto": None, "vmap": None, "looped": 1}
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """How members are run; only dtypes and precision change numbers by more than rounding.
+    """Memory, speed and precision of a run.
+
+    Only dtypes and precision change numbers by more than rounding.
 
     Attributes:
       devices: Devices of each process to spread members over; None means all of them.

@@ -28,7 +28,7 @@ SETTINGS_OF_OBJECTIVES = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Member(Architecture):
-    """One model to train: an architecture and everything else that its result depends on.
+    """One model to train: an architecture, and all else that its result needs.
 
     Fields that have no effect on this member (`idle`) are put at their defaults, so that members
     that train alike are equal.
@@ -117,7 +117,7 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Member))
 
 
 def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
-    """Every combination of the values of `axes`, each put into `base`.
+    """Combine the values of `axes`, each combination put into `base`.
 
     >>> [m.beta for m in product(Member(), beta=(0.5, 1.0), seed=(0, 1))]
     [0.5, 0.5, 1.0, 1.0]
@@ -317,7 +317,7 @@ def architecture_of(member: Member) -> Architecture:
 def groups(
     members: Sequence[Member], image_shape: ImageShape, max_padding_overhead: float = 1.25
 ) -> list[Group]:
-    """Splits members into groups that compile together.
+    """Split members into groups that compile together.
 
     Members that differ only in numbers that a program takes as arguments always share one. Members
     that also differ in width share one by zero padding while the arithmetic of the padded members

@@ -15,7 +15,7 @@ COLUMNS = ("member", "step", "rate", "distortion", "loss")
 def lines(
     members: Sequence[str], metrics: Metrics, steps: Sequence[int] | None = None
 ) -> Iterator[str]:
-    """Lines of metrics.csv, without its header.
+    """Yield lines of metrics.csv, without its header.
 
     Args:
       members: Names of the members.

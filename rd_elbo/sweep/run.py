@@ -71,7 +71,7 @@ def run(
     progress: Callable[[float, str], None] = lambda *_: None,
     tensorboard: bool = False,
 ) -> Outcome:
-    """Train and evaluate every member that is not finished, and fill the run directory.
+    """Train and evaluate every unfinished member, and fill the run directory.
 
     However often it is interrupted and run again, the tables are to the last bit those of a run
     that was not, on the same devices and in the same chunks.

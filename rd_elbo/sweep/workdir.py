@@ -68,7 +68,7 @@ class Finished:
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """How the attempts at a chunk that is not finished went.
+    """Record of the attempts at a chunk that is not finished.
 
     Attributes:
       step: Newest checkpoint when the last attempt began.

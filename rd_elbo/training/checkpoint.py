@@ -29,7 +29,7 @@ Report = Callable[[str], None]
 
 @dataclasses.dataclass(eq=False)
 class Checkpoints:
-    """The last few states of one training, in a folder of their own, for all of its processes.
+    """The last few states of one training, in one folder for all its processes.
 
     Attributes:
       folder: Folder that all processes see; made by the first save. None keeps nothing.

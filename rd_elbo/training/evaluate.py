@@ -134,9 +134,10 @@ def evaluate(
     vmap_size: int | None = None,
     callback: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Compute rate and distortion of every example for every member, one draw of z each.
+    """Compute rate and distortion of every example for every member.
 
-    Matrix products have the highest precision, and everything the dtype of the parameters.
+    Each example gets one draw of z. Matrix products have the highest precision, and everything the
+    dtype of the parameters.
 
     Args:
       fitted: Models trained together.

@@ -134,7 +134,9 @@ def fit(
     callback: Callback | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Fitted:
-    """Train a population of models of any kind. All processes call it with the same arguments.
+    """Train a population of models of any kind.
+
+    All processes call it with the same arguments.
 
     Args:
       spec: The program: the model that all train as, the objective, the batch size, ...

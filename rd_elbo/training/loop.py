@@ -25,7 +25,7 @@ _IN_FLIGHT = 2
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
       members: Members in training.
@@ -65,7 +65,9 @@ class Stopped(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """Metrics of the steps kept, in arrays of their final size: every state has one form.
+    """Metrics of the steps kept, in arrays of their final size.
+
+    So every state has one form.
 
     Attributes:
       columns: Rate, distortion and loss, each (members, kept), nats.

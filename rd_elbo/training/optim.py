@@ -74,11 +74,11 @@ def adam(
     alive: Bool[Array, ""],
     b2: float,
 ) -> tuple[PyTree, optax.ScaleByAdamState]:
-    """Make one step of Adam (Kingma & Ba 2015), or none; the numbers are those of `optax.adam`.
+    """Make one step of Adam (Kingma & Ba 2015), or none.
 
-    Parameters are computed from the new moments, behind a barrier: computed from the old ones, as
-    XLA on CPU would have it, both are needed at once and copied in every step. The freeze of a
-    member is in the same passes over memory.
+    The numbers are those of `optax.adam`. Parameters are computed from the new moments, behind a
+    barrier: computed from the old ones, as XLA on CPU would have it, both are needed at once and
+    copied in every step. The freeze of a member is in the same passes over memory.
 
     Args:
       params: Parameters.

@@ -90,7 +90,9 @@ def put_members(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def put_rows(make: Callable[[slice], PyTree], members: int, mesh: Mesh) -> PyTree:
-    """Arrays with `members` rows, each device's made apart; nobody holds those of all processes.
+    """Make arrays with `members` rows, each device's rows apart.
+
+    No process holds the rows of all.
 
     Args:
       make: Function from rows to a tree of NumPy arrays of these rows.
@@ -156,7 +158,7 @@ def fetch(tree: PyTree, members: int) -> PyTree:
 def spread(
     member: Callable[..., PyTree], mesh: Mesh, vmap_size: int | None
 ) -> Callable[..., PyTree]:
-    """A population's function from one member's.
+    """Make a population's function from one member's.
 
     Args:
       member: Function from `(own, of_device, *shared)` of one member to its results.
