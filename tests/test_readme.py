@@ -113,6 +113,14 @@ def test_the_readme_is_short():
     assert len(text.splitlines()) <= 150 and len(text.split()) <= 900
 
 
+def test_the_citation_is_of_this_version():
+    versions = {
+        re.search(rf'^version{sign} "?([\d.]+)"?$', (ROOT / file).read_text(), re.MULTILINE)[1]
+        for file, sign in (("CITATION.cff", ":"), ("pyproject.toml", " ="))
+    }
+    assert len(versions) == 1
+
+
 # Commands, as the pages have them: in indented or fenced blocks, and between backticks.
 CALL = r"(?:python|bin/python) (scripts/\w+\.py|-m experiments\.\w+)([^`|\n]*)"
 # Flags of other programs.
