@@ -312,7 +312,7 @@ def test_matrix_products_have_the_precision_asked_for(precision):
     mesh = sharding.make_mesh(1)
     text = step._train(spec, mesh)
     with state.settings("float32", spec.precision):
-        like = state.state_shapes(spec.model, (1,), "float32")
+        like = state.state_shapes(spec, (1,))
         column = jax.ShapeDtypeStruct((1,), "float32")
         hparams = state.HParams(
             jax.ShapeDtypeStruct((1,), "uint32"), objectives.Weights(*[column] * 7), *[column] * 3
