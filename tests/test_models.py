@@ -14,9 +14,9 @@ import scipy.stats
 
 from rd_elbo import information
 from rd_elbo.errors import BadInput
-from rd_elbo.models import flows
+from rd_elbo.models import flows, registry
 from rd_elbo.models.bernoulli import Bernoulli
-from rd_elbo.models.family import DECODERS, ENCODERS, MARGINALS, PAPER_FAMILIES, Architecture, paper_family
+from rd_elbo.models.family import PAPER_FAMILIES, Architecture, paper_family
 from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_WEAK
 
 SHAPE = (5, 4)
@@ -151,8 +151,9 @@ def test_bfloat16_examples_make_networks_compute_in_it_and_nothing_else(name):
 
 def test_parts_cover_all_there_are():
     tested = [ARCHITECTURES[name] for name in HALF]
-    for field, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("marginal", MARGINALS)):
-        assert {getattr(a, field) for a in tested} | {"deconv", "conv"} & {*table} == {*table}
+    for kind in registry.KINDS:
+        known = {*registry.names(kind)}
+        assert {getattr(a, kind) for a in tested} | {"deconv", "conv"} & known == known
 
 
 @pytest.mark.parametrize("name", marked(ARCHITECTURES))

@@ -13,6 +13,9 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
+from rd_elbo import references
+from rd_elbo.errors import choice
+
 _WARMUP = 0.05
 # Where a gradient vanishes there is no direction to scale up.
 _SMALLEST_NORM = 1e-7
@@ -160,6 +163,30 @@ def _adam(prepare: Callable[[PyTree], PyTree], b2: float) -> Optimizer:
 def clipped_adam(learning_rate: Any) -> optax.GradientTransformation:
     """Adam of gradients whose global norm is bounded by 100; losses are sums over pixels."""
     return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(learning_rate))
+
+
+def choose_optimizer(name: Any, b2: float = 0.999) -> Optimizer:
+    """The optimizer of a name, of a reference such as "optax:adamw", or of a part of optax itself.
+
+    Args:
+      name: A key of `OPTIMIZERS`, "package.module:name", or what `of_optax` takes.
+      b2: Decay of Adam's second moment, for our own.
+
+    Raises:
+      BadInput: If there is none.
+    """
+    if references.is_reference(name):
+        name = references.load("optimizer", name)
+    if callable(name) or isinstance(name, optax.GradientTransformation):
+        return of_optax(name)
+    choice("optimizer", name, OPTIMIZERS)
+    return OPTIMIZERS[name](b2)
+
+
+def source_of(name: Any) -> str:
+    """SHA-256 of the file that a reference leads to; "" for names of ours."""
+    own = references.is_reference(name)
+    return references.source(references.load("optimizer", name)) if own else ""
 
 
 # From the decay of Adam's second moment, which only our own have a use for.

@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.base import Params, Trainable
 from rd_elbo.models.layers import LOWERINGS
-from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, Optax, Optimizer, of_optax
+from rd_elbo.training.optim import SCHEDULES, Optax, Optimizer, choose_optimizer
 
 # Parameters drawn at once, in bytes.
 _DRAWN_BYTES = 2**28
@@ -55,7 +54,8 @@ class TrainSpec:
       schedule: A key of `optim.SCHEDULES`; or a schedule of optax, a function from the number of
         steps made to a learning rate, which members' own learning rates multiply.
       optimizer: A key of `optim.OPTIMIZERS`; or a function from a learning rate to a transformation
-        of optax; or a transformation, for which schedule and learning rates have no effect.
+        of optax, or its "package.module:name"; or a transformation, for which schedule and learning
+        rates have no effect.
       adam_b2: Decay of Adam's second moment, between 0 and 1. A lower one forgets large gradients
         sooner.
       dtype: Type of parameters, "float32" or "float64".
@@ -86,10 +86,7 @@ class TrainSpec:
         choice("objective", self.objective, objectives.OBJECTIVES)
         if not callable(self.schedule):
             choice("schedule", self.schedule, SCHEDULES)
-        if not (
-            callable(self.optimizer) or isinstance(self.optimizer, optax.GradientTransformation)
-        ):
-            choice("optimizer", self.optimizer, OPTIMIZERS)
+        choose_optimizer(self.optimizer)
         choice("dtype", self.dtype, ("float32", "float64"))
         choice("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
         choice("precision", self.precision, _PRECISIONS)
@@ -108,9 +105,7 @@ class TrainSpec:
     @property
     def update(self) -> Optimizer:
         """How a member moves."""
-        if isinstance(self.optimizer, str):
-            return OPTIMIZERS[self.optimizer](self.adam_b2)
-        return of_optax(self.optimizer)
+        return choose_optimizer(self.optimizer, self.adam_b2)
 
     def learning_rate(self, progress: Any, made: Any) -> tuple[Any, Any]:
         """Factor of members' learning rates, and its part of the largest, at a moment of training.
