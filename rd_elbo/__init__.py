@@ -30,6 +30,7 @@ from rd_elbo.data import load as load_data
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.host import configure
 from rd_elbo.models.base import VAE
+from rd_elbo.models.registry import register_decoder, register_encoder, register_prior
 from rd_elbo.sweep.grid import Member
 from rd_elbo.tables import load_params
 
@@ -48,5 +49,8 @@ __all__ = [
     "load_data",
     "load_params",
     "product",
+    "register_decoder",
+    "register_encoder",
+    "register_prior",
     "sweep",
 ]

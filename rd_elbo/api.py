@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from rd_elbo import data
@@ -24,6 +25,7 @@ from rd_elbo.sweep.grid import Member
 from rd_elbo.training import evaluate as evaluation
 from rd_elbo.training import fit as training
 from rd_elbo.training.checkpoint import Checkpoints
+from rd_elbo.training.optim import Optax
 from rd_elbo.training.state import HParams, TrainSpec
 
 
@@ -224,8 +226,9 @@ def fit(
     steps: int,
     batch_size: int = 128,
     objective: str = "beta",
-    optimizer: str = "adam",
-    schedule: str = "cosine",
+    optimizer: str | Optax = "adam",
+    learning_rate: float | Callable[[Any], Any] | None = None,
+    schedule: str | None = None,
     workdir: str | pathlib.Path | None = None,
     mesh: Mesh | None = None,
     callback: training.Callback | None = None,
@@ -240,6 +243,17 @@ def fit(
     >>> [point["beta"] for point in rd.evaluate(result, x)]
     [0.5, 2.0]
 
+    Any optimizer and schedule of optax will do:
+
+    >>> import optax
+    >>> rate = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 2, 6)
+    >>> result = rd.fit(
+    ...     model, x, rd.product(seed=range(2)), steps=6, batch_size=16, optimizer=optax.adamw,
+    ...     learning_rate=rate,
+    ... )
+    >>> result.fitted.steps.tolist()
+    [6, 6]
+
     Args:
       model: Anything hashable with `init`, `terms` and `rate_estimator`, such as a `VAE`.
       examples: (examples, ...) training data, in the form that the model takes.
@@ -247,8 +261,12 @@ def fit(
       steps: Updates of each member.
       batch_size: Examples per step.
       objective: A key of `objectives.OBJECTIVES`.
-      optimizer: A key of `training.optim.OPTIMIZERS`.
-      schedule: A key of `training.optim.SCHEDULES`.
+      optimizer: A key of `training.optim.OPTIMIZERS`; a function from a learning rate to a
+        transformation of optax, such as `optax.adamw`; or a transformation with a learning rate of
+        its own. Each member has a state of its own, and global norms are its own.
+      learning_rate: Peak of all members, in place of their own; or a schedule of optax.
+      schedule: Course of the learning rate, a key of `training.optim.SCHEDULES`; None means
+        "cosine", unless the learning rate or the optimizer says it.
       workdir: Folder for checkpoints, in which the same call resumes; None keeps none.
       mesh: Devices to spread members over; None means all.
       callback: Callback with the progress, after every call of the program.
@@ -260,12 +278,28 @@ def fit(
     Raises:
       BadInput: If an argument is not allowed.
     """
-    program = TrainSpec(model, objective, batch_size, schedule, optimizer, **spec)
+    complete = isinstance(optimizer, optax.GradientTransformation)
+    if schedule is not None and (complete or callable(learning_rate)):
+        what = "optimizer" if complete else "learning_rate"
+        raise BadInput(f"schedule={schedule!r}: expected None, since {what} has one of its own.")
+    if complete and learning_rate is not None:
+        raise BadInput(
+            f"learning_rate={learning_rate!r}: expected None, since optimizer has one of its own. "
+            "Give a function such as optax.adamw to have it used."
+        )
+    course = learning_rate if callable(learning_rate) else schedule or "cosine"
+    program = TrainSpec(model, objective, batch_size, course, optimizer, **spec)
     checkpoints = Checkpoints(pathlib.Path(workdir)) if workdir else None
+    hparams = HParams.of(hyperparameters, program)
+    if callable(learning_rate):
+        hparams = hparams._replace(learning_rate=1.0)
+    elif learning_rate is not None:
+        peak = number("learning_rate", learning_rate, above=True)
+        hparams = hparams._replace(learning_rate=peak)
     fitted = training.fit(
         program,
         [model] * len(hyperparameters),
-        HParams.of(hyperparameters, program),
+        hparams,
         examples,
         steps,
         mesh=mesh,

@@ -11,7 +11,7 @@ import flax.serialization
 import jax
 import numpy as np
 
-from rd_elbo import data, disk
+from rd_elbo import data, disk, references
 from rd_elbo.data.dataset import SPLITS
 from rd_elbo.errors import BadInput, choice
 from rd_elbo.models.base import Params
@@ -123,7 +123,9 @@ def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
 
 def _check_point(point: Row) -> None:
     """Raise `BadInput` unless a row can be one of a sweep's; a diverged one may have any rate."""
-    Member(**{field: point[field] for field in FIELDS})
+    # Own parts need not be there for a table to be read.
+    own = {field: point[field] for field in FIELDS}
+    Member(**{field: value for field, value in own.items() if not references.is_reference(value)})
     choice("split", point["split"], SPLITS)
     choice("status", point["status"], ("ok", "diverged"))
     if len(str(point["family"])) != len(PAPER_FAMILIES[0]):

@@ -101,7 +101,7 @@ def trainer(spec: state.TrainSpec, params: Any, hparams: Any, mesh: Any, data_: 
     """A function that trains on and on, a segment a call, waits for the result and returns the losses."""
     orders = step.Orders(spec, mesh, sharding.fill_rows(hparams.seed, mesh.size), len(data_))
     with state.settings(spec.dtype):
-        held = {"state": state.fresh(sharding.put_members(params, mesh)), "at": 0}
+        held = {"state": state.fresh(sharding.put_members(params, mesh), spec), "at": 0}
         placed, resident = sharding.put_members(hparams, mesh), sharding.put_everywhere(data_, mesh)
     steps, members = spec.call_steps, len(hparams.seed)
 

@@ -4,9 +4,8 @@
 
 kills and terminations: SIGKILL and SIGTERM at random moments. damages: a file of a finished or a
 stopped run is truncated, flipped in one bit, emptied or deleted. shards: four processes share the
-sweep, two of them are killed. mesh: two processes are one mesh, one of them is killed. Right is:
-the tables of the reference byte for byte (where a chunk that was killed twice was halved: but for
-rounding), or after damage one sentence and an exit code that is not 0. Exit code 1 if not.
+sweep, two are killed. mesh: two processes are one mesh, one is killed; a copy is resumed by one
+process with two devices, the run by two. Right: the same tables, or after damage one sentence.
 """
 
 import argparse
@@ -55,8 +54,8 @@ def verdict(workdir, reference, code, said, may_refuse=False):
     ours, theirs = (tables.read_points(folder) for folder in (workdir, reference))
     elbos = [[row["elbo"] for row in rows] for rows in (ours, theirs)]
     close = [r["member"] for r in ours] == [r["member"] for r in theirs] and np.allclose(*elbos)
-    chunks = [len(list((folder / "chunks").iterdir())) for folder in (workdir, reference)]
-    return "same but for rounding" if close and chunks[0] > chunks[1] else "WRONG: other tables"
+    halved = len(list(workdir.glob("chunks/*"))) > len(list(reference.glob("chunks/*")))
+    return "same but for rounding" if close and halved else "WRONG: other tables"
 
 
 def interrupt(workdir, reference, how, seconds, dice):
@@ -88,10 +87,8 @@ def together(workdir, count, mesh, killed, seconds, dice):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         where = (f"--coordinator=127.0.0.1:{free.getsockname()[1]}", f"--processes={count}")
-    flags = [
-        (*where, f"--process={i}") if mesh else (f"--shard={i}/{count}",) for i in range(count)
-    ]
-    processes = [start(workdir, 1, *own) for own in flags]
+    own = [(*where, f"--process={i}") if mesh else (f"--shard={i}/{count}",) for i in range(count)]
+    processes = [start(workdir, 1, *flags) for flags in own]
     time.sleep(dice.uniform(seconds / 2, seconds) if killed else 0)
     for process in dice.sample(processes, killed):
         process.kill()
@@ -104,8 +101,8 @@ def main() -> None:
     counts = {"kills": 25, "terminations": 10, "damages": 20, "shards": 1, "mesh": 1}
     for name, count in counts.items():
         parser.add_argument(f"--{name}", type=int, default=count)
-    args, dice, wrong = parser.parse_args(), random.Random(0), 0
-    base, began = args.workdir, time.monotonic()
+    args, dice, wrong, began = parser.parse_args(), random.Random(0), 0, time.monotonic()
+    base = args.workdir
     reference = [base / f"reference{devices}" for devices in (1, 2)]
     for devices, folder in enumerate(reference, start=1):
         code, said = ended(start(folder, devices))
@@ -141,6 +138,9 @@ def main() -> None:
         for i in range(getattr(args, name)):
             copy, mesh = base / f"{name}{i}", name == "mesh"
             together(copy, count, mesh, killed, seconds, dice)
+            if mesh:
+                alone = shutil.copytree(copy, base / f"{name}{i}_alone")
+                tell(f"{name} {i}, alone", verdict(alone, reference[1], *ended(start(alone, 2))))
             result = together(copy, count, mesh, 0, seconds, dice)
             tell(f"{name} {i}", verdict(copy, reference[mesh], *result))
     sys.exit(1 if wrong else 0)

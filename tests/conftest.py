@@ -1,4 +1,4 @@
-"""Settings that must be made before JAX starts: two CPU devices, little optimisation, and float64 where a test asks for it."""
+"""Settings that must be made before JAX starts: two CPU devices, and little optimisation."""
 
 import os
 
@@ -6,10 +6,16 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
-# XLA compiles quickly what runs for milliseconds; the arithmetic is the same. What tests start as processes is optimised; with
-# JAX_DISABLE_MOST_OPTIMIZATIONS=0 everything is.
+# XLA compiles quickly what runs for milliseconds; the arithmetic is the same. Processes that tests
+# start are optimised; with JAX_DISABLE_MOST_OPTIMIZATIONS=0 everything is.
 _QUICKLY = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
 jax.config.update("jax_disable_most_optimizations", _QUICKLY)
+if _QUICKLY and jax.__version_info__ < (0, 11):
+    # A third of the compiler's time. Later versions have no other way, and do not know the flag.
+    with pytest.MonkeyPatch.context() as patch:
+        flags = os.environ.get("XLA_FLAGS", "")
+        patch.setenv("XLA_FLAGS", f"{flags} --xla_cpu_use_fusion_emitters=false")
+        jax.devices()  # reads them; processes that tests start do not
 
 
 @pytest.fixture
@@ -19,9 +25,9 @@ def x64():
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def optimised():
-    """Has XLA compile as it does for users."""
+    """Has XLA optimise as it does for users."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", _QUICKLY)

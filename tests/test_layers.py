@@ -58,10 +58,11 @@ def gradients(function, padding, strides):
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_values_and_gradients_are_those_of_xla(x64, optimised, name):
-    x, w, padding, strides = draw(GEOMETRIES[name])
+def test_values_and_gradients_are_those_of_xla(optimised, name):
+    """In float32 and compiled as for users: by the library calls that they get."""
+    x, w, padding, strides = draw(GEOMETRIES[name], dtype=jnp.float32)
     ours, theirs = jax.jit(lambda x, w: [gradients(f, padding, strides)(x, w) for f in (conv, plain)])(x, w)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
 
 
 def test_gradients_are_those_of_finite_differences(x64):
@@ -99,22 +100,18 @@ def test_vmap_over_members_equals_a_loop(x64, name, axes):
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (0, None)])
-def test_the_form_for_other_platforms_computes_the_same(x64, monkeypatch, axes):
+def test_the_form_for_other_platforms_computes_the_same(x64, axes):
     """On GPU and TPU the grouped convolution is used; its code path, run here."""
-    monkeypatch.setattr(layers.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
     x, w, padding, strides = draw(dict(GEOMETRIES["stride 2, even"], size=(8, 10)), members=3)
     w = w if axes[1] == 0 else w[0]
-    together = jax.jit(jax.vmap(gradients(conv, padding, strides), axes))(x, w)
+    with layers.lowering("auto", platform="gpu"):
+        lowered = jax.jit(jax.vmap(gradients(conv, padding, strides), axes)).lower(x, w)
+    assert "feature_group_count = 3" in lowered.as_text()
     one = jax.jit(gradients(plain, padding, strides))
     alone = [one(x[i], w[i] if axes[1] == 0 else w) for i in range(3)]
     alone = jax.tree.map(lambda *parts: jnp.stack(parts), *alone)
+    together = lowered.compile()(x, w)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone)
-    assert (
-        "feature_group_count = 3"
-        in jax.jit(jax.vmap(gradients(conv, padding, strides)))
-        .lower(*draw(dict(GEOMETRIES["stride 2, even"], size=(8, 12)), members=3)[:2])
-        .as_text()
-    )
 
 
 def test_vmap_twice_and_inside_scan(x64):

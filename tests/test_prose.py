@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("rd_elbo", "experiments", "scripts") for path in (ROOT / folder).rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # An entry is a noun phrase; these begin one that leans on the entry before it, or on the name.
-LEANING = re.compile(r"(Of|Likewise|What|Which|Where|Why|How|See|Told|Asked|Whether it is)\b")
+LEANING = re.compile(r"(Of|Likewise|What|Which|Where|Why|How|See|From|Its|Their|Told|Asked|Whether it is)\b")
 WIDTH = 100
 
 

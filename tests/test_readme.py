@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 import rd_elbo as rd
 from rd_elbo.errors import BadInput
+from rd_elbo.models import registry
 from rd_elbo.sweep import grid
 from rd_elbo.sweep.config import blank as blank_config
 
@@ -49,10 +50,12 @@ def test_python_of_the_readme(monkeypatch, capsys):
 
 def test_python_of_own_models(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(registry._parts, "decoder", dict(registry._parts["decoder"]))
     names, lines = run(ROOT / "docs" / "own_models.md", monkeypatch, capsys)
     assert len(lines) == 6 and all(re.fullmatch(LINE, line) for line in lines)
     np.testing.assert_allclose(names["rates"], [0.5] * 8 + [1.0] * 8, atol=0.01)
     images = names["images"]
+    assert names["TwoLayers"](64, (28, 28)) == rd.Member(decoder="two_layers", decoder_width=64).build((28, 28)).decoder
     assert images.shape == (10, 28, 28) and set(jnp.unique(images).tolist()) <= {0, 1}
 
 

@@ -1,17 +1,15 @@
 """Names of architectures: from a description in plain values to a model.
 
-A new encoder, decoder or marginal joins by one entry in a table here; nothing outside `models/` knows which exist.
+A new encoder, decoder or marginal joins by one entry here; nothing outside `models/` knows which exist.
 """
 
 import dataclasses
 import itertools
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-
-from rd_elbo.errors import BadInput, choice, truth, whole
+from rd_elbo.errors import BadInput, truth, whole
+from rd_elbo.models import registry
 from rd_elbo.models.base import VAE
 from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder, ResNetDecoder
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder, ResNetEncoder
@@ -19,6 +17,7 @@ from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
 from rd_elbo.models.marginals import FlowMarginal, StandardNormal, VampPrior
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder
+from rd_elbo.models.registry import KINDS, Part, find
 
 ImageShape = tuple[int, int]
 
@@ -28,9 +27,9 @@ class Architecture:
     """A model in plain values.
 
     Attributes:
-      encoder: Name of the encoder, a key of `ENCODERS`.
-      decoder: Name of the decoder, a key of `DECODERS`.
-      marginal: Name of the marginal, a key of `MARGINALS`.
+      encoder: Name of the encoder, see `registry`; or "package.module:Class" of the user's own.
+      decoder: Name of the decoder; or "package.module:Class" of the user's own.
+      marginal: Name of the marginal; or "package.module:Class" of the user's own.
       latent: Dimensions of z.
       encoder_width: Units of each hidden layer of the encoder, or channels of its first.
       encoder_depth: Hidden layers of the encoder, or layers at each size.
@@ -60,8 +59,8 @@ class Architecture:
     z_in_every_layer: bool = False
 
     def __post_init__(self) -> None:
-        for field, table in (("encoder", ENCODERS), ("decoder", DECODERS), ("marginal", MARGINALS)):
-            choice(field, getattr(self, field), table)
+        for kind in KINDS:
+            find(kind, getattr(self, kind))
         for field in _SIZES:
             object.__setattr__(self, field, whole(field, getattr(self, field)))
         object.__setattr__(self, "z_in_every_layer", truth("z_in_every_layer", self.z_in_every_layer))
@@ -69,12 +68,17 @@ class Architecture:
     @property
     def idle(self) -> tuple[str, ...]:
         """The fields that have no effect, because no part of this architecture looks at them."""
-        used = {field for part in self._parts for field in part.uses}
-        return tuple(field for field in _OPTIONAL if field not in used)
+        return idle_fields(vars(self))
 
     @property
-    def _parts(self) -> tuple["Part", "Part", "Part"]:
-        return ENCODERS[self.encoder], DECODERS[self.decoder], MARGINALS[self.marginal]
+    def _parts(self) -> tuple[Part, ...]:
+        return tuple(find(kind, getattr(self, kind)) for kind in KINDS)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Kind of each part that is the user's own -> SHA-256 of the file it is written in."""
+        made = zip(KINDS, self._parts, strict=True)
+        return {kind: part.source for kind, part in made if part.source}
 
     @property
     def family(self) -> str:
@@ -98,24 +102,6 @@ _FLOW = ("flow_steps", "flow_width", "flow_depth")
 _OPTIONAL = ("pseudo_inputs", *_FLOW, "causal_depth", "z_in_every_layer")
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """An encoder, a decoder or a marginal that architectures can name.
-
-    Attributes:
-      sign: Character of the part in the paper's family names.
-      build: Makes the flax module.
-      pads: Whether a narrower part embedded in zeros trains exactly as it would alone. Holds for linear gating and ReLU; normal-
-        ised weights, for one, break it (0/0).
-      uses: The fields that not every part has a use for, and that this one does.
-    """
-
-    sign: str
-    build: Callable[[Architecture, ImageShape], nn.Module]
-    pads: bool = True
-    uses: tuple[str, ...] = ()
-
-
 def _flow_sizes(a: Architecture) -> tuple[int, int, int, int]:
     return a.latent, a.flow_steps, a.flow_width, a.flow_depth
 
@@ -136,32 +122,29 @@ def _pixelcnnpp(a: Architecture, shape: ImageShape) -> PixelCNNPPDecoder:
     return PixelCNNPPDecoder(a.decoder_width, a.decoder_depth, shape, a.z_in_every_layer)
 
 
-ENCODERS: Mapping[str, Part] = types.MappingProxyType(
-    {
-        "dense": Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent)),
-        "conv": Part("-", lambda a, shape: _conv_encoder(a)),
-        "resnet": Part("-", lambda a, shape: ResNetEncoder(a.encoder_width, a.encoder_depth, a.latent)),
-        "conv_iaf": Part("+", lambda a, shape: FlowEncoder(_conv_encoder(a), _flow(a)), uses=_FLOW),
-    }
+registry.add(
+    "encoder",
+    dense=Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent)),
+    conv=Part("-", lambda a, shape: _conv_encoder(a)),
+    resnet=Part("-", lambda a, shape: ResNetEncoder(a.encoder_width, a.encoder_depth, a.latent)),
+    conv_iaf=Part("+", lambda a, shape: FlowEncoder(_conv_encoder(a), _flow(a)), uses=_FLOW),
 )
-DECODERS: Mapping[str, Part] = types.MappingProxyType(
-    {
-        "mlp": Part("-", lambda a, shape: MLPDecoder(a.decoder_width, a.decoder_depth, shape)),
-        "deconv": Part("-", lambda a, shape: DeconvDecoder(a.decoder_width, a.decoder_depth, shape)),
-        "resnet": Part("-", lambda a, shape: ResNetDecoder(a.decoder_width, a.decoder_depth, shape)),
-        "pixelcnn": Part("+", lambda a, shape: PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape)),
-        "pixelvae": Part("+", lambda a, shape: _pixelvae(a, shape), uses=("causal_depth",)),
-        "pixelcnnpp": Part("+", lambda a, shape: _pixelcnnpp(a, shape), uses=("z_in_every_layer",)),
-    }
+registry.add(
+    "decoder",
+    mlp=Part("-", lambda a, shape: MLPDecoder(a.decoder_width, a.decoder_depth, shape)),
+    deconv=Part("-", lambda a, shape: DeconvDecoder(a.decoder_width, a.decoder_depth, shape)),
+    resnet=Part("-", lambda a, shape: ResNetDecoder(a.decoder_width, a.decoder_depth, shape)),
+    pixelcnn=Part("+", lambda a, shape: PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape)),
+    pixelvae=Part("+", _pixelvae, uses=("causal_depth",)),
+    pixelcnnpp=Part("+", _pixelcnnpp, uses=("z_in_every_layer",)),
 )
-MARGINALS: Mapping[str, Part] = types.MappingProxyType(
-    {
-        "normal": Part("-", lambda a, shape: StandardNormal(a.latent)),
-        "maf": Part("+", lambda a, shape: FlowMarginal(_flow(a)), uses=_FLOW),
-        "maf_affine": Part("+", lambda a, shape: FlowMarginal(_flow(a, affine=True)), uses=_FLOW),
-        "realnvp": Part("+", lambda a, shape: FlowMarginal(RealNVP(*_flow_sizes(a))), uses=_FLOW),
-        "vampprior": Part("v", lambda a, shape: VampPrior(a.pseudo_inputs), uses=("pseudo_inputs",)),
-    }
+registry.add(
+    "marginal",
+    normal=Part("-", lambda a, shape: StandardNormal(a.latent)),
+    maf=Part("+", lambda a, shape: FlowMarginal(_flow(a)), uses=_FLOW),
+    maf_affine=Part("+", lambda a, shape: FlowMarginal(_flow(a, affine=True)), uses=_FLOW),
+    realnvp=Part("+", lambda a, shape: FlowMarginal(RealNVP(*_flow_sizes(a))), uses=_FLOW),
+    vampprior=Part("v", lambda a, shape: VampPrior(a.pseudo_inputs), uses=("pseudo_inputs",)),
 )
 
 
@@ -190,11 +173,16 @@ def paper_family(name: str) -> dict[str, str]:
 
 def users(field: str) -> tuple[str, ...]:
     """Which of encoder, decoder and marginal may have a use for an optional field."""
-    tables = {"encoder": ENCODERS, "decoder": DECODERS, "marginal": MARGINALS}
-    return tuple(name for name, table in tables.items() if any(field in part.uses for part in table.values()))
+    return tuple(k for k in KINDS if any(field in find(k, name).uses for name in registry.names(k)))
+
+
+def idle_fields(parts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fields that no part looks at; `parts` are names by "encoder", "decoder" and "marginal"."""
+    used = {field for kind in KINDS for field in registry.uses(kind, parts[kind])}
+    return tuple(field for field in _OPTIONAL if field not in used)
 
 
 def widths_that_pad(architecture: Architecture) -> dict[str, Any]:
-    """The width fields of `architecture` in which it may share a program with wider or narrower ones, and their values."""
-    parts = {"encoder_width": ENCODERS[architecture.encoder], "decoder_width": DECODERS[architecture.decoder]}
-    return {field: getattr(architecture, field) for field, part in parts.items() if part.pads}
+    """Widths of `architecture` in which members of one program may differ, and their values."""
+    pads = {f"{kind}_width": find(kind, getattr(architecture, kind)).pads for kind in KINDS[:2]}
+    return {field: getattr(architecture, field) for field, padded in pads.items() if padded}

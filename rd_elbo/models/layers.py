@@ -32,53 +32,58 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 # How convolutions with a kernel per member are lowered; "auto" is what measured fastest on the platform at hand.
 LOWERINGS = ("auto", "grouped", "looped", "matmul")
-_LOWERING = contextvars.ContextVar("lowering", default="auto")
+_LOWERING: contextvars.ContextVar[tuple[str, str | None]] = contextvars.ContextVar("lowering", default=("auto", None))
 
 
 @contextlib.contextmanager
-def lowering(name: str) -> Iterator[None]:
-    """Has the convolutions that are traced inside lowered in one way, for whole programs to choose and for benchmarks.
+def lowering(name: str, platform: str | None = None) -> Iterator[None]:
+    """Lower the convolutions that are traced inside in one way, for whole programs to choose and for benchmarks.
 
     Args:
       name: "grouped", one grouped convolution of all members; "looped", one convolution after another; "matmul", patches of the
         images times kernels, one batched matrix product of all members; or "auto".
+      platform: Platform that the program is for, such as "cpu"; None means JAX's default backend.
 
     Raises:
       BadInput: If there is no such lowering.
     """
     choice("lowering", name, LOWERINGS)
-    token = _LOWERING.set(name)
+    token = _LOWERING.set((name, platform))
     try:
         yield
     finally:
         _LOWERING.reset(token)
 
 
-def _vmap_by_member(cpu: Callable[..., Array], default: Callable[..., Array], how: str) -> Callable[..., Array]:
-    """A map of which XLA's CPU wants one form and other platforms another, with a batching rule by `how` and platform."""
+def _how() -> tuple[str, bool]:
+    """The lowering that is asked for, and whether it is for CPU.
+
+    Decided while tracing: `lax.platform_dependent` would trace, batch and differentiate the forms of all platforms.
+    """
+    name, platform = _LOWERING.get()
+    return name, (platform or jax.default_backend()) == "cpu"
+
+
+def _vmap_by_member(one: Callable[..., Array], grouped: Callable[..., Array], loop: bool) -> Callable[..., Array]:
+    """The map `one`; its `jax.vmap` is a loop of it over members, or else `jax.vmap(grouped)`, which computes the same."""
 
     @custom_vmap
     def member_wise(*args: Array) -> Array:
-        return lax.platform_dependent(*args, cpu=cpu, default=default)
+        return one(*args)
 
     @member_wise.def_vmap
     def rule(_: int, in_batched: list[bool], *args: Array) -> tuple[Array, bool]:
         axes = tuple(0 if batched else None for batched in in_batched)
+        if not loop:
+            return jax.vmap(grouped, axes)(*args), True
+        batched = [a for a, axis in zip(args, axes, strict=True) if axis == 0]
 
-        def looped(*args: Array) -> Array:
-            batched = [a for a, axis in zip(args, axes, strict=True) if axis == 0]
+        def of_member(member: list[Array]) -> Array:
+            parts = iter(member)
+            # member_wise itself: a second vmap around this one then loops as well.
+            return member_wise(*[a if axis is None else next(parts) for a, axis in zip(args, axes, strict=True)])
 
-            def one(member: list[Array]) -> Array:
-                parts = iter(member)
-                # member_wise itself: a second vmap around this one then loops as well.
-                return member_wise(*[a if axis is None else next(parts) for a, axis in zip(args, axes, strict=True)])
-
-            return lax.map(one, batched)
-
-        grouped = jax.vmap(default, axes)
-        if how == "auto":
-            return lax.platform_dependent(*args, cpu=looped, default=grouped), True
-        return (looped if how == "looped" else grouped)(*args), True
+        return lax.map(of_member, batched), True
 
     return member_wise
 
@@ -92,7 +97,7 @@ class _Parts(NamedTuple):
 
 
 @functools.cache
-def _parts(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str) -> _Parts:
+def _parts(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str, cpu: bool) -> _Parts:
     """The maps for images of `size`; cached so that every trace meets the same functions."""
     lows = (padding[0][0], padding[1][0])
 
@@ -131,11 +136,9 @@ def _parts(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str) 
         )
         return dw.transpose(1, 2, 0, 3)
 
-    return _Parts(
-        _vmap_by_member(forward, whole, how),
-        _vmap_by_member(input_gradient, transposed_in_x, how),
-        _vmap_by_member(kernel_gradient, transposed_in_w, how),
-    )
+    loop = how == "looped" or (how == "auto" and cpu)
+    forms = (forward, whole), (input_gradient, transposed_in_x), (kernel_gradient, transposed_in_w)
+    return _Parts(*(_vmap_by_member(own if cpu else plain, plain, loop) for own, plain in forms))
 
 
 def _patches(x: Array, kernel: Pair, strides: Pair, padding: Padding) -> Array:
@@ -174,8 +177,8 @@ def _by_phases(dy: Array, w: Array, size: Pair, strides: Pair, lows: Pair) -> Ar
 
 
 @functools.cache
-def _conv(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str) -> Callable[[Array, Array], Array]:
-    parts = _parts(size, kernel, strides, padding, how)
+def _conv(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str, cpu: bool) -> Callable[[Array, Array], Array]:
+    parts = _parts(size, kernel, strides, padding, how, cpu)
     apply = jax.custom_vjp(parts.forward)
     apply.defvjp(
         lambda x, w: (parts.forward(x, w), (x, w)),
@@ -185,9 +188,11 @@ def _conv(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str) -
 
 
 @functools.cache
-def _conv_transpose(size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str) -> Callable[[Array, Array], Array]:
+def _conv_transpose(
+    size: Pair, kernel: Pair, strides: Pair, padding: Padding, how: str, cpu: bool
+) -> Callable[[Array, Array], Array]:
     """The same three maps in other parts: each gradient of a transposed convolution is a map of its strided twin."""
-    parts = _parts(size, kernel, strides, padding, how)
+    parts = _parts(size, kernel, strides, padding, how, cpu)
     apply = jax.custom_vjp(parts.input_gradient)
     apply.defvjp(
         lambda x, w: (parts.input_gradient(x, w), (x, w)),
@@ -228,7 +233,7 @@ def conv(
     if kernel.shape[:2] == size and not any(map(any, padding)):
         # Only one place for the filter: a matrix product, which vmaps as it is.
         return jnp.einsum("bhwi,hwio->bo", x, kernel)[:, None, None]
-    return _conv(size, kernel.shape[:2], strides, padding, _LOWERING.get())(x, kernel)
+    return _conv(size, kernel.shape[:2], strides, padding, *_how())(x, kernel)
 
 
 def conv_transpose(
@@ -265,7 +270,7 @@ def conv_transpose(
     x, kernel = _promoted(x, kernel)
     if kernel.shape[:2] == size and not any(map(any, padding)):
         return jnp.einsum("bi,hwoi->bhwo", x[:, 0, 0], kernel)
-    return _conv_transpose(size, kernel.shape[:2], strides, padding, _LOWERING.get())(x, kernel)
+    return _conv_transpose(size, kernel.shape[:2], strides, padding, *_how())(x, kernel)
 
 
 def _promoted(x: Array, kernel: Array) -> tuple[Array, Array]:

@@ -87,9 +87,8 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
 
 
 def _key(row: Row) -> Key:
-    member = grid.Member(**{field: row[field] for field in grid.FIELDS})
-    left_out = {objectives.SETTINGS[member.objective][0], "seed", *member.idle}
-    return {field: getattr(member, field) for field in grid.FIELDS if field not in left_out}
+    left_out = {objectives.SETTINGS[row["objective"]][0], "seed", *grid.idle_fields(row)}
+    return {field: row[field] for field in grid.FIELDS if field not in left_out}
 
 
 def _varying(key: Key, keys: Sequence[Key]) -> list[str]:
@@ -131,13 +130,18 @@ def _mean_and_spread(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.
 def _label(row: Row, named: Sequence[str]) -> str:
     """The decoder, its size where that varies, the marginal, then whatever else tells this group from the others."""
     sizes = {"decoder_width": "width", "decoder_depth": "depth"}
-    words = [_NAMES.get(row["decoder"], str(row["decoder"]))]
+    words = [_named(row["decoder"])]
     if "encoder" in named:
-        words[0] = f"{_NAMES.get(row['encoder'], row['encoder'])}, {words[0]}"
+        words[0] = f"{_named(row['encoder'])}, {words[0]}"
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
-    words.append(_NAMES.get(row["marginal"], str(row["marginal"])))
+    words.append(_named(row["marginal"]))
     words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "marginal", *sizes)]
     return ", ".join(words)
+
+
+def _named(part: str) -> str:
+    """A part as legends write it; of "package.module:Class" the class."""
+    return _NAMES.get(part, str(part).rpartition(":")[2])
 
 
 def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from rd_elbo.errors import BadInput, choice, number, whole
+from rd_elbo.models import family
 from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
 from rd_elbo.sweep.work import work
 from rd_elbo.training.fit import total_steps
-from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
+from rd_elbo.training.optim import SCHEDULES, choose_optimizer, source_of
 from rd_elbo.training.state import TrainSpec
 
 _WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
@@ -43,7 +44,8 @@ class Member(Architecture):
         most 1 + this a step; where it is much faster than the model learns, the two swing.
       free_bits: Rate in nats that costs nothing (objective "free_bits").
       annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
-      optimizer: A key of `training.optim.OPTIMIZERS`.
+      optimizer: A key of `training.optim.OPTIMIZERS`; or "package.module:name" of a function from
+        a learning rate to a transformation of optax, such as "optax:adamw".
       learning_rate: Peak step size of Adam.
       schedule: Course of the learning rate, a key of `training.optim.SCHEDULES`.
       batch_size: Examples per step.
@@ -72,7 +74,7 @@ class Member(Architecture):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("objective", self.objective, OBJECTIVES)
-        choice("optimizer", self.optimizer, OPTIMIZERS)
+        choose_optimizer(self.optimizer)
         choice("schedule", self.schedule, SCHEDULES)
         checked: dict[str, Any] = {
             "batch_size": whole("batch_size", self.batch_size),
@@ -99,21 +101,34 @@ class Member(Architecture):
     @property
     def idle(self) -> tuple[str, ...]:
         """The fields that have no effect on this member, because of its objective or its parts."""
-        own = SETTINGS[self.objective]
-        return (*(field for field in SETTINGS_OF_OBJECTIVES if field not in own), *super().idle)
+        return idle_fields(vars(self))
 
     @functools.cached_property
     def name(self) -> str:
         """A short name: a hash of the fields that are not at their defaults."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        identity = json.dumps(
-            {name: value for name, value in own.items() if value != defaults[name]}, sort_keys=True
-        )
+        known = {name: value for name, value in own.items() if value != defaults[name]}
+        # What is the user's own is known by its text too.
+        known |= {f"source of {kind}": digest for kind, digest in self.sources.items()}
+        identity = json.dumps(known, sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:10]
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Field that names something of the user's own -> SHA-256 of the file it is written in."""
+        own = source_of(self.optimizer)
+        return super().sources | ({"optimizer": own} if own else {})
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Member))
+
+
+def idle_fields(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a member, or of its row in a table, that have no effect on it."""
+    own = SETTINGS[row["objective"]]
+    unused = (field for field in SETTINGS_OF_OBJECTIVES if field not in own)
+    return (*unused, *family.idle_fields(row))
 
 
 def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:

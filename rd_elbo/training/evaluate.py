@@ -75,7 +75,7 @@ def _evaluate(spec: TrainSpec, mesh: Mesh, batch_size: int, batches: int) -> Wra
     population = sharding.spread(member, mesh, spec.vmap_size)
 
     def evaluate_all(*args: Any) -> Evaluation:
-        with lowering(spec.lowering):
+        with lowering(spec.lowering, mesh.devices.flat[0].platform):
             return population(*args)
 
     return jax.jit(evaluate_all)

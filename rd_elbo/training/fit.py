@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -171,7 +172,7 @@ def fit(
     checkpoints = _identified(checkpoints, spec, hparams, data, steps, every)
     history, seconds = History.blank(count, steps, every, spec.dtype), np.zeros((), np.float64)
     with settings(spec.dtype):
-        like = state_shapes(spec.model, data.shape[1:], spec.dtype, len(filled.seed))
+        like = state_shapes(spec, data.shape[1:], len(filled.seed))
         saved = checkpoints.restore((jax.tree.map(_on(mesh), like), history.columns, seconds))
         if saved:
             done, (state, columns, seconds) = saved
@@ -206,13 +207,14 @@ def _start(
     def draw(rows: slice) -> Params:
         return initialise(models[rows], seeds[rows], spec.model, shape, spec.dtype)
 
-    return _begin(mesh)(sharding.put_rows(draw, len(models), mesh))
+    return _begin(spec, mesh)(sharding.put_rows(draw, len(models), mesh))
 
 
 @functools.lru_cache(maxsize=16)
-def _begin(mesh: Mesh) -> Callable[[Params], State]:
-    spec = sharding.by_member(mesh).spec
-    return jax.jit(jax.shard_map(fresh, mesh=mesh, in_specs=spec, out_specs=spec), donate_argnums=0)
+def _begin(spec: TrainSpec, mesh: Mesh) -> Callable[[Params], State]:
+    where, begin = sharding.by_member(mesh).spec, functools.partial(fresh, spec=spec)
+    spread = jax.shard_map(begin, mesh=mesh, in_specs=where, out_specs=where)
+    return jax.jit(spread, donate_argnums=0)
 
 
 def _on(mesh: Mesh) -> Callable[[Any], jax.ShapeDtypeStruct]:
@@ -234,14 +236,15 @@ def _identified(
     digest = hashlib.sha256(np.asarray(data).tobytes())
     for leaf in jax.tree.leaves(hparams):
         digest.update(leaf.tobytes())
-    like = state_shapes(spec.model, data.shape[1:], spec.dtype)
-    fields = {field.name for field in dataclasses.fields(spec)} - {
-        "model",
-        "call_steps",
-        "vmap_size",
-    }
+    like = state_shapes(spec, data.shape[1:])
+    fields = {field.name for field in dataclasses.fields(spec)}
+    fields -= {"model", "call_steps", "vmap_size"}
+    # A sweep knows its parts by name; an optimizer or a model of the caller's has none.
+    values = {field: getattr(spec, field) for field in sorted(fields)}
+    named = bool(checkpoints.identity) and all(map(_is_plain, values.values()))
     own = {
-        **{field: getattr(spec, field) for field in sorted(fields)},
+        **{field: value if _is_plain(value) else "own" for field, value in values.items()},
+        "program": "" if named else _digest(spec, data.shape[1:]),
         "state": [f"{leaf.shape[1:]} {leaf.dtype}" for leaf in jax.tree.leaves(like)],
         "members": len(hparams.seed),
         "steps": steps,
@@ -249,3 +252,27 @@ def _identified(
         "inputs": digest.hexdigest(),
     }
     return dataclasses.replace(checkpoints, identity={**checkpoints.identity, "training": own})
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | None)
+
+
+def _digest(spec: TrainSpec, shape: tuple[int, ...]) -> str:
+    """SHA-256 of the arithmetic of a model and its optimizer, as JAX writes it."""
+    with settings(spec.dtype):
+        like = jax.eval_shape(
+            lambda tree: jax.tree.map(lambda x: x[0], tree), state_shapes(spec, shape)
+        )
+        x = jax.ShapeDtypeStruct((spec.batch_size, *shape), spec.dtype)
+
+        def step(state: State, x: Any, key: Any, progress: Any) -> Any:
+            rate, _ = spec.learning_rate(progress, state.steps)
+            moved = spec.update.step(
+                state.params, state.optimizer, state.params, rate, state.finite
+            )
+            return spec.model.terms(state.params, x, key), moved
+
+        key, progress = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), x.dtype)
+        text = str(jax.make_jaxpr(step)(like, x, key, progress))
+    return hashlib.sha256(re.sub("0x[0-9a-f]+", "", text).encode()).hexdigest()

@@ -1,14 +1,20 @@
-"""From a gradient to a step: schedules of the learning rate, treatment of gradients, and Adam."""
+"""From a gradient to a step: schedules of the learning rate, Adam, and any optimizer of optax.
+
+An optimizer sees the gradient of one member, so a global norm is that member's own.
+"""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
+
+from rd_elbo import references
+from rd_elbo.errors import choice
 
 _WARMUP = 0.05
 # Where a gradient vanishes there is no direction to scale up.
@@ -39,11 +45,6 @@ def normalised(gradient: PyTree) -> PyTree:
     gradients slowly. Normalised, the scale does not matter and no step is an outlier.
     """
     return jax.tree.map(lambda g: g / (jnp.sqrt(jnp.sum(g**2)) + _SMALLEST_NORM), gradient)
-
-
-OPTIMIZERS: Mapping[str, Callable[[PyTree], PyTree]] = MappingProxyType(
-    {"adam": lambda gradient: gradient, "normalised_adam": normalised}
-)
 
 
 def checked(gradient: PyTree) -> tuple[PyTree, Bool[Array, ""]]:
@@ -108,3 +109,92 @@ def adam(
 
     params = jax.tree.map(move, params, mu, nu)
     return params, moments._replace(count=count, mu=mu, nu=nu)
+
+
+class Optimizer(NamedTuple):
+    """How a member moves.
+
+    Attributes:
+      init: Function from parameters to the optimizer's state.
+      step: Function from parameters, state, gradient, step size and `alive` to new parameters and
+        state, which are the old ones where `alive` is False.
+    """
+
+    init: Callable[[PyTree], PyTree]
+    step: Callable[..., tuple[PyTree, PyTree]]
+
+
+# From a learning rate to a transformation; or a transformation, which has its own.
+Optax: TypeAlias = Callable[[Any], Any] | optax.GradientTransformation
+
+
+def of_optax(transformation: Optax) -> Optimizer:
+    """Make an optimizer of a transformation of optax.
+
+    Args:
+      transformation: A function from a learning rate, such as `optax.adamw`, which is called with
+        the traced step size of each member and step; or a transformation, which has a learning rate
+        of its own.
+    """
+
+    def at(step_size: Any) -> Any:
+        complete = isinstance(transformation, optax.GradientTransformation)
+        return transformation if complete else transformation(step_size)
+
+    def step(
+        params: PyTree, state: PyTree, gradient: PyTree, step_size: Array, alive: Array
+    ) -> tuple[PyTree, PyTree]:
+        updates, moved = at(step_size).update(gradient, state, params)
+        new = optax.apply_updates(params, updates), moved
+        return jax.tree.map(lambda a, b: jnp.where(alive, a, b), new, (params, state))
+
+    return Optimizer(lambda params: at(0.0).init(params), step)
+
+
+def _adam(prepare: Callable[[PyTree], PyTree], b2: float) -> Optimizer:
+    def step(
+        params: PyTree, state: Any, gradient: PyTree, step_size: Array, alive: Array
+    ) -> tuple[PyTree, PyTree]:
+        return adam(params, state, prepare(gradient), step_size, alive, b2)
+
+    return Optimizer(optax.scale_by_adam().init, step)
+
+
+def clipped_adam(learning_rate: Any) -> optax.GradientTransformation:
+    """Adam of gradients whose global norm is bounded by 100; losses are sums over pixels."""
+    return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(learning_rate))
+
+
+def choose_optimizer(name: Any, b2: float = 0.999) -> Optimizer:
+    """The optimizer of a name, of a reference such as "optax:adamw", or of a part of optax itself.
+
+    Args:
+      name: A key of `OPTIMIZERS`, "package.module:name", or what `of_optax` takes.
+      b2: Decay of Adam's second moment, for our own.
+
+    Raises:
+      BadInput: If there is none.
+    """
+    if references.is_reference(name):
+        name = references.load("optimizer", name)
+    if callable(name) or isinstance(name, optax.GradientTransformation):
+        return of_optax(name)
+    choice("optimizer", name, OPTIMIZERS)
+    return OPTIMIZERS[name](b2)
+
+
+def source_of(name: Any) -> str:
+    """SHA-256 of the file that a reference leads to; "" for names of ours."""
+    own = references.is_reference(name)
+    return references.source(references.load("optimizer", name)) if own else ""
+
+
+# From the decay of Adam's second moment, which only our own have a use for.
+OPTIMIZERS: Mapping[str, Callable[[float], Optimizer]] = MappingProxyType(
+    {
+        "adam": lambda b2: _adam(lambda gradient: gradient, b2),
+        "normalised_adam": lambda b2: _adam(normalised, b2),
+        "clipped_adam": lambda b2: of_optax(clipped_adam),
+        "adamw": lambda b2: of_optax(optax.adamw),
+    }
+)

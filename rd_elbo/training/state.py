@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.base import Params, Trainable
 from rd_elbo.models.layers import LOWERINGS
-from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES
+from rd_elbo.training.optim import SCHEDULES, Optax, Optimizer, choose_optimizer
 
 # Parameters drawn at once, in bytes.
 _DRAWN_BYTES = 2**28
@@ -52,8 +51,11 @@ class TrainSpec:
       model: The model, at the widths that all members are padded to.
       objective: A key of `objectives.OBJECTIVES`.
       batch_size: Examples per step. If it is all of them, a batch is the data in its own order.
-      schedule: A key of `optim.SCHEDULES`.
-      optimizer: A key of `optim.OPTIMIZERS`.
+      schedule: A key of `optim.SCHEDULES`; or a schedule of optax, a function from the number of
+        steps made to a learning rate, which members' own learning rates multiply.
+      optimizer: A key of `optim.OPTIMIZERS`; or a function from a learning rate to a transformation
+        of optax, or its "package.module:name"; or a transformation, for which schedule and learning
+        rates have no effect.
       adam_b2: Decay of Adam's second moment, between 0 and 1. A lower one forgets large gradients
         sooner.
       dtype: Type of parameters, "float32" or "float64".
@@ -70,8 +72,8 @@ class TrainSpec:
     model: Trainable
     objective: str = "beta"
     batch_size: int = 128
-    schedule: str = "cosine"
-    optimizer: str = "adam"
+    schedule: str | Callable[[Any], Any] = "cosine"
+    optimizer: str | Optax = "adam"
     adam_b2: float = 0.999
     dtype: str = "float32"
     compute_dtype: str = "float32"
@@ -82,8 +84,9 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         choice("objective", self.objective, objectives.OBJECTIVES)
-        choice("schedule", self.schedule, SCHEDULES)
-        choice("optimizer", self.optimizer, OPTIMIZERS)
+        if not callable(self.schedule):
+            choice("schedule", self.schedule, SCHEDULES)
+        choose_optimizer(self.optimizer)
         choice("dtype", self.dtype, ("float32", "float64"))
         choice("compute_dtype", self.compute_dtype, ("float32", "bfloat16"))
         choice("precision", self.precision, _PRECISIONS)
@@ -98,6 +101,23 @@ class TrainSpec:
                 f"model={self.model!r} must be hashable and have init, terms and rate_estimator; "
                 "see models.base.Trainable"
             )
+
+    @property
+    def update(self) -> Optimizer:
+        """How a member moves."""
+        return choose_optimizer(self.optimizer, self.adam_b2)
+
+    def learning_rate(self, progress: Any, made: Any) -> tuple[Any, Any]:
+        """Factor of members' learning rates, and its part of the largest, at a moment of training.
+
+        Args:
+          progress: Part of the training done, 0 to 1.
+          made: Steps made so far.
+        """
+        if isinstance(self.schedule, str):
+            return (SCHEDULES[self.schedule](progress),) * 2
+        # The largest is not known.
+        return self.schedule(made), jnp.ones_like(progress)
 
 
 @contextlib.contextmanager
@@ -189,7 +209,7 @@ class State(NamedTuple):
 
     Attributes:
       params: Parameters, members first.
-      optimizer: Adam's moments, members first.
+      optimizer: State of the optimizer, such as Adam's moments; members first.
       multiplier: (members,) arrays of the objective `target_distortion`; others do not use it.
       steps: (members,) updates made.
       finite: (members,) bool, False once a member's loss or gradient was not finite, or its loss
@@ -290,25 +310,25 @@ def _embed(rows: Sequence[int], stacked: np.ndarray, drawn: Array) -> None:
     stacked[corner] = np.asarray(drawn)[: len(rows)]
 
 
-def fresh(params: Params) -> State:
+def fresh(params: Params, spec: TrainSpec) -> State:
     """The state of a population before its first step."""
     leaf = jax.tree.leaves(params)[0]
     members, dtype = len(leaf), leaf.dtype
     # Two arrays, since what is donated must not be given twice.
     multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
-    optimizer = jax.vmap(optax.scale_by_adam().init)(params)
+    optimizer = jax.vmap(spec.update.init)(params)
     steps, finite = jnp.zeros(members, jnp.int32), jnp.ones(members, bool)
     return State(params, optimizer, multiplier, steps, finite)
 
 
-def state_shapes(model: Trainable, shape: tuple[int, ...], dtype: str, members: int = 1) -> State:
-    """Shapes and dtypes of the state of a population; nothing is computed."""
+def state_shapes(spec: TrainSpec, shape: tuple[int, ...], members: int = 1) -> State:
+    """Shapes and dtypes of the state of members on examples of `shape`; nothing is computed."""
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype),
-        parameter_shapes(model, shape, dtype),
+        parameter_shapes(spec.model, shape, spec.dtype),
     )
-    with settings(dtype):
-        return jax.eval_shape(fresh, params)
+    with settings(spec.dtype):
+        return jax.eval_shape(functools.partial(fresh, spec=spec), params)
 
 
 def bytes_of(tree: PyTree) -> int:

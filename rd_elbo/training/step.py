@@ -1,4 +1,4 @@
-"""The compiled training step: many steps of Adam for every member in one call.
+"""The compiled training step: many steps for every member in one call.
 
 One member's arithmetic is written as if it were alone; `sharding.spread` makes a population of it.
 The order of the examples is drawn once per distinct seed and block of epochs, outside the member
@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from rd_elbo import objectives
 from rd_elbo.models.base import Params
 from rd_elbo.models.layers import lowering
-from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, adam, checked
+from rd_elbo.training.optim import checked
 from rd_elbo.training.sharding import by_member, everywhere, put_members, spread
 from rd_elbo.training.state import (
     HParams,
@@ -55,8 +55,7 @@ class Seen(NamedTuple):
 
 @functools.lru_cache(maxsize=32)
 def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
-    objective, schedule = objectives.OBJECTIVES[spec.objective], SCHEDULES[spec.schedule]
-    prepare = OPTIMIZERS[spec.optimizer]
+    objective, update = objectives.OBJECTIVES[spec.objective], spec.update
     constrained = spec.objective == "target_distortion"
     batch_dtype = spec.compute_dtype if spec.compute_dtype == "bfloat16" else spec.dtype
 
@@ -98,19 +97,17 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
                 state.params, batch(i).astype(batch_dtype), key, weights
             )
             gradient, sound = checked(gradient)
-            gradient = prepare(gradient)
-            scale = hparams.learning_rate * schedule(done)
+            factor, part = spec.learning_rate(done, first_step + i)
+            scale = (hparams.learning_rate * factor).astype(spec.dtype)
             finite = state.finite & jnp.isfinite(value) & sound & jnp.isfinite(scale)
             finite &= value <= hparams.loss_bound
             multiplier = state.multiplier
             if constrained:
-                multiplier = objectives.ascend(multiplier, distortion, weights, schedule(done))
+                multiplier = objectives.ascend(multiplier, distortion, weights, part)
             multiplier = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old), multiplier, state.multiplier
             )
-            params, optimizer = adam(
-                state.params, state.optimizer, gradient, scale, finite, spec.adam_b2
-            )
+            params, optimizer = update.step(state.params, state.optimizer, gradient, scale, finite)
             state = State(params, optimizer, multiplier, state.steps + finite, finite)
             now = (rate, distortion, value)
             return state, jax.tree.map(lambda column, x: column.at[i].set(x), columns, now)
@@ -123,7 +120,7 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
     population = spread(member, mesh, spec.vmap_size)
 
     def train(state: State, hparams: HParams, rows: Array, *shared: Array) -> tuple[State, Seen]:
-        with lowering(spec.lowering):
+        with lowering(spec.lowering, mesh.devices.flat[0].platform):
             return population((state, hparams, rows), *shared)
 
     return jax.jit(train, donate_argnums=0)
@@ -143,7 +140,7 @@ def compiled(
       dtype: Type of the data.
       seeds: Rows of the table of orders on each device, see `Orders`.
     """
-    state = state_shapes(spec.model, shape[1:], spec.dtype, members)
+    state = state_shapes(spec, shape[1:], members)
     real = jax.ShapeDtypeStruct((members,), spec.dtype)
     weights = objectives.Weights(*[real] * len(objectives.Weights._fields))
     hparams = HParams(jax.ShapeDtypeStruct((members,), "uint32"), weights, real, real, real)

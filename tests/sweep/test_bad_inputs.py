@@ -207,7 +207,7 @@ VALUES = {
     "grid.decoder=('mlp', 'cnn')": "decoder='cnn' does not exist; there are 'mlp', 'deconv', 'resnet', 'pixelcnn', 'pixelvae'",
     "grid.marginal=vamp": "marginal='vamp' does not exist; there are 'normal', 'maf', 'maf_affine', 'realnvp', 'vampprior'",
     "grid.objective=elbo": "objective='elbo' does not exist; there are 'beta', 'target_rate', 'target_distortion', 'free_bits'",
-    "train.optimizer=sgd": "optimizer='sgd' does not exist; there are 'adam', 'normalised_adam'",
+    "train.optimizer=sgd": "optimizer='sgd' does not exist; there are 'adam', 'normalised_adam', 'clipped_adam', 'adamw'",
     "train.schedule=linear": "schedule='linear' does not exist; there are 'constant', 'cosine', 'half_linear', 'warmup_cosine'",
     "grid.encoder=(1,)": "encoder=1 does not exist; there are 'dense'",
     "grid.encoder_width=0": f"encoder_width=0 {WHOLE}",

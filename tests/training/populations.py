@@ -110,12 +110,14 @@ class Echo:
     seen: str = "example"
 
     def init(self, key, x):
-        return {"w": jax.random.normal(key) if self.seen == "weight" else jnp.zeros(())}
+        drawn = self.seen in ("weight", "all")
+        return {"w": jax.random.normal(key) if drawn else jnp.zeros(())}
 
     def terms(self, params, x, key):
         rate = {
             "example": x[:, 0],
             "key": jnp.full(len(x), jax.random.uniform(key)),
+            "all": x[:, 0] + jax.random.uniform(key) + params["w"],
             "one": jnp.ones(len(x)),
             "weight": jnp.full(len(x), params["w"]),
             "poison": jnp.where(x[:, 0] == 7, jnp.nan, 1.0) * params["w"],
