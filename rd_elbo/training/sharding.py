@@ -90,12 +90,14 @@ def put_members(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def put_rows(make: Callable[[slice], PyTree], members: int, mesh: Mesh) -> PyTree:
-    """Arrays with `members` rows, each device's made apart; nobody holds those of all processes.
+    """Make arrays with `members` rows, each device's rows apart.
+
+    No process holds the rows of all.
 
     Args:
-      make: From rows to a tree of NumPy arrays of these rows.
+      make: Function from rows to a tree of NumPy arrays of these rows.
       members: Rows in all, a multiple of the mesh's size.
-      mesh: Where the rows go.
+      mesh: Devices that the rows are spread over.
     """
     parts = []
     for device, rows in local_rows(mesh, members).items():
@@ -156,12 +158,12 @@ def fetch(tree: PyTree, members: int) -> PyTree:
 def spread(
     member: Callable[..., PyTree], mesh: Mesh, vmap_size: int | None
 ) -> Callable[..., PyTree]:
-    """A population's function from one member's.
+    """Make a population's function from one member's.
 
     Args:
-      member: From `(own, of_device, *shared)` of one member to its results.
-      mesh: Members, and what is one per device, are spread over its devices; the shared arrays are
-        on each of them.
+      member: Function from `(own, of_device, *shared)` of one member to its results.
+      mesh: Devices that members, and arrays with a row per device, are spread over; the shared
+        arrays are on each of them.
       vmap_size: The most members that a device advances side by side; None means `VMAP_SIZE`.
 
     Returns:
@@ -201,9 +203,9 @@ def agree(
 
     Args:
       name: Subject; all processes ask about the same subjects in one order.
-      value: This process's word, at most a mebibyte.
+      value: Value of this process, at most a mebibyte.
       timeout: Seconds to wait for the others.
-      report: Told, in a sentence, when others are late.
+      report: Callback with a sentence, when others are late.
 
     Returns:
       The values of all processes, in their order.

@@ -39,9 +39,9 @@ class Seen(NamedTuple):
     """Results of a call that stay readable while the next one runs.
 
     Attributes:
-      rate: (members, call_steps) batch means in nats, zero past the steps made.
-      distortion: Likewise.
-      loss: Likewise.
+      rate: (members, call_steps) batch means, nats, zero past the steps made.
+      distortion: (members, call_steps) batch means, nats, zero past the steps made.
+      loss: (members, call_steps) batch means, nats, zero past the steps made.
       steps: (members,) updates made so far.
       finite: (members,) whether the member has not diverged.
     """
