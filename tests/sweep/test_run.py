@@ -193,13 +193,15 @@ def script(name, *arguments, **environment):
 
 
 QUICK = "--config=configs/quickstart.py:quick"
+# Compiled as for users.
+OPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """The quick form of the quickstart, from the command line."""
     workdir = tmp_path_factory.mktemp("quick") / "run"
-    result = script("sweep.py", QUICK, f"--workdir={workdir}")
+    result = script("sweep.py", QUICK, f"--workdir={workdir}", **OPTIMISED)
     assert result.returncode == 0, result.stderr
     return workdir, result
 
@@ -239,7 +241,7 @@ def test_other_data_are_refused_and_nothing_is_touched(quick):
 
 @pytest.mark.slow
 def test_settings_of_the_environment_change_no_number(quick, tmp_path):
-    environment = {
+    environment = OPTIMISED | {
         "JAX_THREEFRY_PARTITIONABLE": "0",
         "JAX_DEFAULT_PRNG_IMPL": "rbg",
         "JAX_ENABLE_X64": "1",
