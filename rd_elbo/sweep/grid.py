@@ -17,7 +17,7 @@ from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_p
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
 from rd_elbo.sweep.work import work
 from rd_elbo.training.fit import total_steps
-from rd_elbo.training.optim import SCHEDULES, choose_optimizer, source_of
+from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, choose_optimizer, source_of
 from rd_elbo.training.state import TrainSpec
 
 _WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
@@ -74,7 +74,10 @@ class Member(Architecture):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("objective", self.objective, OBJECTIVES)
-        choose_optimizer(self.optimizer)
+        if isinstance(self.optimizer, str):
+            choose_optimizer(self.optimizer)
+        else:
+            choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("schedule", self.schedule, SCHEDULES)
         checked: dict[str, Any] = {
             "batch_size": whole("batch_size", self.batch_size),

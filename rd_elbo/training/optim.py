@@ -3,6 +3,7 @@
 An optimizer sees the gradient of one member, so a global norm is that member's own.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -165,6 +166,7 @@ def clipped_adam(learning_rate: Any) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(learning_rate))
 
 
+@functools.lru_cache(maxsize=64)
 def choose_optimizer(name: Any, b2: float = 0.999) -> Optimizer:
     """The optimizer of a name, of a reference such as "optax:adamw", or of a part of optax itself.
 
