@@ -72,7 +72,7 @@ def _evaluate(spec: TrainSpec, mesh: Mesh, batch_size: int, batches: int) -> Wra
         rate, distortion = result.rate.reshape(-1), result.distortion.reshape(-1)
         return result._replace(rate=rate, distortion=distortion)
 
-    population = sharding.spread(member, mesh, spec.vmap_size)
+    population = sharding.spread(sharding.side_by_side(member), mesh, spec.vmap_size)
 
     def evaluate_all(*args: Any) -> Evaluation:
         with lowering(spec.lowering, mesh.devices.flat[0].platform):
