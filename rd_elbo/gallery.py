@@ -144,7 +144,7 @@ def make(
         member, params = tables.load_params(workdir, name)
         x = jnp.asarray(images, jax.tree.leaves(params)[0].dtype)
         began = time.perf_counter()
-        drawn = draw(member.build(dataset.image_shape), params, x, member_key(seed, name))
+        drawn = draw(member.build(dataset.image_shape, dataset.scale), params, x, member_key(seed, name))
         pictures.append(Pictures(*map(np.asarray, drawn)))
         seconds += time.perf_counter() - began
         architectures.add(architecture_of(member))

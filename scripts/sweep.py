@@ -95,7 +95,7 @@ def tell(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
         )
 
 
-def parameters_of(chunk: Group, shape: tuple[int, int]) -> int:
+def parameters_of(chunk: Group, shape: tuple[int, ...]) -> int:
     """Parameters of each member of a chunk, padding included."""
     leaves = jax.tree.leaves(parameter_shapes(chunk.padded.build(shape), shape))
     return sum(math.prod(leaf.shape) for leaf in leaves)
