@@ -33,7 +33,7 @@ class Likelihood:
     Attributes:
       kind: Kind of data that it is for, see `data.Dataset`.
       outputs: Numbers that a decoder gives for each value.
-      continuous: Whether it is a density.
+      continuous: Whether values have a density in place of a probability.
       scale: Divisor of values that brings them to [0, 1] for networks.
     """
 

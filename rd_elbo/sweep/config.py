@@ -206,13 +206,14 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
     population = load_population(config.get("population") or {}, report)
     plain = {section: _plain(section, value) for section, value in config.items()}
     dataset, evaluated = load_data(config.get("data") or {})
+    plan = Plan(plain, dataset, evaluated, members, population)
     for member in members:
         steps = grid.Group((member,)).steps(len(dataset.splits["train"]))
         if steps >= _MOST_STEPS:
             raise BadInput(
                 f"epochs={member.epochs!r} are {steps:.3g} steps and must be below 2**31 of them"
             )
-    return Plan(plain, dataset, evaluated, members, population)
+    return plan
 
 
 def load_population(section: Mapping[str, Any], report: Callable[[str], None]) -> Population:

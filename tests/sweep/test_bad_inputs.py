@@ -210,6 +210,9 @@ VALUES = {
     "train.optimizer=sgd": "optimizer='sgd' does not exist; there are 'adam', 'normalised_adam', 'clipped_adam', 'adamw'",
     "train.schedule=linear": "schedule='linear' does not exist; there are 'constant', 'cosine', 'half_linear', 'warmup_cosine'",
     "grid.encoder=(1,)": "encoder=1 does not exist; there are 'dense'",
+    "grid.likelihood=poisson": "likelihood='poisson' does not exist; there are 'bernoulli', 'continuous_bernoulli', 'gaussian'",
+    "grid.likelihood=gaussian": "likelihood='gaussian': expected 'bernoulli' or 'discretised_logistic' with decoder='pixelcnn'",
+    "only=('mlp',) grid.likelihood=gaussian": "likelihood='gaussian': expected real values, got data of zeros and ones.",
     "grid.encoder_width=0": f"encoder_width=0 {WHOLE}",
     "grid.encoder_depth=-3": f"encoder_depth=-3 {WHOLE}",
     "grid.decoder_width=(28, 2.5)": f"decoder_width=2.5 {WHOLE}",
@@ -348,7 +351,7 @@ def burda(path="@/chardata.mat"):
 HERE, NPZ, MAT = "'@/images.npz'", "path='@/images.npz' is not a readable .npz of images", "path='@/chardata.mat'"
 BINARY = "but must be in {0, 1}, or uint8 grey levels, or floats"
 KIND = "path='@/images.npz' is not a readable .npz, .npy or folder of PNGs"
-UNFIT = "likelihood='bernoulli': expected data of zeros and ones"
+UNFIT = "likelihood='bernoulli': expected data of zeros and ones, got"
 DATA = [
     Row("no path", sweep("--config.data.name=path"), "dataset 'path' needs path=, the .npz, .npy or folder of PNGs to read"),
     Row("absent", own(), f"{KIND} ([Errno 2] No such file or directory"),
@@ -385,6 +388,19 @@ DATA = [
         arrays(images=100 * IMAGES),
     ),
     Row("turned", own(), "examples seem to be on the last axis", arrays(train=np.tile(IMAGES.T, 2), test=np.tile(IMAGES.T, 2))),
+    Row("real values", own(), f"{UNFIT} real values. 'continuous_bernoulli' or", arrays(train=2.0 * IMAGES, test=1.0 * IMAGES)),
+    Row(
+        "levels kept",
+        own("--config.data.binarise=False"),
+        f"{UNFIT} 8-bit levels. 'discretised_logistic' will do",
+        arrays(train=255 * IMAGES, test=255 * IMAGES),
+    ),
+    Row(
+        "colour for a PixelCNN",
+        own(),
+        "decoder='pixelcnn': expected images (height, width), got examples of shape (4, 4, 3). 'mlp' or",
+        arrays(train=np.stack([IMAGES] * 3, -1), test=np.stack([IMAGES] * 3, -1)),
+    ),
     Row("levels of digits", sweep("--config.data.binarise=False"), "binarise=False is for the dataset 'path' or"),
     Row("binarise how", sweep("--config.data.binarise=perhaps"), "--config.data.binarise=perhaps must be true or false"),
     Row(
