@@ -95,7 +95,9 @@ class Hyperparameters:
         weights = [field for field in Weights._fields if field != "multiplier"]
         for field in (*weights, "annealing", "learning_rate"):
             positive = field in ("target_weight", "multiplier_rate", "learning_rate")
-            checked = number(field, getattr(self, field), above=positive)
+            # Of a density.
+            lowest = -math.inf if field == "target_distortion" else 0.0
+            checked = number(field, getattr(self, field), lowest, above=positive)
             object.__setattr__(self, field, checked)
         if self.annealing > 1:
             raise BadInput(f"annealing={self.annealing!r}: expected at most 1, a part of training.")

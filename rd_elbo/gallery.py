@@ -33,8 +33,8 @@ class Pictures(NamedTuple):
     """Images of one model.
 
     Attributes:
-      reconstruction: (draws, examples, height, width) draws of d(x|z) at one z ~ e(z|x) of each example.
-      sample: (draws, examples, height, width) draws of d(x|z) at one z ~ m(z) each.
+      reconstruction: (draws, examples, height, width) or (..., 3) draws of d(x|z) at one z ~ e(z|x) of each example.
+      sample: (draws, examples, height, width) or (..., 3) draws of d(x|z) at one z ~ m(z) each.
     """
 
     reconstruction: Any
@@ -42,7 +42,7 @@ class Pictures(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def draw(model: Any, params: Params, x: Float[Array, "examples height width"], key: Array, draws: int = DRAWS) -> Pictures:
+def draw(model: Any, params: Params, x: Float[Array, "examples ..."], key: Array, draws: int = DRAWS) -> Pictures:
     """Draw reconstructions of `x` and as many samples.
 
     `model` is static: models of one architecture are equal, and share one compiled program.
@@ -126,8 +126,14 @@ def make(
       Counts and time of the gallery.
 
     Raises:
-      BadInput: If a member has no saved parameters, or there are not so many examples; nothing is written then.
+      BadInput: If a member has no saved parameters, there are not so many examples, or they are no images; nothing is written then.
     """
+    shape = dataset.image_shape
+    if len(shape) != 2 and not (len(shape) == 3 and shape[-1] == 3):
+        raise BadInput(
+            f"dataset {dataset.name!r} has examples of shape {shape}, which are no images (height, width) or (height, width, 3); "
+            "there is no gallery of them"
+        )
     workdir = pathlib.Path(workdir)
     if not (workdir / "params").is_dir():
         raise BadInput(f"workdir={str(workdir)!r} has no folder params: there are no trained models to draw from, only tables")
@@ -144,7 +150,7 @@ def make(
         member, params = tables.load_params(workdir, name)
         x = jnp.asarray(images, jax.tree.leaves(params)[0].dtype)
         began = time.perf_counter()
-        drawn = draw(member.build(dataset.image_shape), params, x, member_key(seed, name))
+        drawn = draw(member.build(dataset.image_shape, dataset.scale), params, x, member_key(seed, name))
         pictures.append(Pictures(*map(np.asarray, drawn)))
         seconds += time.perf_counter() - began
         architectures.add(architecture_of(member))
@@ -152,6 +158,8 @@ def make(
             listener(done + 1, len(names))
     arrays = {
         "data": images,
+        # The values that are drawn black and white.
+        "range": np.asarray(dataset.range if dataset.kind == "real" else (0.0, dataset.scale)),
         "index": index,
         "member": np.asarray(names),
         "reconstruction": _compact(np.stack([picture.reconstruction for picture in pictures])),
@@ -164,8 +172,9 @@ def make(
 
 
 def _compact(images: np.ndarray) -> np.ndarray:
-    """Binary images as bytes; others as they are."""
-    return images.astype(np.uint8) if np.isin(images, (0, 1)).all() else images
+    """Images of 8-bit levels, such as 0 and 1, as bytes; others as they are."""
+    whole = images.min() >= 0 and images.max() <= 255 and (images == np.rint(images)).all()
+    return images.astype(np.uint8) if whole else images
 
 
 def table_row(choice: Choice, dataset: str) -> dict[str, Any]:

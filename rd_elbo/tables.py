@@ -54,7 +54,7 @@ def points(
     Args:
       members: Members, in the order of the population.
       fitted: The population.
-      evaluated: Split -> (examples, height, width) images.
+      evaluated: Split -> (examples, ...) examples.
       vmap_size: The most members that a device evaluates side by side, see
         `training.evaluate.evaluate`.
       callback: Callback, called now and then with the number of examples done since.
@@ -177,7 +177,7 @@ def params_path(workdir: pathlib.Path | str, name: str) -> pathlib.Path:
 
 
 def save_params(
-    workdir: pathlib.Path, member: Member, padded: Params, shape: tuple[int, int]
+    workdir: pathlib.Path, member: Member, padded: Params, shape: tuple[int, ...]
 ) -> str:
     """Save one trained member at its own widths; returns the SHA-256 of the file."""
     own = parameter_shapes(member.build(shape), shape)

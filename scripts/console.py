@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import math
 import pathlib
 import re
 import sys
@@ -194,8 +195,14 @@ def ticker(console: Console) -> Iterator[Callable[[float, str], None]]:
         yield lambda done, doing: display.update(task, completed=done, description=doing)
 
 
-def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
-    """The points of one split in nats, group by group, narrow enough for 80 columns."""
+def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: int | None = None) -> Table:
+    """The points of one split in nats, group by group, narrow enough for 80 columns.
+
+    Args:
+      points: Rows of points.csv.
+      split: Split to show.
+      dimensions: Dimensions of an example of 8-bit levels, for R + D in bits per dimension; None shows active units instead.
+    """
     rows = sorted((p for p in points if p["split"] == split), key=lambda p: (*_group(p), _control(p), p["seed"]))
     table = Table(
         title=f"{split} split: nats, ± standard error over examples",
@@ -207,7 +214,7 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
     by_beta = all(point["objective"] == "beta" and not point["annealing"] for point in rows)
     for name in ("family", "decoder", "β" if by_beta else "aim"):
         table.add_column(name, no_wrap=True)
-    for name in ("seed", "R", "±", "D", "±", "R + D", "active"):
+    for name in ("seed", "R", "±", "D", "±", "R + D", "bits/dim" if dimensions else "active"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for point, following in zip(rows, [*rows[1:], None], strict=True):
@@ -221,7 +228,7 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str) -> Table:
             f"{point['distortion']:.2f}",
             f"{point['distortion_se']:.2f}",
             f"{-point['elbo']:.2f}",
-            str(point["active_units"]),
+            f"{-point['elbo'] / (dimensions * math.log(2)):.3f}" if dimensions else str(point["active_units"]),
             point["status"],
             end_section=following is not None and _group(following) != _group(point),
         )

@@ -95,7 +95,7 @@ def tell(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
         )
 
 
-def parameters_of(chunk: Group, shape: tuple[int, int]) -> int:
+def parameters_of(chunk: Group, shape: tuple[int, ...]) -> int:
     """Parameters of each member of a chunk, padding included."""
     leaves = jax.tree.leaves(parameter_shapes(chunk.padded.build(shape), shape))
     return sum(math.prod(leaf.shape) for leaf in leaves)
@@ -177,10 +177,12 @@ def main(argv: list[str]) -> None:
     plan, shard = prepare()
     # One of them speaks.
     console = Console(quiet=jax.process_index() > 0)
-    sizes = f"{len(plan.dataset.splits['train'])} training images"
+    sizes = f"{len(plan.dataset.splits['train'])} training examples"
     own = f"; shard {shard}{f', {shard.origin}' if shard.origin else ''}" * (shard.count > 1)
     members = terminal.counted(len(plan.members), "member")
     console.print(f"{members} on {plan.dataset.name} ({sizes}){own}", highlight=False)
+    origin = f"data: {plan.dataset.origin}"
+    console.print(origin, soft_wrap=True, highlight=False, markup=False)
     if _DRY_RUN.value:
         tell(plan, console, shard)
         return
@@ -237,7 +239,10 @@ def finish(
     except OSError as error:
         sys.exit(f"error: {unusable(workdir, error)}; what is done is kept")
     if outcome.points:
-        console.print(terminal.points_table(outcome.points, next(iter(plan.evaluated))))
+        shape = plan.dataset.image_shape
+        dimensions = math.prod(shape) if plan.dataset.kind == "grey" else None
+        split = next(iter(plan.evaluated))
+        console.print(terminal.points_table(outcome.points, split, dimensions))
     where = f"{summary(outcome)}; points in {workdir / 'points.csv'}"
     pictures = ", ".join(str(path) for path in drawn if path.suffix == ".png")
     what = f"figures in {pictures}" if usable else "and nothing to draw"

@@ -44,7 +44,7 @@ def test_every_pixel_depends_on_those_before_it_alone(kind):
     shape = (8, 7)
     module, params, z = decoder(shape, depth=2 if "pixelcnnpp" in kind else 3, kind=kind)
     x = jax.random.uniform(jax.random.key(3), (1, *shape))
-    jacobian = rows_of_jacobian(lambda x: module.apply(params, jnp.repeat(z, 56, 0)).logits(x), x, 56)
+    jacobian = rows_of_jacobian(lambda x: module.apply(params, jnp.repeat(z, 56, 0)).outputs(x), x, 56)
     row, column = np.divmod(np.arange(56), 7)
     assert (np.triu(np.abs(jacobian)) == 0).all()
     # It does look at what it may: its left neighbour, and the pixels right above and above to the right.
@@ -62,7 +62,7 @@ def test_every_pixel_depends_on_those_before_it_alone(kind):
 def test_causality_at_full_size_on_random_pixels(kind):
     module, params, z = decoder((28, 28), kind=kind)
     x = jax.random.uniform(jax.random.key(3), (1, 28, 28))
-    logit = jax.jit(jax.grad(lambda x, i: module.apply(params, z).logits(x).ravel()[i]))
+    logit = jax.jit(jax.grad(lambda x, i: module.apply(params, z).outputs(x).ravel()[i]))
     for pixel in np.random.RandomState(0).choice(784, 12, replace=False):
         gradient = np.asarray(logit(x, pixel)).ravel()
         assert (gradient[pixel:] == 0).all()
@@ -72,7 +72,7 @@ def test_causality_at_full_size_on_random_pixels(kind):
 @pytest.mark.parametrize("kind", MOST)
 def test_z_reaches_every_pixel(kind):
     module, params, z = decoder((5, 4), kind=kind)
-    jacobian = rows_of_jacobian(lambda z: module.apply(params, z).logits(jnp.zeros((20, 5, 4))), z, 20)
+    jacobian = rows_of_jacobian(lambda z: module.apply(params, z).outputs(jnp.zeros((20, 5, 4))), z, 20)
     assert (np.abs(jacobian) > 0).all()
 
 
@@ -100,7 +100,7 @@ def test_a_decoder_of_bfloat16_latents_draws_and_scores_in_float32(kind):
     def scored():
         fine, coarse = module.apply(params, z), module.apply(params, z.astype(jnp.bfloat16))
         x = coarse.sample(seed=jax.random.key(2), sample_shape=3)
-        return x, coarse.log_prob(x), coarse.logits(x), fine.log_prob(x.astype(jnp.float32))
+        return x, coarse.log_prob(x), coarse.outputs(x), fine.log_prob(x.astype(jnp.float32))
 
     x, log_prob, logits, exact = scored()
     assert set(np.unique(x.astype(jnp.float32))) <= {0.0, 1.0}
@@ -143,7 +143,7 @@ def test_samples_follow_the_scored_conditionals(kind, depth, shape):
     assert x.shape == (n, 3, *shape)
     assert set(np.unique(x)) == {0.0, 1.0}
     uniform = jax.random.uniform(key, (pixels, n * 3)).T.reshape(n, 3, *shape)
-    probability = jax.nn.sigmoid(jax.jit(lambda x: module.apply(params, z).logits(x))(x))
+    probability = jax.nn.sigmoid(jax.jit(lambda x: module.apply(params, z).outputs(x))(x))
     np.testing.assert_array_equal(x, (uniform < probability).astype(x.dtype))
     assert 0.2 < x.mean() < 0.8 and probability.std() > 0.1
 

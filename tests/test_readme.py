@@ -68,7 +68,9 @@ def test_python_of_data(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     names, _ = run(ROOT / "docs" / "data.md", monkeypatch, capsys)
     assert names["digits"].image_shape == (28, 28) and names["sizes"] == {"train": 50, "valid": 10, "test": 10}
-    assert names["dataset"].image_shape == (20, 20)
+    assert names["dataset"].image_shape == (20, 20) and names["dataset"].kind == names["levels"].kind == "grey"
+    assert names["vectors"].image_shape == (5,) and 8 < names["bits"] < 12
+    assert names["mine"].origin.startswith("file images.npz, 20x20, grey 0 to 255, mean 0.5, binarised with seed")
 
 
 def test_python_of_exact(monkeypatch, capsys):

@@ -1,11 +1,10 @@
-"""Named datasets of binary images."""
+"""Named datasets, and users' own."""
 
 import os
-import pathlib
 
 from rd_elbo.data import files, larochelle, mnist_static, omniglot
 from rd_elbo.data.dataset import SPLITS, Dataset
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import BadInput, truth
 
 __all__ = ["NAMES", "SPLITS", "Dataset", "load"]
 
@@ -16,6 +15,8 @@ _USERS = {
     "manual_dir": ("binarized_mnist",),
     "data_dir": ("binarized_mnist", "omniglot_tfds"),
 }
+# Those that are not binary before they are binarised.
+_GREY = ("path", "omniglot_burda", "omniglot_tfds")
 
 
 def load(
@@ -25,6 +26,7 @@ def load(
     manual_dir: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    binarise: bool | None = None,
 ) -> Dataset:
     """Load a dataset by name.
 
@@ -32,14 +34,16 @@ def load(
       name: "mnist_static", the embedded 70,000 digits; "binarized_mnist", those of Larochelle & Murray (2011), through
         tensorflow-datasets or from `manual_dir`; "omniglot_burda", the Omniglot of Burda et al. (2016), which the paper used, by
         download or from `path`; "omniglot_tfds", another split and scaling of it, through tensorflow-datasets or from `path`;
-        "path", a user's own .npz.
-      path: The .npz, for names "path" and "omniglot_tfds"; chardata.mat, for "omniglot_burda".
+        "path", a user's own examples.
+      path: The .npz, .npy or folder of PNGs, for "path"; the .npz, for "omniglot_tfds"; chardata.mat, for "omniglot_burda".
       manual_dir: Folder with the original text files, for "binarized_mnist".
       data_dir: Folder of tensorflow-datasets' prepared data, for "binarized_mnist" and "omniglot_tfds".
       cache_dir: Folder of downloaded and decoded data.
+      binarise: Whether pixels of grey images are drawn once as 0 or 1; False keeps their levels. None binarises 8-bit images whose
+        largest level is plausible, and leaves floats.
 
     Returns:
-      Splits "train", "test" and, where there is one, "valid", uint8 in {0, 1}.
+      Splits "train", "test" and, where there is one, "valid".
 
     Raises:
       BadInput: If there is no such dataset, or it cannot be had; the message says what to do.
@@ -50,14 +54,17 @@ def load(
         if value is not None and name not in _USERS[option]:
             users = " or ".join(map(repr, _USERS[option]))
             raise BadInput(f"{option}={os.fspath(value)!r} is for the dataset {users}, not for {name!r}")
+    if binarise is not None and not truth("binarise", binarise) and name not in _GREY:
+        raise BadInput(f"binarise=False is for the dataset {' or '.join(map(repr, _GREY))}, not for {name!r}")
     if name == "path":
         if path is None:
-            raise BadInput("dataset 'path' needs path=, the .npz file to read")
-        return Dataset(name, files.read(path), f"file {pathlib.Path(path).name}")
+            raise BadInput("dataset 'path' needs path=, the .npz, .npy or folder of PNGs to read")
+        splits, kind, origin = files.read(path, binarise)
+        return Dataset(name, splits, origin, kind)
     if name == "omniglot_burda":
-        return Dataset(name, *omniglot.read_burda(path, cache_dir))
+        return Dataset(name, *omniglot.read_burda(path, cache_dir, binarise))
     if name == "omniglot_tfds":
-        return Dataset(name, *omniglot.read_tfds(path, data_dir, cache_dir))
+        return Dataset(name, *omniglot.read_tfds(path, data_dir, cache_dir, binarise))
     if name == "binarized_mnist":
         splits = larochelle.read(manual_dir, data_dir, cache_dir)
         return Dataset(name, splits, "Larochelle & Murray 2011, images in canonical order")

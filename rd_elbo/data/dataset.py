@@ -1,68 +1,140 @@
-"""What every loader returns: named, checked splits of binary images."""
+"""What every loader returns: named, checked splits of examples of one kind."""
 
 import dataclasses
+import functools
 import hashlib
+from typing import Any
 
 import numpy as np
 
-from rd_elbo.errors import BadInput
+from rd_elbo.data.interpret import KINDS, SPLITS, check_shape, interpret
+from rd_elbo.errors import BadInput, choice
 
-SPLITS = ("train", "valid", "test")
+__all__ = ["KINDS", "SPLITS", "Dataset"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Binary images in splits.
+    """Examples in splits.
 
     Attributes:
       name: Name of the dataset, as given to `load`.
-      splits: "train", "test" and perhaps "valid": (examples, height, width) uint8 in {0, 1}.
-      origin: Source of the pixels, in words, for the record.
+      splits: "train", "test" and perhaps "valid": (examples, ...) arrays, of a type by `kind`.
+      origin: Source of the examples, in words, for the record.
+      kind: "binary", uint8 in {0, 1}; "grey", 8-bit levels (examples, height, width), or (examples,
+        height, width, 3) of colours; or "real", float32.
     """
 
     name: str
     splits: dict[str, np.ndarray]
     origin: str
+    kind: str = "binary"
 
     def __post_init__(self) -> None:
+        choice("kind", self.kind, KINDS)
         for split in ("train", "test"):
             if split not in self.splits:
-                raise BadInput(f"dataset {self.name!r} has no split {split!r}; it has {', '.join(self.splits) or 'none'}")
+                raise BadInput(
+                    f"dataset {self.name!r} has no split {split!r}; it has "
+                    f"{', '.join(self.splits) or 'none'}"
+                )
+        for split in self.splits:
+            choice("split", split, SPLITS)
         shapes = {images.shape[1:] for images in self.splits.values()}
         if len(shapes) > 1:
-            raise BadInput(f"dataset {self.name!r}: all splits must have images of one shape, not {sorted(shapes)}")
-        for split, images in self.splits.items():
-            check_images(images, f"dataset {self.name!r}, split {split!r}")
-            if images.dtype != np.uint8 or images.max() > 1:
-                raise BadInput(f"dataset {self.name!r}, split {split!r} must be uint8 in {{0, 1}}; binarise it first")
+            raise BadInput(
+                f"dataset {self.name!r}: all splits must have images of one shape, not "
+                f"{sorted(shapes)}"
+            )
+        for split, examples in self.splits.items():
+            self._check(examples, f"dataset {self.name!r}, split {split!r}")
+
+    def _check(self, examples: np.ndarray, what: str) -> None:
+        if examples.ndim < 2 or 0 in examples.shape:
+            raise BadInput(
+                f"{what} has shape {examples.shape} but must be (examples, height, width), none of "
+                "them 0"
+            )
+        if self.kind == "binary" and (examples.dtype != np.uint8 or examples.max() > 1):
+            raise BadInput(
+                f"{what} must be uint8 in {{0, 1}}; binarise it first, or give it to "
+                "Dataset.from_arrays"
+            )
+        if self.kind == "grey" and examples.dtype != np.uint8:
+            raise BadInput(f"{what} must be uint8 levels, not {examples.dtype}")
+        if self.kind == "real" and (
+            examples.dtype != np.float32 or not np.isfinite([examples.min(), examples.max()]).all()
+        ):
+            raise BadInput(f"{what} must be finite float32; give it to Dataset.from_arrays")
+        check_shape(examples, self.kind, what)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: Any,
+        test: Any,
+        valid: Any = None,
+        *,
+        name: str = "arrays",
+        binarise: bool | None = None,
+    ) -> "Dataset":
+        """Make a dataset of arrays in memory.
+
+        >>> import numpy as np
+        >>> levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+        >>> Dataset.from_arrays(train=levels, test=levels, binarise=False).origin
+        'arrays in memory, 8x8, grey 0 to 255, mean 0.5, 8-bit levels kept'
+
+        Args:
+          train: (examples, height, width) images of zeros and ones or of 8-bit levels, (examples,
+            height, width, 3) of colours; or (examples, ...) floats of any shape.
+          test: Examples of the same shape and type.
+          valid: Further examples, or None.
+          name: Name of the dataset.
+          binarise: Whether pixels of 8-bit levels, or of floats in [0, 1], are drawn once as 0 or
+            1; None does so with 8-bit levels alone.
+
+        Raises:
+          BadInput: If that cannot be what is meant.
+        """
+        given = {"train": train, "valid": valid, "test": test}
+        arrays = {split: array for split, array in given.items() if array is not None}
+        splits, kind, words = interpret(arrays, binarise)
+        return cls(name, splits, f"arrays in memory, {words}", kind)
 
     @property
-    def image_shape(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.splits["train"].shape[1], self.splits["train"].shape[2]
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one example, such as (height, width)."""
+        return self.splits["train"].shape[1:]
+
+    @property
+    def scale(self) -> float:
+        """Divisor of values that brings 8-bit levels to [0, 1]: 255 for "grey", else 1."""
+        return 255.0 if self.kind == "grey" else 1.0
+
+    @functools.cached_property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest value of all splits."""
+        low = min(float(examples.min()) for examples in self.splits.values())
+        return low, max(float(examples.max()) for examples in self.splits.values())
 
     def checksum(self) -> str:
-        """SHA-256 over the splits' names, shapes and pixels."""
-        digest = hashlib.sha256()
+        """SHA-256 over the splits' names, shapes and values; over the kind where it is not binary."""
+        digest = hashlib.sha256(b"" if self.kind == "binary" else self.kind.encode())
         for name in sorted(self.splits):
-            images = np.ascontiguousarray(self.splits[name])
-            digest.update(f"{name}{images.shape}".encode() + images.tobytes())
+            examples = np.ascontiguousarray(self.splits[name])
+            digest.update(f"{name}{examples.shape}".encode())
+            digest.update(examples.data)
         return digest.hexdigest()
 
     def head(self, examples: int) -> "Dataset":
-        """The first `examples` of every split, shuffled first (with a fixed seed): files may be sorted by class."""
+        """The first `examples` of every split, shuffled first with a fixed seed.
+
+        Files may be sorted by class.
+        """
         splits = {}
         for name, images in self.splits.items():
             chosen = np.random.RandomState(0).permutation(len(images))[:examples]
             splits[name] = images[np.sort(chosen)]
-        return dataclasses.replace(self, splits=splits, origin=f"{self.origin}; {examples} examples of each split")
-
-
-def check_images(images: np.ndarray, what: str) -> None:
-    """Raises `BadInput` unless `images` is a non-empty (examples, height, width) array of finite numbers."""
-    if images.ndim != 3 or 0 in images.shape:
-        raise BadInput(f"{what} has shape {images.shape} but must be (examples, height, width), none of them 0")
-    if images.dtype.kind not in "biuf":
-        raise BadInput(f"{what} holds {images.dtype} but must hold real numbers")
-    if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
-        raise BadInput(f"{what} holds NaN or infinite values, which are not pixels")
+        origin = f"{self.origin}; {examples} examples of each split"
+        return dataclasses.replace(self, splits=splits, origin=origin)

@@ -1,61 +1,118 @@
-"""A user's own images, from an .npz file."""
+"""A user's own examples, from an .npz, an .npy or a folder of PNGs."""
 
 import os
+import pathlib
 import zipfile
 import zlib
 
 import numpy as np
 
-from rd_elbo.data.dataset import SPLITS, check_images
-from rd_elbo.data.static import BINARISATION_SEED, binarise
+from rd_elbo.data import pictures
+from rd_elbo.data.interpret import SPLITS, Arrays, interpret
+from rd_elbo.data.static import BINARISATION_SEED
 from rd_elbo.errors import BadInput
 
 _VALID_SHARE = _TEST_SHARE = 1 / 7
+_NPY = b"\x93NUMPY"
 
 
-def read(path: str | os.PathLike[str], seed: int = BINARISATION_SEED) -> dict[str, np.ndarray]:
-    """Read the splits of an .npz.
+def read(path: str | os.PathLike[str], binarise: bool | None = None, seed: int = BINARISATION_SEED) -> tuple[Arrays, str, str]:
+    """Read examples and split them where they are not.
 
-    Its arrays are "train" and "test" (and perhaps "valid"), or one array "images" that is split 5 : 1 : 1.
+    An .npz has arrays "train" and "test" (and perhaps "valid"), or one array "images"; a folder of
+    PNGs has sub-folders of these names, or images; an .npy is one array. One array is split
+    5 : 1 : 1 after a fixed shuffle.
 
     Args:
-      path: The file. Its arrays are (examples, height, width): bool or numbers in {0, 1}, or uint8 grey levels, which are
-        binarised statically.
+      path: The file or folder.
+      binarise: Whether 8-bit levels are binarised statically, see `interpret`.
       seed: Seed of the binarisation and of the split.
 
+    Returns:
+      The splits, their kind, and a sentence on what was done.
+
     Raises:
-      BadInput: If the file cannot be read or its arrays are not such images.
+      BadInput: If it cannot be read, or its arrays cannot be what is meant.
     """
-    arrays = read_arrays(path)
+    path = pathlib.Path(path)
+    if path.is_dir():
+        arrays, what = pictures.read(path), "folder"
+    else:
+        arrays, what = _read_file(path)
+    where = f" of {str(path)!r}"
     if "images" in arrays:
-        images = _binary(arrays["images"], f"array 'images' of {os.fspath(path)!r}", seed)
+        # First, so that an image is binarised alike however the images are split.
+        made, kind, words = interpret({"images": arrays.pop("images")}, binarise, where, {"images": seed})
+        images = np.asarray(made["images"])
         if len(images) < 7:
-            raise BadInput(f"array 'images' of {os.fspath(path)!r} has {len(images)} examples; a split needs at least 7")
-        images = images[np.random.RandomState(seed).permutation(len(images))]
+            raise BadInput(f"array 'images'{where} has {len(images)} examples; a split needs at least 7")
+        order = np.random.RandomState(seed).permutation(len(images))
         valid, test = round(len(images) * _VALID_SHARE), round(len(images) * _TEST_SHARE)
         first = len(images) - valid - test
-        return {"train": images[:first], "valid": images[first : first + valid], "test": images[first + valid :]}
-    if not {"train", "test"} <= set(arrays):
-        raise BadInput(f"{os.fspath(path)!r} has arrays {sorted(arrays)} but needs 'train' and 'test', or 'images'")
-    # A seed of its own for each split, so that none depends on which others there are.
-    return {
-        name: _binary(arrays[name], f"array {name!r} of {os.fspath(path)!r}", seed + i)
-        for i, name in enumerate(SPLITS)
-        if name in arrays
-    }
+        ends = {"train": (0, first), "valid": (first, first + valid), "test": (first + valid, None)}
+        splits = {split: images[order[slice(*end)]] for split, end in ends.items()}
+        words += ", split 5 : 1 : 1 after a fixed shuffle"
+    else:
+        # A seed of its own for each split, so that none depends on which others there are.
+        seeds = {split: seed + i for i, split in enumerate(SPLITS)}
+        splits, kind, words = interpret(arrays, binarise, where, seeds)
+    return splits, kind, f"{what} {path.name}, {words}"
 
 
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def _read_file(path: pathlib.Path) -> tuple[Arrays, str]:
+    """The arrays that count of a file, in the order of `SPLITS`, and its format."""
+    try:
+        with path.open("rb") as file:
+            single = file.read(len(_NPY)) == _NPY
+    except OSError as error:
+        raise BadInput(f"path={str(path)!r} is not a readable .npz, .npy or folder of PNGs ({error})") from error
+    if single:
+        return {"images": _read_single(path)}, "file"
+    arrays = read_arrays(path)
+    splits = [split for split in SPLITS if split in arrays]
+    if "images" in arrays and splits:
+        raise BadInput(f"{str(path)!r}: expected 'train' and 'test', or 'images', got 'images' and {splits[0]!r}. Keep one.")
+    if "images" not in arrays and not {"train", "test"} <= set(arrays):
+        raise BadInput(f"{str(path)!r} has arrays {sorted(arrays)} but needs 'train' and 'test', or 'images'")
+    used = {name: arrays[name] for name in (splits or ["images"])}
+    shapes = {array.shape[1:] for array in used.values()}
+    for name, array in arrays.items():
+        # Labels, one number an example, are no candidates.
+        if name not in used and array.ndim > 1 and array.shape[1:] in shapes:
+            raise BadInput(
+                f"{str(path)!r}: expected one array of examples for each split, got {name!r} of shape {array.shape} too. "
+                "Leave out what is not meant."
+            )
+    return used, "file"
+
+
+def _read_single(path: pathlib.Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        if "Python objects" in str(error):
+            raise BadInput(_pickled(path, "the array")) from error
+        raise BadInput(f"path={str(path)!r} is not a readable .npy ({error})") from error
+
+
+def _pickled(path: str | os.PathLike[str], which: str) -> str:
+    return f"path={os.fspath(path)!r}: {which} is pickled Python objects; save it as plain numbers, or leave it out"
+
+
+def read_arrays(path: str | os.PathLike[str]) -> Arrays:
     """The arrays of an .npz by name; raises `BadInput` if it cannot be read."""
+    name = ""
     try:
         # Opened here, because np.load leaves a file open that it cannot make sense of.
         with open(path, "rb") as file:
             # NumPy takes what it does not know for pickled objects, and advises to load them.
-            if not file.read(6).startswith((b"PK", b"\x93NUMPY")):
+            if not file.read(6).startswith((b"PK", _NPY)):
                 raise ValueError("it does not begin as one")
             file.seek(0)
+            arrays = {}
             with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+                for name in archive.files:
+                    arrays[name] = archive[name]
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray):  # NumPy gives bytes
                 raise ValueError(f"{name!r} in it is no array")
@@ -65,15 +122,6 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"path={os.fspath(path)!r} is not a readable .npz of images, but a single array; save it with np.savez"
         ) from error
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        if name and "Object arrays cannot be loaded" in str(error):
+            raise BadInput(_pickled(path, f"array {name!r}")) from error
         raise BadInput(f"path={os.fspath(path)!r} is not a readable .npz of images ({error})") from error
-
-
-def _binary(images: np.ndarray, what: str, seed: int) -> np.ndarray:
-    check_images(images, what)
-    if np.isin(images, (0, 1)).all():
-        return images.astype(np.uint8)
-    if images.dtype != np.uint8:
-        raise BadInput(
-            f"{what} holds {images.dtype} from {images.min()} to {images.max()} but must be in {{0, 1}}, or uint8 grey levels"
-        )
-    return binarise(images, seed)

@@ -51,17 +51,22 @@ _TFDS_ADVICE = (
 _NOT_BURDA = "not the images and the split of Burda et al. that the paper used: results are not comparable to the paper's"
 
 
-def read_burda(path: str | os.PathLike[str] | None = None, cache_dir: str | os.PathLike[str] | None = None) -> tuple[Splits, str]:
+def read_burda(
+    path: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    binarise: bool | None = None,
+) -> tuple[Splits, str, str]:
     """Read Burda et al.'s 24,345 and 8,070 images.
 
-    They are (examples, 28, 28) uint8 in {0, 1}, in the order of their file.
+    They are (examples, 28, 28), in the order of their file.
 
     Args:
       path: Burda et al.'s chardata.mat; without it, it is downloaded, or taken from the cache.
       cache_dir: Folder of the downloaded file; None means `cache_folder()`.
+      binarise: Whether they are binarised; False keeps their values in [0, 1].
 
     Returns:
-      The splits, and their origin in words.
+      The splits, their origin in words, and their kind.
 
     Raises:
       BadInput: If the file cannot be had or read, or is not of that form.
@@ -80,14 +85,17 @@ def read_burda(path: str | os.PathLike[str] | None = None, cache_dir: str | os.P
             kept = parse_burda(content, f"what came from {BURDA_URL}")
             keep(cached, content)
         grey = kept
-    origin = f"Omniglot, images and split of Burda et al. 2016 (chardata.mat), {_BINARISED}"
+    done = _BINARISED if binarise is not False else "real values in [0, 1] kept"
+    origin = f"Omniglot, images and split of Burda et al. 2016 (chardata.mat), {done}"
     found = {split: len(images) for split, images in grey.items()}
     if found != BURDA_EXAMPLES:
         origin = (
             f"images in the form of Burda et al.'s chardata.mat, but {found['train']:,} and {found['test']:,} in place of its "
-            f"{BURDA_EXAMPLES['train']:,} and {BURDA_EXAMPLES['test']:,}, {_BINARISED}"
+            f"{BURDA_EXAMPLES['train']:,} and {BURDA_EXAMPLES['test']:,}, {done}"
         )
-    return binarise_splits(grey), origin
+    if binarise is False:
+        return {split: images.astype(np.float32) for split, images in grey.items()}, origin, "real"
+    return binarise_splits(grey), origin, "binary"
 
 
 def _read_kept(path: pathlib.Path) -> Splits | None:
@@ -131,10 +139,11 @@ def read_tfds(
     path: str | os.PathLike[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> tuple[Splits, str]:
+    binarise: bool | None = None,
+) -> tuple[Splits, str, str]:
     """Read the drawings of the background and of the evaluation alphabets.
 
-    They are 19,280 and 13,180 images, uint8 in {0, 1}, in canonical order. tensorflow-datasets shuffles what it prepares, so
+    They are 19,280 and 13,180 images, in canonical order. tensorflow-datasets shuffles what it prepares, so
     images are sorted by their grey levels before they are binarised: the same drawings give the same data wherever they came from.
 
     Args:
@@ -142,9 +151,10 @@ def read_tfds(
         tensorflow-datasets is asked for the drawings, which are averaged by area from 105x105 to 28x28.
       data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
       cache_dir: Folder of the averaged images; None means `cache_folder()`.
+      binarise: Whether they are binarised; False keeps their 8-bit levels.
 
     Returns:
-      The splits (examples, 28, 28), and their origin in words.
+      The splits (examples, 28, 28), their origin in words, and their kind.
 
     Raises:
       BadInput: If the images can neither be read, nor are cached, nor to be had through tensorflow-datasets.
@@ -160,8 +170,10 @@ def read_tfds(
             np.savez_compressed(buffer, **found)  # type: ignore[arg-type]  # its stubs take allow_pickle for one of the arrays
             keep(cached, buffer.getvalue())
         grey, source = found, "through tensorflow-datasets, averaged by area from 105x105 to 28x28"
-    splits = binarise_splits({split: _sorted(images) / 255.0 for split, images in grey.items()})
-    return splits, f"Omniglot {source}, {_BINARISED}, images in canonical order; {_NOT_BURDA}"
+    levels, kept = {split: _sorted(images) for split, images in grey.items()}, binarise is False
+    done = "8-bit levels kept" if kept else _BINARISED
+    origin = f"Omniglot {source}, {done}, images in canonical order; {_NOT_BURDA}"
+    return (levels, origin, "grey") if kept else (binarise_splits(levels, scale=255.0), origin, "binary")
 
 
 def _sorted(images: np.ndarray) -> np.ndarray:

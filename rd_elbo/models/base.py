@@ -59,15 +59,19 @@ class VAE:
       encoder: Maps examples, such as images (batch, height, width) in [0, 1], to a distribution over z.
       decoder: Maps z (batch, latent) to a distribution over examples.
       marginal: Maps the encoder, as a function of examples, to a distribution over z.
+      scale: Divisor of examples before the encoder sees them: 255 for 8-bit levels, which the decoder's distribution takes as
+        they are.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     marginal: nn.Module
+    scale: float = 1.0
 
     def init(self, key: Array, x: Array) -> Params:
         """Draws parameters {"encoder": ..., "decoder": ..., "marginal": ...} for examples like `x`."""
         of_encoder, of_decoder, of_marginal, of_z = jax.random.split(key, 4)
+        x = self._scaled(x)
         encoder = self.encoder.init(of_encoder, x)
         e = self.encoder.apply(encoder, x)
         decoder = self.decoder.init(of_decoder, e.sample(seed=of_z))
@@ -77,7 +81,13 @@ class VAE:
 
     def encode(self, params: Params, x: Array) -> distrax.DistributionLike:
         """e(z|x)."""
-        return self.encoder.apply({"params": params["encoder"]}, x)
+        return self._read(params, self._scaled(x))
+
+    def _scaled(self, x: Array) -> Array:
+        return x if self.scale == 1 else x / self.scale
+
+    def _read(self, params: Params, scaled: Array) -> distrax.DistributionLike:
+        return self.encoder.apply({"params": params["encoder"]}, scaled)
 
     def decode(self, params: Params, z: Array) -> distrax.DistributionLike:
         """d(x|z)."""
@@ -85,7 +95,7 @@ class VAE:
 
     def prior(self, params: Params, x: Array) -> distrax.DistributionLike:
         """m(z); of `x` only the shape and dtype are used."""
-        return self.marginal.apply({"params": params["marginal"]}, functools.partial(self.encode, params), x)
+        return self.marginal.apply({"params": params["marginal"]}, functools.partial(self._read, params), x)
 
     def terms(self, params: Params, x: Float[Array, "batch ..."], key: Array) -> Terms:
         """Rate and distortion of each example, with one draw of z (Alemi et al. 2018, section 2).

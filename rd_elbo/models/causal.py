@@ -1,28 +1,30 @@
-"""What autoregressive decoders of binary images have in common, however their networks look."""
+"""What autoregressive decoders have in common, however their networks look."""
 
 import abc
 from typing import Any
 
 import distrax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rd_elbo.models.bernoulli import Bernoulli
+from rd_elbo.models.likelihoods import LIKELIHOODS, of_outputs, size_of_outputs, with_outputs
 
 
-class CausalBernoulli(distrax.Distribution, metaclass=abc.ABCMeta):
-    """p(x|z) = prod_i Bernoulli(x_i | x_<i, z) over binary images, in raster order.
+class CausalImage(distrax.Distribution, metaclass=abc.ABCMeta):
+    """p(x|z) = prod_i p(x_i | x_<i, z) over images of one channel, in raster order.
 
     Holds arrays only, so it may leave the module that made it.
 
     Attributes:
-      params: Parameters of the network that finds the logits.
+      params: Parameters of the network that finds the outputs.
       planes: (*batch, height, width, planes) feature planes, the condition.
+      likelihood: Distribution of a pixel, "bernoulli" or "discretised_logistic".
     """
 
-    def __init__(self, params: Any, planes: Float[Array, "*batch height width planes"]):
-        self.params, self.planes = params, planes
+    def __init__(self, params: Any, planes: Float[Array, "*batch height width planes"], likelihood: str = "bernoulli"):
+        self.params, self.planes, self.likelihood = params, planes, likelihood
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -34,32 +36,52 @@ class CausalBernoulli(distrax.Distribution, metaclass=abc.ABCMeta):
         """The shape of the batch of conditions."""
         return self.planes.shape[:-3]
 
-    def logits(self, x: Float[Array, "*shape height width"]) -> Float[Array, "*broadcast height width"]:
-        """The logit of each pixel of `x` given the pixels before it, all in one parallel pass.
+    def outputs(self, x: Float[Array, "*shape height width"]) -> Float[Array, "..."]:
+        """The network's outputs for each pixel of `x` given the pixels before it, all in one parallel pass.
 
         The batch shapes of `x` and of the condition are broadcast.
+
+        Returns:
+          (*batch, height, width) logits, or (*batch, height, width, 2) means and log scales.
         """
         batch = jnp.broadcast_shapes(x.shape[:-2], self.batch_shape)
         planes = jnp.broadcast_to(self.planes, batch + self.planes.shape[-3:]).reshape(-1, *self.planes.shape[-3:])
-        images = jnp.broadcast_to(x, batch + self.event_shape).reshape(-1, *self.event_shape, 1).astype(self.planes.dtype)
-        return self._logits(images, planes).reshape(batch + self.event_shape)
+        images = jnp.broadcast_to(x, batch + self.event_shape).reshape(-1, *self.event_shape, 1)
+        return self._outputs(self._read(images, planes), planes).reshape(batch + with_outputs(self.event_shape, self.likelihood))
 
     def log_prob(self, value: Float[Array, "*shape height width"]) -> Float[Array, "*broadcast"]:
         """Log p(x|z) in nats, summed over pixels; one parallel pass."""
-        return distrax.Independent(Bernoulli(self.logits(value)), 2).log_prob(value)
+        return distrax.Independent(of_outputs(self.likelihood, self.outputs(value)), 2).log_prob(value)
 
     def _sample_n(self, key: Array, n: int) -> Array:
         planes = jnp.broadcast_to(self.planes, (n, *self.planes.shape)).reshape(-1, *self.planes.shape[-3:])
         rows, columns = self.event_shape
-        # One uniform per pixel, in raster order: a pixel is 1 where its probability is above it.
+        # One uniform per pixel, in raster order.
         dtype = jnp.promote_types(planes.dtype, jnp.float32)
         noise = jax.random.uniform(key, (rows * columns, len(planes)), dtype)
         return self._draw(planes, noise).reshape(n, *self.batch_shape, rows, columns)
 
+    def _read(self, values: Array, planes: Array) -> Array:
+        """Pixels as the network reads them, from 0 to 1 in the type of the condition."""
+        scale = LIKELIHOODS[self.likelihood].scale
+        return values.astype(planes.dtype) if scale == 1 else values.astype(planes.dtype) / scale
+
+    def _pixel(self, outputs: Array, uniform: Array) -> Array:
+        """A draw of one pixel by a uniform: 1 where its probability is above it, or the level that it reaches."""
+        if self.likelihood == "bernoulli":
+            return uniform < jax.nn.sigmoid(outputs)
+        return of_outputs(self.likelihood, outputs).quantile(uniform)
+
     @abc.abstractmethod
-    def _logits(self, images: Array, planes: Array) -> Array:
-        """(batch, height, width) logits of (batch, height, width, 1) images under (batch, height, width, planes) conditions."""
+    def _outputs(self, images: Array, planes: Array) -> Array:
+        """Outputs for (batch, height, width, 1) images, as `_read` gives them, under (batch, height, width, planes) conditions."""
 
     @abc.abstractmethod
     def _draw(self, planes: Array, noise: Array) -> Array:
         """(batch, height, width) images drawn with (height * width, batch) uniforms."""
+
+
+def readout_kernel(key: Array, inputs: int, likelihood: str) -> Array:
+    """Draw a kernel (inputs,), or (inputs, outputs), of a 1x1 convolution to the outputs of a pixel."""
+    kernel = nn.initializers.lecun_normal()(key, (inputs, size_of_outputs((), likelihood)))
+    return kernel.reshape(inputs, *with_outputs((), likelihood))

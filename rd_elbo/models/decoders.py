@@ -5,22 +5,24 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rd_elbo.models.bernoulli import Bernoulli
 from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, Pair, conv, in_dtype_of, same_padding
+from rd_elbo.models.likelihoods import factorised, size_of_outputs, with_outputs
 
 
 class MLPDecoder(nn.Module):
-    """Gated dense layers to one independent Bernoulli per pixel; a weak decoder, `-`.
+    """Gated dense layers to one independent distribution per pixel; a weak decoder, `-`.
 
     Attributes:
       width: Units of each hidden layer.
       depth: Hidden layers.
-      image_shape: (height, width) of the images.
+      image_shape: Shape of an example, such as (height, width).
+      likelihood: Distribution of a pixel, see `likelihoods`.
     """
 
     width: int
     depth: int
-    image_shape: Pair
+    image_shape: tuple[int, ...]
+    likelihood: str = "bernoulli"
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
@@ -28,8 +30,9 @@ class MLPDecoder(nn.Module):
         h = z
         for i in range(self.depth):
             h = GatedDense(self.width, name=f"hidden_{i}")(h)
-        logits = nn.Dense(self.image_shape[0] * self.image_shape[1], name="logits")(h)
-        return distrax.Independent(Bernoulli(logits.reshape(*z.shape[:-1], *self.image_shape)), 2)
+        logits = nn.Dense(size_of_outputs(self.image_shape, self.likelihood), name="logits")(h)
+        outputs = logits.reshape(*z.shape[:-1], *with_outputs(self.image_shape, self.likelihood))
+        return factorised(self, self.likelihood, outputs, len(self.image_shape))
 
 
 def deconv_trunk(
@@ -63,7 +66,7 @@ def deconv_trunk(
 
 
 class DeconvDecoder(nn.Module):
-    """Decoder `-` of Alemi et al. 2018, App. A: gated transposed convolutions to one independent Bernoulli per pixel.
+    """Decoder `-` of Alemi et al. 2018, App. A: gated transposed convolutions to one distribution per pixel.
 
     One filter paints z as an image of a quarter of the size (7x7 of 28x28). At a quarter, a half and the whole there are `depth`
     layers of 5x5 filters (4x4 at the whole), the first of which doubles the size; at the quarter it is the one that paints. At last
@@ -73,22 +76,24 @@ class DeconvDecoder(nn.Module):
     Attributes:
       width: Channels of the last layers.
       depth: Layers at each of the three sizes.
-      image_shape: (height, width) of the images.
+      image_shape: (height, width) of the images, or (height, width, channels).
+      likelihood: Distribution of a pixel, see `likelihoods`.
     """
 
     width: int
     depth: int
-    image_shape: Pair
+    image_shape: tuple[int, ...]
+    likelihood: str = "bernoulli"
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
         """d(x|z)."""
-        h = deconv_trunk(z, self.width, self.depth, self.image_shape)
-        return _bernoulli_of_image(self, h, z.shape[:-1])
+        h = deconv_trunk(z, self.width, self.depth, _size(self.image_shape))
+        return _of_image(self, h, z.shape[:-1])
 
 
 class ResNetDecoder(nn.Module):
-    """A small residual network to one independent Bernoulli per pixel; a weak decoder, `-`. The mirror image of `ResNetEncoder`.
+    """A small residual network to one independent distribution per pixel; a weak decoder, `-`. The mirror image of `ResNetEncoder`.
 
     One gated filter paints z as an image of a quarter of the size; at a quarter, a half and the whole there are `depth` residual
     layers, each a gated 3x3 convolution added to its input; gated transposed 4x4 filters double the size, and a linear 5x5 filter
@@ -97,18 +102,20 @@ class ResNetDecoder(nn.Module):
     Attributes:
       width: Channels at the size of the image.
       depth: Residual layers at each of the three sizes.
-      image_shape: (height, width) of the images.
+      image_shape: (height, width) of the images, or (height, width, channels).
+      likelihood: Distribution of a pixel, see `likelihoods`.
     """
 
     width: int
     depth: int
-    image_shape: Pair
+    image_shape: tuple[int, ...]
+    likelihood: str = "bernoulli"
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
         """d(x|z)."""
         h = z.reshape(-1, 1, 1, z.shape[-1])
-        for level, size in enumerate(_sizes(self.image_shape)):
+        for level, size in enumerate(_sizes(_size(self.image_shape))):
             channels = self.width * 2 ** (2 - level)
             if level == 0:
                 h = GatedConvTranspose(channels, size, size, same=False, name="whole")(h)
@@ -116,7 +123,11 @@ class ResNetDecoder(nn.Module):
                 h = GatedConvTranspose(channels, (4, 4), size, (2, 2), name=f"grow_{level}")(h)
             for i in range(self.depth):
                 h = h + GatedConv(channels, (3, 3), name=f"residual_{level}_{i}")(h)
-        return _bernoulli_of_image(self, h, z.shape[:-1])
+        return _of_image(self, h, z.shape[:-1])
+
+
+def _size(image_shape: tuple[int, ...]) -> Pair:
+    return image_shape[0], image_shape[1]
 
 
 def _sizes(image_shape: Pair) -> tuple[Pair, Pair, Pair]:
@@ -125,13 +136,17 @@ def _sizes(image_shape: Pair) -> tuple[Pair, Pair, Pair]:
     return (-(-half[0] // 2), -(-half[1] // 2)), half, image_shape
 
 
-def _bernoulli_of_image(
-    module: nn.Module, h: Float[Array, "examples height width channels"], batch: tuple[int, ...]
+def _of_image(
+    module: DeconvDecoder | ResNetDecoder, h: Float[Array, "examples height width channels"], batch: tuple[int, ...]
 ) -> distrax.Independent:
-    """Independent Bernoullis of pixels, of batch shape `batch`, by a linear 5x5 filter whose parameters are the module's."""
-    size = (h.shape[1], h.shape[2])
-    kernel = module.param("logits_kernel", nn.initializers.lecun_normal(), (5, 5, h.shape[-1], 1))
-    bias = module.param("logits_bias", nn.initializers.zeros, ())
-    logits = conv(h, in_dtype_of(h, kernel), same_padding(size, (5, 5), (1, 1)))[..., 0]
+    """Independent pixels, of batch shape `batch`, by a linear 5x5 filter whose parameters are the module's."""
+    shape, likelihood = module.image_shape, module.likelihood
+    outputs, size = with_outputs(shape[2:], likelihood), _size(shape)
+    kernel = module.param(
+        "logits_kernel", nn.initializers.lecun_normal(), (5, 5, h.shape[-1], size_of_outputs(shape[2:], likelihood))
+    )
+    bias = module.param("logits_bias", nn.initializers.zeros, outputs)
+    logits = conv(h, in_dtype_of(h, kernel), same_padding(size, (5, 5), (1, 1)))
+    logits = logits.reshape(*logits.shape[:-1], *outputs)
     logits = logits.astype(jnp.promote_types(h.dtype, kernel.dtype)) + bias
-    return distrax.Independent(Bernoulli(logits.reshape(*batch, *size)), 2)
+    return factorised(module, likelihood, logits.reshape(*batch, *size, *outputs), len(shape))

@@ -26,7 +26,7 @@ class DenseEncoder(nn.Module):
     latent: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width"]) -> distrax.MultivariateNormalDiag:
+    def __call__(self, x: Float[Array, "batch ..."]) -> distrax.MultivariateNormalDiag:
         """e(z|x)."""
         h = _scaled(x).reshape(len(x), -1)
         for i in range(self.depth):
@@ -53,9 +53,9 @@ class ConvEncoder(nn.Module):
     latent: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width"]) -> distrax.MultivariateNormalDiag:
+    def __call__(self, x: Float[Array, "batch ..."]) -> distrax.MultivariateNormalDiag:
         """e(z|x)."""
-        h = _scaled(x)[..., None]
+        h = _with_channels(_scaled(x))
         for size in range(2):
             for i in range(self.depth):
                 strides = (2, 2) if i == self.depth - 1 else (1, 1)
@@ -81,9 +81,9 @@ class ResNetEncoder(nn.Module):
     latent: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width"]) -> distrax.MultivariateNormalDiag:
+    def __call__(self, x: Float[Array, "batch ..."]) -> distrax.MultivariateNormalDiag:
         """e(z|x)."""
-        h = GatedConv(self.width, (5, 5), name="enter")(_scaled(x)[..., None])
+        h = GatedConv(self.width, (5, 5), name="enter")(_with_channels(_scaled(x)))
         for size in range(3):
             channels = self.width * 2**size
             if size:
@@ -114,9 +114,13 @@ class FlowEncoder(nn.Module):
     flow: AutoregressiveFlow
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch height width"]) -> distrax.Transformed:
+    def __call__(self, x: Float[Array, "batch ..."]) -> distrax.Transformed:
         """e(z|x)."""
         return distrax.Transformed(self.base(x), self.flow())
+
+
+def _with_channels(x: Array) -> Array:
+    return x[..., None] if x.ndim == 3 else x
 
 
 def _scaled(x: Array) -> Array:

@@ -5,21 +5,23 @@ A new encoder, decoder or marginal joins by one entry here; nothing outside `mod
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rd_elbo.errors import BadInput, truth, whole
+from rd_elbo.errors import BadInput, choice, truth, whole
 from rd_elbo.models import registry
 from rd_elbo.models.base import VAE
 from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder, ResNetDecoder
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder, ResNetEncoder
 from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
+from rd_elbo.models.likelihoods import LIKELIHOODS
 from rd_elbo.models.marginals import FlowMarginal, StandardNormal, VampPrior
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder
 from rd_elbo.models.registry import KINDS, Part, find
 
-ImageShape = tuple[int, int]
+# The shape of an example: (height, width), (height, width, channels) or any other.
+ImageShape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Architecture:
       flow_depth: Hidden layers of the flows' networks.
       causal_depth: Residual blocks of the causal network behind decoder "pixelvae".
       z_in_every_layer: Whether every residual layer of decoder "pixelcnnpp" reads z.
+      likelihood: Distribution of a pixel or dimension, a key of `likelihoods.LIKELIHOODS`.
     """
 
     encoder: str = "dense"
@@ -57,6 +60,7 @@ class Architecture:
     flow_depth: int = 3
     causal_depth: int = 3
     z_in_every_layer: bool = False
+    likelihood: str = "bernoulli"
 
     def __post_init__(self) -> None:
         for kind in KINDS:
@@ -64,6 +68,14 @@ class Architecture:
         for field in _SIZES:
             object.__setattr__(self, field, whole(field, getattr(self, field)))
         object.__setattr__(self, "z_in_every_layer", truth("z_in_every_layer", self.z_in_every_layer))
+        choice("likelihood", self.likelihood, LIKELIHOODS)
+        able = find("decoder", self.decoder).likelihoods
+        if able and self.likelihood not in able:
+            decoders = [name for name in registry.names("decoder") if self.likelihood in find("decoder", name).likelihoods]
+            raise BadInput(
+                f"likelihood={self.likelihood!r}: expected {_or(able)} with decoder={self.decoder!r}, got {self.likelihood!r}. "
+                f"It is for {_or(decoders)}."
+            )
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -88,9 +100,53 @@ class Architecture:
         """
         return "".join(part.sign for part in self._parts)
 
-    def build(self, image_shape: ImageShape) -> VAE:
-        """The model for images of (height, width) `image_shape`."""
-        return VAE(*(part.build(self, image_shape) for part in self._parts))
+    @property
+    def continuous(self) -> bool:
+        """Whether the distortion may be negative: of a density, or of an own decoder, which may have one."""
+        return "likelihood" in idle_fields(vars(self)) or LIKELIHOODS[self.likelihood].continuous
+
+    def build(self, image_shape: ImageShape, scale: float | None = None) -> VAE:
+        """Make the model.
+
+        Args:
+          image_shape: Shape of an example, such as (height, width).
+          scale: Divisor of examples before the encoder sees them, see `Dataset.scale`; None means that of the likelihood.
+        """
+        if scale is None:
+            own = "likelihood" in idle_fields(vars(self))
+            scale = 1.0 if own else LIKELIHOODS[self.likelihood].scale
+        encoder, decoder, marginal = (part.build(self, image_shape) for part in self._parts)
+        return VAE(encoder, decoder, marginal, scale)
+
+    def check_data(self, kind: str, image_shape: ImageShape, values: tuple[float, float]) -> None:
+        """Raise `BadInput` unless the model is for such data.
+
+        Args:
+          kind: Kind of the data, "binary", "grey" or "real".
+          image_shape: Shape of an example.
+          values: The smallest and the largest value of the data.
+        """
+        for part in KINDS[:2]:
+            name = getattr(self, part)
+            axes = find(part, name).axes
+            if axes and len(image_shape) not in axes:
+                fitting = [n for n in registry.names(part) if len(image_shape) in (find(part, n).axes or (len(image_shape),))]
+                what = " or ".join(_AXES[number] for number in axes)
+                raise BadInput(f"{part}={name!r}: expected {what}, got examples of shape {image_shape}. {_or(fitting)} will do.")
+        if "likelihood" in idle_fields(vars(self)):
+            return
+        wanted = LIKELIHOODS[self.likelihood].kind
+        if kind != wanted:
+            fitting = [name for name, known in LIKELIHOODS.items() if known.kind == kind]
+            raise BadInput(
+                f"likelihood={self.likelihood!r}: expected {_DATA[wanted]}, got {_DATA[kind]}. "
+                f"{_or(fitting)} will do{_HINTS[kind]}."
+            )
+        if self.likelihood == "continuous_bernoulli" and not (values[0] >= 0 and values[1] <= 1):
+            raise BadInput(
+                f"likelihood='continuous_bernoulli': expected values in [0, 1], got {values[0]:g} to {values[1]:g}. Scale them, "
+                "or give 'gaussian'."
+            )
 
 
 _SIZES = (
@@ -99,7 +155,17 @@ _SIZES = (
 )
 # Fields that only some parts have a use for.
 _FLOW = ("flow_steps", "flow_width", "flow_depth")
-_OPTIONAL = ("pseudo_inputs", *_FLOW, "causal_depth", "z_in_every_layer")
+_OPTIONAL = ("pseudo_inputs", *_FLOW, "causal_depth", "z_in_every_layer", "likelihood")
+# Parts for images, with colours or without, and for images without; in words.
+_COLOUR, _GREY = (2, 3), (2,)
+_AXES = {2: "images (height, width)", 3: "(height, width, channels)"}
+_DATA = {"binary": "data of zeros and ones", "grey": "8-bit levels", "real": "real values"}
+_HINTS = {"binary": "", "grey": ", or data.binarise=True with 'bernoulli'", "real": ""}
+_DISCRETE = ("bernoulli", "discretised_logistic")
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join(map(repr, names))
 
 
 def _flow_sizes(a: Architecture) -> tuple[int, int, int, int]:
@@ -115,28 +181,52 @@ def _conv_encoder(a: Architecture) -> ConvEncoder:
 
 
 def _pixelvae(a: Architecture, shape: ImageShape) -> PixelVAEDecoder:
-    return PixelVAEDecoder(a.decoder_width, a.decoder_depth, a.causal_depth, shape)
+    return PixelVAEDecoder(a.decoder_width, a.decoder_depth, a.causal_depth, shape, a.likelihood)
+
+
+def _pixelcnn(a: Architecture, shape: ImageShape) -> PixelCNNDecoder:
+    return PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape, likelihood=a.likelihood)
 
 
 def _pixelcnnpp(a: Architecture, shape: ImageShape) -> PixelCNNPPDecoder:
-    return PixelCNNPPDecoder(a.decoder_width, a.decoder_depth, shape, a.z_in_every_layer)
+    return PixelCNNPPDecoder(a.decoder_width, a.decoder_depth, shape, a.z_in_every_layer, a.likelihood)
+
+
+def _vampprior(a: Architecture, shape: ImageShape) -> VampPrior:
+    return VampPrior(a.pseudo_inputs, a.likelihood != "gaussian")
+
+
+def _factorised(build: Any, axes: tuple[int, ...] = _COLOUR) -> Part:
+    """A weak decoder of independent values, which takes every likelihood."""
+    return Part(
+        "-",
+        lambda a, shape: build(a.decoder_width, a.decoder_depth, shape, a.likelihood),
+        uses=("likelihood",),
+        axes=axes,
+        likelihoods=tuple(LIKELIHOODS),
+    )
+
+
+def _causal(build: Any, *uses: str) -> Part:
+    """A strong decoder of one pixel after another."""
+    return Part("+", build, uses=("likelihood", *uses), axes=_GREY, likelihoods=_DISCRETE)
 
 
 registry.add(
     "encoder",
     dense=Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent)),
-    conv=Part("-", lambda a, shape: _conv_encoder(a)),
-    resnet=Part("-", lambda a, shape: ResNetEncoder(a.encoder_width, a.encoder_depth, a.latent)),
-    conv_iaf=Part("+", lambda a, shape: FlowEncoder(_conv_encoder(a), _flow(a)), uses=_FLOW),
+    conv=Part("-", lambda a, shape: _conv_encoder(a), axes=_COLOUR),
+    resnet=Part("-", lambda a, shape: ResNetEncoder(a.encoder_width, a.encoder_depth, a.latent), axes=_COLOUR),
+    conv_iaf=Part("+", lambda a, shape: FlowEncoder(_conv_encoder(a), _flow(a)), uses=_FLOW, axes=_COLOUR),
 )
 registry.add(
     "decoder",
-    mlp=Part("-", lambda a, shape: MLPDecoder(a.decoder_width, a.decoder_depth, shape)),
-    deconv=Part("-", lambda a, shape: DeconvDecoder(a.decoder_width, a.decoder_depth, shape)),
-    resnet=Part("-", lambda a, shape: ResNetDecoder(a.decoder_width, a.decoder_depth, shape)),
-    pixelcnn=Part("+", lambda a, shape: PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape)),
-    pixelvae=Part("+", _pixelvae, uses=("causal_depth",)),
-    pixelcnnpp=Part("+", _pixelcnnpp, uses=("z_in_every_layer",)),
+    mlp=_factorised(MLPDecoder, axes=()),
+    deconv=_factorised(DeconvDecoder),
+    resnet=_factorised(ResNetDecoder),
+    pixelcnn=_causal(_pixelcnn),
+    pixelvae=_causal(_pixelvae, "causal_depth"),
+    pixelcnnpp=_causal(_pixelcnnpp, "z_in_every_layer"),
 )
 registry.add(
     "marginal",
@@ -144,7 +234,7 @@ registry.add(
     maf=Part("+", lambda a, shape: FlowMarginal(_flow(a)), uses=_FLOW),
     maf_affine=Part("+", lambda a, shape: FlowMarginal(_flow(a, affine=True)), uses=_FLOW),
     realnvp=Part("+", lambda a, shape: FlowMarginal(RealNVP(*_flow_sizes(a))), uses=_FLOW),
-    vampprior=Part("v", lambda a, shape: VampPrior(a.pseudo_inputs), uses=("pseudo_inputs",)),
+    vampprior=Part("v", _vampprior, uses=("pseudo_inputs",)),
 )
 
 

@@ -56,25 +56,28 @@ def _standard_normal(dimensions: int, like: Array) -> distrax.MultivariateNormal
 class VampPrior(nn.Module):
     """Marginal `v`: m(z) = sum_k w_k e(z|phi_k), learned softmax weights w and pseudo-inputs phi (Tomczak & Welling 2018).
 
-    Pseudo-inputs are stored as logits, so that phi stays inside [0, 1] and always has a gradient.
+    Pseudo-inputs of pixels are stored as logits, so that phi stays inside [0, 1] and always has a gradient.
 
     Attributes:
       components: Number of pseudo-inputs.
+      bounded: Whether examples lie in [0, 1]; those of other real values have any pseudo-inputs.
     """
 
     components: int
+    bounded: bool = True
 
     @nn.compact
     def __call__(self, encode: Encode, like: Array) -> distrax.DistributionLike:
         """m(z)."""
         # Around the mean pixel of a digit and far enough apart that the components do not start as one.
         scattered = nn.initializers.normal(2.0)
-        logits = self.param("pseudo_inputs", lambda *a: scattered(*a) - 2.0, (self.components, *like.shape[1:]))
+        centre = 2.0 if self.bounded else 0.0
+        logits = self.param("pseudo_inputs", lambda *a: scattered(*a) - centre, (self.components, *like.shape[1:]))
         weights = self.param("weights", nn.initializers.zeros, (self.components,))
         mixture = distrax.Categorical(logits=weights)
         # In the type of the examples where they make the encoder compute in less precision than its parameters have.
         precision = min(like.dtype, logits.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
-        e = encode(nn.sigmoid(logits).astype(precision))
+        e = encode((nn.sigmoid(logits) if self.bounded else logits).astype(precision))
         if is_flow(e):
             # One flow moves all components, so it moves their mixture.
             return distrax.Transformed(distrax.MixtureSameFamily(mixture, e.distribution), e.bijector)

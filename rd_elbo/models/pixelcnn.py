@@ -1,4 +1,4 @@
-"""Small PixelCNNs conditioned on z: autoregressive Bernoulli distributions over images.
+"""Small PixelCNNs conditioned on z: autoregressive distributions over images of one channel.
 
 Pixels are read row by row. Every filter is a causal crop, 3 rows by 5 columns ending in the row of the pixel it predicts, so only
 the right end of that last row has to be masked; a masked 5x5 filter would compute twice as much to throw it away. One function,
@@ -14,9 +14,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from rd_elbo.models.causal import CausalBernoulli
+from rd_elbo.models.causal import CausalImage, readout_kernel
 from rd_elbo.models.decoders import deconv_trunk
 from rd_elbo.models.layers import biased, conv, gate, in_dtype_of, lecun_pair
+from rd_elbo.models.likelihoods import with_outputs
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
@@ -57,16 +58,17 @@ def _pad(h: Array) -> Array:
     return jnp.pad(h, ((0, 0), (_ABOVE, 0), (_LEFT, _RIGHT), (0, 0)))
 
 
-class PixelCNN(CausalBernoulli):
+class PixelCNN(CausalImage):
     """The distribution that `PixelCNNDecoder` and `PixelVAEDecoder` make.
 
     Attributes:
       params: `layers`, the parameters of the input layer and then of each residual block; `readout`, those of the final 1x1
-        convolution to one logit: `kernel` (width,), `plane` (planes,), `bias` ().
-      planes: (*batch, height, width, planes) feature planes, see `CausalBernoulli`.
+        convolution to one logit: `kernel` (width,), `plane` (planes,), `bias` (); or to two outputs, on a last axis.
+      planes: (*batch, height, width, planes) feature planes, see `CausalImage`.
+      likelihood: Distribution of a pixel, see `CausalImage`.
     """
 
-    def _logits(self, images: Array, planes: Array) -> Array:
+    def _outputs(self, images: Array, planes: Array) -> Array:
         h = images
         for i, params in enumerate(self.params["layers"]):
             h = _layer(params, _pad(h), planes, first=i == 0)
@@ -83,7 +85,7 @@ class PixelCNN(CausalBernoulli):
         # inputs[l] is the padded input of layer l, filled in pixel by pixel; the first is the image itself.
         inputs = [_pad(jnp.zeros((len(planes), rows, columns, c), planes.dtype)) for c in channels[:-1]]
 
-        def pixel(inputs: list[Array], at: tuple[Array, Array]) -> tuple[list[Array], None]:
+        def pixel(inputs: list[Array], at: tuple[Array, Array]) -> tuple[list[Array], Array]:
             index, uniform = at
             i, j = index // columns, index % columns
             plane = lax.dynamic_slice(planes, (0, i, j, 0), (len(planes), 1, 1, planes.shape[-1]))
@@ -93,13 +95,13 @@ class PixelCNN(CausalBernoulli):
                 h = _layer(params, patch, plane, first=layer == 0)
                 if layer + 1 < len(layers):
                     inputs[layer + 1] = lax.dynamic_update_slice(inputs[layer + 1], h, (0, i + _ABOVE, j + _LEFT, 0))
-            probability = nn.sigmoid(self._readout(h, plane))[:, 0, 0]
-            drawn = (uniform < probability).astype(planes.dtype)[:, None, None, None]
-            inputs[0] = lax.dynamic_update_slice(inputs[0], drawn, (0, i + _ABOVE, j + _LEFT, 0))
-            return inputs, None
+            drawn = self._pixel(self._readout(h, plane)[:, 0, 0], uniform).astype(planes.dtype)
+            read = self._read(drawn, planes)[:, None, None, None]
+            inputs[0] = lax.dynamic_update_slice(inputs[0], read, (0, i + _ABOVE, j + _LEFT, 0))
+            return inputs, drawn
 
-        inputs, _ = lax.scan(pixel, inputs, (jnp.arange(rows * columns), noise))
-        return inputs[0][:, _ABOVE:, _LEFT:-_RIGHT, 0]
+        _, drawn = lax.scan(pixel, inputs, (jnp.arange(rows * columns), noise))
+        return drawn.T.reshape(len(planes), rows, columns)
 
 
 class PixelCNNDecoder(nn.Module):
@@ -110,12 +112,14 @@ class PixelCNNDecoder(nn.Module):
       depth: Residual blocks after the input layer.
       image_shape: (height, width) of the images.
       planes: Feature planes made from z.
+      likelihood: Distribution of a pixel, see `CausalImage`.
     """
 
     width: int
     depth: int
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     planes: int = 4
+    likelihood: str = "bernoulli"
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
@@ -123,7 +127,7 @@ class PixelCNNDecoder(nn.Module):
         pixels = self.image_shape[0] * self.image_shape[1]
         planes = nn.Dense(pixels * self.planes, name="planes")(z)
         planes = planes.astype(z.dtype).reshape(*z.shape[:-1], *self.image_shape, self.planes)
-        return PixelCNN(_causal_params(self, self.width, self.depth, self.planes), planes)
+        return PixelCNN(_causal_params(self, self.width, self.depth, self.planes), planes, self.likelihood)
 
 
 class PixelVAEDecoder(nn.Module):
@@ -137,22 +141,24 @@ class PixelVAEDecoder(nn.Module):
       depth: Transposed convolutions at each of the three sizes.
       causal_depth: Residual blocks after the causal network's input layer.
       image_shape: (height, width) of the images.
+      likelihood: Distribution of a pixel, see `CausalImage`.
     """
 
     width: int
     depth: int
     causal_depth: int
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
+    likelihood: str = "bernoulli"
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
         """d(x|z)."""
-        planes = deconv_trunk(z, self.width, self.depth, self.image_shape)
+        planes = deconv_trunk(z, self.width, self.depth, (self.image_shape[0], self.image_shape[1]))
         planes = planes.reshape(*z.shape[:-1], *planes.shape[1:])
-        return PixelCNN(_causal_params(self, self.width, self.causal_depth, self.width), planes)
+        return PixelCNN(_causal_params(self, self.width, self.causal_depth, self.width), planes, self.likelihood)
 
 
-def _causal_params(module: nn.Module, width: int, depth: int, planes: int) -> dict[str, Any]:
+def _causal_params(module: PixelCNNDecoder | PixelVAEDecoder, width: int, depth: int, planes: int) -> dict[str, Any]:
     """Parameters of a module for a `PixelCNN` of so many residual blocks under so many planes."""
 
     def layer(name: str, inputs: int) -> dict[str, Any]:
@@ -163,10 +169,9 @@ def _causal_params(module: nn.Module, width: int, depth: int, planes: int) -> di
         }
 
     layers = [layer(f"layer_{i}", 1 if i == 0 else width) for i in range(depth + 1)]
-    zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
     readout = {
-        "kernel": module.param("readout_kernel", lambda *a: normal(*a)[:, 0], (width, 1)),
-        "plane": module.param("readout_plane", lambda *a: normal(*a)[:, 0], (planes, 1)),
-        "bias": module.param("readout_bias", zeros, ()),
+        "kernel": module.param("readout_kernel", readout_kernel, width, module.likelihood),
+        "plane": module.param("readout_plane", readout_kernel, planes, module.likelihood),
+        "bias": module.param("readout_bias", nn.initializers.zeros, with_outputs((), module.likelihood)),
     }
     return {"layers": layers, "readout": readout}

@@ -26,8 +26,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from rd_elbo.models.causal import CausalBernoulli
+from rd_elbo.models.causal import CausalImage, readout_kernel
 from rd_elbo.models.layers import GatedDense, Pair, biased, conv, gate, in_dtype_of, lecun_pair
+from rd_elbo.models.likelihoods import with_outputs
 
 _INPUT = -1
 # Planes made from z for all layers.
@@ -180,20 +181,22 @@ def _sizes(shape: Sequence[int]) -> list[Pair]:
     return [(-(-shape[0] // 2**level), -(-shape[1] // 2**level)) for level in range(_LEVELS)]
 
 
-class PixelCNNPP(CausalBernoulli):
+class PixelCNNPP(CausalImage):
     """The distribution that `PixelCNNPPDecoder` makes.
 
     Attributes:
-      params: `nodes`, a list in the order of `nodes(depth)`, and `kernel` (width,) and `bias` () of the final 1x1 convolution.
+      params: `nodes`, a list in the order of `nodes(depth)`, and `kernel` (width,) and `bias` () of the final 1x1 convolution to
+        one logit; or to two outputs, on a last axis.
       planes: (*batch, height, width, planes) feature planes: the input channel, then those for all layers, if any.
       depth: Residual layers in each block.
+      likelihood: Distribution of a pixel, see `CausalImage`.
     """
 
-    def __init__(self, params: Any, planes: Float[Array, "*batch height width planes"], depth: int):
-        super().__init__(params, planes)
+    def __init__(self, params: Any, planes: Float[Array, "*batch height width planes"], depth: int, likelihood: str = "bernoulli"):
+        super().__init__(params, planes, likelihood)
         self.depth = depth
 
-    def _logits(self, images: Array, planes: Array) -> Array:
+    def _outputs(self, images: Array, planes: Array) -> Array:
         image, said, sizes = _inputs(images, planes), _at_levels(planes), _sizes(self.event_shape)
         values: list[Array] = []
         for i, node in enumerate(nodes(self.depth)):
@@ -219,21 +222,22 @@ class PixelCNNPP(CausalBernoulli):
         said = _at_levels(planes)
         kept = [_frame(jnp.zeros((batch, *sizes[node.level], width), planes.dtype)) for node in nodes(self.depth)]
 
-        def row(carry: tuple[Array, list[Array]], at: tuple[Array, Array]) -> tuple[tuple[Array, list[Array]], None]:
+        def row(carry: tuple[Array, list[Array]], at: tuple[Array, Array]) -> tuple[tuple[Array, list[Array]], Array]:
             (image, kept), (r, uniforms) = carry, at
             kept = self._fresh("down", image, kept, said, r, None)
 
-            def pixel(carry: tuple[Array, list[Array]], at: tuple[Array, Array]) -> tuple[tuple[Array, list[Array]], None]:
+            def pixel(carry: tuple[Array, list[Array]], at: tuple[Array, Array]) -> tuple[tuple[Array, list[Array]], Array]:
                 (image, kept), (c, uniform) = carry, at
                 kept = self._fresh("right", image, kept, said, r, c)
                 h = lax.dynamic_slice(kept[-1], (0, r + _ABOVE, c + _LEFT, 0), (batch, 1, 1, width))
-                drawn = (uniform < nn.sigmoid(self._readout(h))[:, 0, 0]).astype(planes.dtype)
-                return (lax.dynamic_update_slice(image, drawn[:, None, None, None], (0, r + _ABOVE, c + _LEFT, 0)), kept), None
+                drawn = self._pixel(self._readout(h)[:, 0, 0], uniform).astype(planes.dtype)
+                read = self._read(drawn, planes)[:, None, None, None]
+                return (lax.dynamic_update_slice(image, read, (0, r + _ABOVE, c + _LEFT, 0)), kept), drawn
 
-            return lax.scan(pixel, (image, kept), (jnp.arange(columns), uniforms))[0], None
+            return lax.scan(pixel, (image, kept), (jnp.arange(columns), uniforms))
 
-        (image, _), _ = lax.scan(row, (image, kept), (jnp.arange(rows), noise.reshape(rows, columns, batch)))
-        return image[:, _ABOVE:, _LEFT:-_RIGHT, 0]
+        _, drawn = lax.scan(row, (image, kept), (jnp.arange(rows), noise.reshape(rows, columns, batch)))
+        return drawn.transpose(2, 0, 1)
 
     def _fresh(self, stream: str, image: Array, kept: list[Array], said: list[Array], r: Array, c: Array | None) -> list[Array]:
         """`kept` with the nodes of a stream computed at row r, and column c, or all columns where there is none.
@@ -317,12 +321,14 @@ class PixelCNNPPDecoder(nn.Module):
       image_shape: (height, width) of the images.
       z_in_every_layer: Whether every residual layer also reads z, by linear maps: one to feature planes, which all layers share,
         and one of each layer from these to its channels. The paper has none.
+      likelihood: Distribution of a pixel, see `CausalImage`.
     """
 
     width: int
     depth: int
-    image_shape: Pair
+    image_shape: tuple[int, ...]
     z_in_every_layer: bool = False
+    likelihood: str = "bernoulli"
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNNPP:
@@ -332,13 +338,12 @@ class PixelCNNPPDecoder(nn.Module):
         if self.z_in_every_layer:
             planes = nn.Dense(self.image_shape[0] * self.image_shape[1] * _PLANES, name="planes")(z).astype(z.dtype)
             plane = jnp.concatenate([plane, planes.reshape(*z.shape[:-1], *self.image_shape, _PLANES)], axis=-1)
-        readout = nn.initializers.lecun_normal()
         params = {
             "nodes": [self._node(f"node_{i:02d}", node) for i, node in enumerate(nodes(self.depth))],
-            "kernel": self.param("readout_kernel", lambda *a: readout(*a)[:, 0], (self.width, 1)),
-            "bias": self.param("readout_bias", nn.initializers.zeros, ()),
+            "kernel": self.param("readout_kernel", readout_kernel, self.width, self.likelihood),
+            "bias": self.param("readout_bias", nn.initializers.zeros, with_outputs((), self.likelihood)),
         }
-        return PixelCNNPP(params, plane, self.depth)
+        return PixelCNNPP(params, plane, self.depth, self.likelihood)
 
     def _node(self, name: str, node: Node) -> dict[str, Any]:
         halves = 2 if node.kind == "gated" else 1

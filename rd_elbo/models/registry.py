@@ -26,6 +26,9 @@ class Part:
         linear gating and ReLU; normalised weights, for one, break it (0/0).
       uses: Fields of the architecture that not every part has a use for, and that this one does.
       source: SHA-256 of the file that the user's own part is written in; "" for ours.
+      axes: Numbers of axes that an example may have, such as (2, 3) for images with and without
+        colour; () for any.
+      likelihoods: Likelihoods that a decoder takes; () where it has one of its own.
     """
 
     sign: str
@@ -33,6 +36,8 @@ class Part:
     pads: bool = True
     uses: tuple[str, ...] = ()
     source: str = ""
+    axes: tuple[int, ...] = ()
+    likelihoods: tuple[str, ...] = ()
 
 
 _parts: dict[str, dict[str, Part]] = {kind: {} for kind in KINDS}

@@ -70,7 +70,7 @@ def figure3a(points: Sequence[Row], split: str = "test", reference: Reference | 
         lines = _all_runs(panels[0, 0], drawn, reference)
         for axes, part in zip(panels.flat[1:], _PARTS, strict=True):
             _grouped(axes, drawn, part)
-        reach = _FRAME * (rates + distortions).min()
+        reach = _reach(rates + distortions)
         for axes in panels.flat:
             _frame(axes, rates, distortions, reach, reference)
         for axes in panels[1]:
@@ -141,9 +141,15 @@ def _all_runs(axes: Axes, drawn: Sequence[Row], reference: Reference | None) -> 
     lines += axes.plot(*hull, color="black", lw=0.9, ls=(0, (1, 1.2)), label="our convex hull", zorder=2)
     best = float((rates + distortions).min())
     label = rf"$R + D = \hat{{H}} = {best:.1f}$, our smallest"
-    lines += axes.plot([0, best], [best, 0], color="0.35", lw=0.9, ls="--", label=label, zorder=1)
+    end = best if best > 0 else float(rates.max())
+    lines += axes.plot([0, end], [best, best - end], color="0.35", lw=0.9, ls="--", label=label, zorder=1)
     axes.set_title("all runs", fontsize=9)
     return lines
+
+
+def _reach(totals: np.ndarray) -> float:
+    """The largest rate and distortion shown: a multiple of the best total, or all where totals may be negative."""
+    return float(_FRAME * totals.min()) if totals.min() > 0 else np.inf
 
 
 def _reference_label(reference: Reference) -> str:
@@ -202,7 +208,9 @@ def _frame(axes: Axes, rates: np.ndarray, distortions: np.ndarray, reach: float,
     if reference is not None:
         wide, tall = max(wide, reference.rate[-1]), max(tall, reference.distortion[0])
     axes.set_xlim(-0.02 * wide, 1.03 * wide)
-    axes.set_ylim(-0.02 * tall, 1.03 * tall)
+    low = float(distortions[shown].min())
+    # From zero, unless distortions of densities lie below it.
+    axes.set_ylim(*((-0.02 * tall, 1.03 * tall) if low >= 0 else (low - 0.03 * (tall - low), tall + 0.03 * (tall - low))))
 
 
 def _best_frame(drawn: Sequence[Row], reference: Reference | None) -> tuple[tuple[float, float], tuple[float, float], bool]:

@@ -50,7 +50,7 @@ class Panel:
       title: Title of the panel.
       first: First of the panel's rows in the table.
       heads: Lines of text above each model.
-      image: (height, width) grey levels, 0 to 1; NaN between images.
+      image: (height, width) grey levels, or (height, width, 3) colours, 0 to 1; NaN between images.
       tile: (height, width) of one of the images in it.
       columns: The middle of each column of images, in pixels of `image`.
       labels: Name of each of these columns.
@@ -88,14 +88,17 @@ def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
     columns: list[tuple[str, np.ndarray]] = [("data", arrays["data"])] if part == "reconstruction" else []
     for row in rows:
         columns += [("sample", of_member[row["member"]][0]), ("average", average(of_member[row["member"]]))]
-    examples, height, width = arrays["data"].shape
+    examples, height, width, *colours = arrays["data"].shape
+    low, high = arrays.get("range", (0.0, 1.0))
+    spread = float(high - low) or 1.0
     left = width + _DATA if aligned and part != "reconstruction" else 0
     at = list(itertools.accumulate((width + _GAP_AFTER[label] for label, _ in columns[:-1]), initial=left))
-    canvas = np.full((examples * (height + _THIN) - _THIN, at[-1] + width), np.nan)
+    canvas = np.full((examples * (height + _THIN) - _THIN, at[-1] + width, *colours), np.nan)
     for start, (_, images) in zip(at, columns, strict=True):
         for i, image in enumerate(images):
             top = i * (height + _THIN)
-            canvas[top : top + height, start : start + width] = image
+            # Draws of real values may lie outside those of the data.
+            canvas[top : top + height, start : start + width] = np.clip((image - low) / spread, 0, 1)
     labels = [label for label, _ in columns]
     return Panel(
         title=_title(rows),
@@ -110,7 +113,7 @@ def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
 
 
 def average(draws: np.ndarray) -> np.ndarray:
-    """The mean of (draws, examples, height, width) images over their draws."""
+    """The mean of (draws, examples, height, width) or (..., 3) images over their draws."""
     return draws.astype(float).mean(axis=0)
 
 
@@ -209,10 +212,12 @@ def _caption(row: Row, draws: int) -> str:
 def _draw(drawn: Figure, shown: Panel, left: float, top: float, inch: float) -> None:
     """Draws a panel with its upper left corner at (left, top), in inches; `inch` is the size of an image's pixel."""
     width, height = drawn.get_size_inches()
-    rows, columns = shown.image.shape
+    rows, columns = shown.image.shape[:2]
+    # There are no colours of NaN.
+    image = shown.image if shown.image.ndim == 2 else np.nan_to_num(shown.image, nan=1.0)
     bottom = top - _TITLE - _LINE * shown.lines - rows * inch
     axes = drawn.add_axes((left / width, bottom / height, columns * inch / width, rows * inch / height))
-    axes.imshow(shown.image, cmap=_ink(), vmin=0, vmax=1, interpolation="nearest", aspect="auto", extent=(0, columns, rows, 0))
+    axes.imshow(image, cmap=_ink(), vmin=0, vmax=1, interpolation="nearest", aspect="auto", extent=(0, columns, rows, 0))
     # An image may be as white as the page.
     high, wide = shown.tile
     corners = itertools.product(shown.columns, range(0, rows, high + _THIN))
@@ -264,7 +269,9 @@ def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
     if missing:
         raise BadInput(f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again")
     examples, shapes = arrays["data"].shape, {arrays[part].shape for part in _PARTS}
-    if len(examples) != 3 or not all(len(s) == 5 and s[0] == arrays["member"].size and s[2:] == examples for s in shapes):
+    if len(examples) not in (3, 4) or not all(
+        len(s) == len(examples) + 2 and s[0] == arrays["member"].size and s[2:] == examples for s in shapes
+    ):
         raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has arrays that do not belong together; make it again")
     drawn = set(arrays["member"].tolist())
     for line, row in enumerate(table, start=2):
@@ -276,6 +283,6 @@ def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
                 number(field, row[field], -math.inf)
             aim = row.get(str(row["objective"]))
             if aim not in (None, ""):
-                number(str(row["objective"]), aim)
+                number(str(row["objective"]), aim, -math.inf)
         except BadInput as error:
             raise BadInput(f"gallery.csv of workdir={str(workdir)!r}, line {line}: {error}") from error

@@ -161,11 +161,15 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
         hull = frontier.convex_hull(rates, distortions)
         axes.plot(rates[hull], distortions[hull], color="0.2", lw=1.0, ls=(0, (1, 1)), label="convex hull", zorder=1)
         best = float((rates + distortions).min())
-        axes.plot([0, best], [best, 0], color="0.5", lw=0.9, ls="--", zorder=0, label=f"$R + D = {best:.1f}$, the best $-$ELBO")
+        # Of densities even the best total may be negative: then from R = 0 to the largest.
+        end = best if best > 0 else float(rates.max())
+        axes.plot(
+            [0, end], [best, best - end], color="0.5", lw=0.9, ls="--", zorder=0, label=f"$R + D = {best:.1f}$, the best $-$ELBO"
+        )
         axes.plot([], [], color="0.5", lw=0.8, label="stepped: Pareto frontier of a group")
         axes.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
         axes.set_xlim(-0.02 * rates.max(), 1.04 * rates.max())
-        axes.set_ylim(0.9 * distortions.min(), 1.04 * distortions.max())
+        axes.set_ylim(*_heights(distortions))
         _legend(axes, groups, split)
     return figure
 
@@ -180,6 +184,15 @@ def elbo_against_rate(points: Sequence[Row], split: str = "test") -> Figure:
         axes.set(xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
         _legend(axes, groups, split)
     return figure
+
+
+def _heights(distortions: np.ndarray) -> tuple[float, float]:
+    """The range of an axis of distortions; those of densities may be negative."""
+    low, high = float(distortions.min()), float(distortions.max())
+    if low > 0:
+        return 0.9 * low, 1.04 * high
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def _cycle(groups: Sequence[Curve]) -> list[str]:

@@ -2,9 +2,10 @@
 
 A configuration is a nested mapping (scripts make it with ml_collections):
 
-    data         name; path, manual_dir, data_dir where the dataset needs them; examples, to use
-                 so many of each split; splits, those that points are reported on; eval_examples,
-                 to report on a fixed random choice of so many examples of the training split
+    data         name; path, manual_dir, data_dir where the dataset needs them; binarise, False to
+                 keep grey levels; examples, to use so many of each split; splits, those that
+                 points are reported on; eval_examples, to report on a fixed random choice of so
+                 many examples of the training split
     base         values of `grid.Member` fields that all blocks start from
     blocks       name -> axes: each block is the product of its axes; a single value is an axis
     only         names of the blocks to use; empty means all
@@ -33,7 +34,7 @@ Config = Mapping[str, Any]
 _SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "population")
 _SCALARS = {"epochs": float, "batch_size": int, "learning_rate": float}
 _SCALARS |= {"optimizer": str, "schedule": str}
-_DATA_OPTIONS = ("path", "manual_dir", "data_dir")
+_DATA_OPTIONS = ("path", "manual_dir", "data_dir", "binarise")
 # Steps are counted in 32 bits.
 _MOST_STEPS = 2**31
 # A training step is about three forward passes.
@@ -105,9 +106,12 @@ class Plan:
     Attributes:
       config: The configuration, as plain values.
       dataset: The data.
-      evaluated: Split -> (examples, height, width) images that points are reported on.
+      evaluated: Split -> (examples, ...) examples that points are reported on.
       members: Members, in the order of the grid.
       population: Memory, speed and precision.
+
+    Raises:
+      BadInput: If a member is not for such data.
     """
 
     config: dict[str, Any]
@@ -115,6 +119,11 @@ class Plan:
     evaluated: Mapping[str, np.ndarray]
     members: list[grid.Member]
     population: Population
+
+    def __post_init__(self) -> None:
+        for architecture in dict.fromkeys(map(grid.architecture_of, self.members)):
+            dataset = self.dataset
+            architecture.check_data(dataset.kind, dataset.image_shape, dataset.range)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -136,7 +145,7 @@ class Plan:
         how = {
             name: getattr(self.population, name) for name in (*_ARITHMETIC, "lowering", "vmap_size")
         }
-        return chunk.spec(self.dataset.image_shape, **how)
+        return chunk.spec(self.dataset.image_shape, self.dataset.scale, **how)
 
     def steps(self, chunk: grid.Group) -> int:
         """Steps that the members of a chunk are trained for."""
@@ -164,7 +173,8 @@ def blank(name: str) -> ConfigDict:
     config = ConfigDict()
     config.name = name
     config.data = ConfigDict({"name": "mnist_static", "splits": ("test", "train")})
-    config.data.update({option: _unset(str) for option in _DATA_OPTIONS})
+    kinds = {"binarise": bool}
+    config.data.update({option: _unset(kinds.get(option, str)) for option in _DATA_OPTIONS})
     config.data.update({option: _unset(int) for option in ("examples", "eval_examples")})
     config.base = ConfigDict()
     config.blocks = ConfigDict()
@@ -196,13 +206,14 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
     population = load_population(config.get("population") or {}, report)
     plain = {section: _plain(section, value) for section, value in config.items()}
     dataset, evaluated = load_data(config.get("data") or {})
+    plan = Plan(plain, dataset, evaluated, members, population)
     for member in members:
         steps = grid.Group((member,)).steps(len(dataset.splits["train"]))
         if steps >= _MOST_STEPS:
             raise BadInput(
                 f"epochs={member.epochs!r} are {steps:.3g} steps and must be below 2**31 of them"
             )
-    return Plan(plain, dataset, evaluated, members, population)
+    return plan
 
 
 def load_population(section: Mapping[str, Any], report: Callable[[str], None]) -> Population:

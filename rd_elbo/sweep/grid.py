@@ -83,8 +83,10 @@ class Member(Architecture):
             "batch_size": whole("batch_size", self.batch_size),
             "seed": whole("seed", self.seed, 0),
         }
-        for field in ("beta", "target_rate", "target_distortion", "free_bits", "annealing"):
+        for field in ("beta", "target_rate", "free_bits", "annealing"):
             checked[field] = number(field, getattr(self, field))
+        lowest = -math.inf if self.continuous else 0.0
+        checked["target_distortion"] = number("target_distortion", self.target_distortion, lowest)
         for field in ("target_weight", "multiplier_rate", "learning_rate", "epochs"):
             checked[field] = number(field, getattr(self, field), above=True)
         for field, value in checked.items():
@@ -305,11 +307,11 @@ class Group:
         size = size or len(self.members)
         return [Group(self.members[i : i + size]) for i in range(0, len(self.members), size)]
 
-    def spec(self, image_shape: ImageShape, **how: Any) -> TrainSpec:
+    def spec(self, image_shape: ImageShape, scale: float | None = None, **how: Any) -> TrainSpec:
         """The program that trains them; `how` are further fields of it."""
         fields = ("objective", "batch_size", "schedule", "optimizer")
         own = {field: getattr(self.members[0], field) for field in fields}
-        return TrainSpec(model=self.padded.build(image_shape), **own, **how)
+        return TrainSpec(model=self.padded.build(image_shape, scale), **own, **how)
 
     def steps(self, examples: int) -> int:
         """Steps that they are trained for, on so many examples."""
@@ -344,7 +346,7 @@ def groups(
 
     Args:
       members: Members to train.
-      image_shape: (height, width) of the data.
+      image_shape: Shape of an example.
       max_padding_overhead: Largest ratio of padded to own work, at least 1; at 1 widths are never
         mixed.
 

@@ -279,7 +279,7 @@ class _Sweep:
         try:
             fitted = training.fit(
                 spec,
-                [member.build(shape) for member in chunk.members],
+                [member.build(shape, plan.dataset.scale) for member in chunk.members],
                 HParams.of(chunk.members, spec),
                 plan.dataset.splits["train"],
                 plan.steps(chunk),

@@ -110,7 +110,7 @@ FLAGS = [
     Row(
         "unknown field",
         sweep("--config.data.zzz=3"),
-        "no field 'data.zzz'; there are data_dir, eval_examples, examples, manual_dir, name",
+        "no field 'data.zzz'; there are binarise, data_dir, eval_examples, examples, manual_dir, name",
     ),
     Row("field of an axis", sweep("--config.grid.beta.x=1"), "no field 'grid.beta.x': config.grid.beta has no fields of its own"),
     Row(
@@ -210,6 +210,9 @@ VALUES = {
     "train.optimizer=sgd": "optimizer='sgd' does not exist; there are 'adam', 'normalised_adam', 'clipped_adam', 'adamw'",
     "train.schedule=linear": "schedule='linear' does not exist; there are 'constant', 'cosine', 'half_linear', 'warmup_cosine'",
     "grid.encoder=(1,)": "encoder=1 does not exist; there are 'dense'",
+    "grid.likelihood=poisson": "likelihood='poisson' does not exist; there are 'bernoulli', 'continuous_bernoulli', 'gaussian'",
+    "grid.likelihood=gaussian": "likelihood='gaussian': expected 'bernoulli' or 'discretised_logistic' with decoder='pixelcnn'",
+    "only=('mlp',) grid.likelihood=gaussian": "likelihood='gaussian': expected real values, got data of zeros and ones.",
     "grid.encoder_width=0": f"encoder_width=0 {WHOLE}",
     "grid.encoder_depth=-3": f"encoder_depth=-3 {WHOLE}",
     "grid.decoder_width=(28, 2.5)": f"decoder_width=2.5 {WHOLE}",
@@ -346,21 +349,29 @@ def burda(path="@/chardata.mat"):
 
 
 HERE, NPZ, MAT = "'@/images.npz'", "path='@/images.npz' is not a readable .npz of images", "path='@/chardata.mat'"
-BINARY = "but must be in {0, 1}, or uint8 grey levels"
+BINARY = "but must be in {0, 1}, or uint8 grey levels, or floats"
+KIND = "path='@/images.npz' is not a readable .npz, .npy or folder of PNGs"
+UNFIT = "likelihood='bernoulli': expected data of zeros and ones, got"
 DATA = [
-    Row("no path", sweep("--config.data.name=path"), "dataset 'path' needs path=, the .npz file to read"),
-    Row("absent", own(), f"{NPZ} ([Errno 2] No such file or directory"),
-    Row("folder", own(), f"{NPZ} ([Errno 21] Is a directory", lambda folder: (folder / "images.npz").mkdir()),
+    Row("no path", sweep("--config.data.name=path"), "dataset 'path' needs path=, the .npz, .npy or folder of PNGs to read"),
+    Row("absent", own(), f"{KIND} ([Errno 2] No such file or directory"),
+    Row("folder", own(), "path='@/images.npz': expected PNGs, got a folder", lambda folder: (folder / "images.npz").mkdir()),
     Row("text", own(), f"{NPZ} (it does not begin as one)", file("images.npz", "0 1 0 1\n")),
     Row("nothing", own(), f"{NPZ} (it does not begin as one)", file("images.npz", "")),
     Row("truncated", own(), f"{NPZ} (File is not a zip file)", truncated),
     Row("flipped bit", own(), f"{NPZ} (Bad CRC-32 for file 'train.npy')", flipped),
-    Row("npy", own(), f"{NPZ}, but a single array; save it with np.savez", single),
+    Row("npy of few", own("--config.train.batch_size=7"), "batch_size=7 is more than the 6 examples of the training", single),
     Row("zip of text", own(), f"{NPZ} ('train' in it is no array)", archived),
-    Row("objects", own(), f"{NPZ} (Object arrays cannot be loaded", arrays(train=IMAGES.astype(object), test=IMAGES)),
+    Row(
+        "objects",
+        own(),
+        "path='@/images.npz': array 'train' is pickled Python objects",
+        arrays(train=IMAGES.astype(object), test=IMAGES),
+    ),
     Row("no arrays", own(), f"{HERE} has arrays [] but needs 'train' and 'test', or 'images'", arrays()),
     Row("no test", own(), f"{HERE} has arrays ['train'] but needs 'train' and 'test', or 'images'", arrays(train=IMAGES)),
-    Row("flat", own(), f"array 'train' of {HERE} has shape (8, 16)", arrays(train=IMAGES.reshape(8, 16), test=IMAGES)),
+    Row("two of images", own(), f"{HERE}: expected one array of examples", arrays(images=IMAGES, masks=IMAGES)),
+    Row("numbers", own(), f"array 'train' of {HERE} has shape (128,)", arrays(train=IMAGES.ravel(), test=IMAGES)),
     Row("two sizes", own(), "must have images of one shape, not [(3, 4), (4, 4)]", arrays(train=IMAGES, test=IMAGES[:, :3])),
     Row("empty split", own(), f"array 'test' of {HERE} has shape (0, 4, 4)", arrays(train=IMAGES, test=IMAGES[:0])),
     Row("too few to split", own(), f"array 'images' of {HERE} has 6 examples; a split needs at least 7", arrays(images=IMAGES[:6])),
@@ -368,9 +379,30 @@ DATA = [
     Row("complex", own(), "holds complex128 but must hold real numbers", arrays(train=IMAGES.astype(complex), test=IMAGES)),
     Row("times", own(), "holds timedelta64[s] but must hold real numbers", arrays(train=IMAGES.astype("m8[s]"), test=IMAGES)),
     Row("NaN", own(), f"array 'train' of {HERE} holds NaN or infinite values", arrays(train=NOT_NUMBERS, test=IMAGES)),
-    Row("twos", own(), f"holds float64 from 0.0 to 2.0 {BINARY}", arrays(train=2.0 * IMAGES, test=IMAGES)),
     Row("negative", own(), f"holds int64 from -1 to 0 {BINARY}", arrays(train=-IMAGES.astype(int), test=IMAGES)),
     Row("sixteen bits", own(), f"holds uint16 from 0 to 300 {BINARY}", arrays(train=np.uint16(300) * IMAGES, test=IMAGES)),
+    Row(
+        "dark",
+        own(),
+        f"binarise=None: expected 8-bit levels up to 255, got levels of {HERE} up to 100",
+        arrays(images=100 * IMAGES),
+    ),
+    Row("turned", own(), "examples seem to be on the last axis", arrays(train=np.tile(IMAGES.T, 2), test=np.tile(IMAGES.T, 2))),
+    Row("real values", own(), f"{UNFIT} real values. 'continuous_bernoulli' or", arrays(train=2.0 * IMAGES, test=1.0 * IMAGES)),
+    Row(
+        "levels kept",
+        own("--config.data.binarise=False"),
+        f"{UNFIT} 8-bit levels. 'discretised_logistic' will do",
+        arrays(train=255 * IMAGES, test=255 * IMAGES),
+    ),
+    Row(
+        "colour for a PixelCNN",
+        own(),
+        "decoder='pixelcnn': expected images (height, width), got examples of shape (4, 4, 3). 'mlp' or",
+        arrays(train=np.stack([IMAGES] * 3, -1), test=np.stack([IMAGES] * 3, -1)),
+    ),
+    Row("levels of digits", sweep("--config.data.binarise=False"), "binarise=False is for the dataset 'path' or"),
+    Row("binarise how", sweep("--config.data.binarise=perhaps"), "--config.data.binarise=perhaps must be true or false"),
     Row(
         "no such split",
         own("--config.data.splits=valid"),
