@@ -108,7 +108,7 @@ CASES = {
     "evaluate": (
         Case("evaluate", "dense", LARGE["mlp"], 8, FORWARD, True),
         Case("evaluate", "conv", LARGE["conv"], 2, FORWARD, True),
-        Case("evaluate", "pixelcnn", LARGE["pixelcnn"], 8, FORWARD, True),
+        Case("evaluate", "pixelcnn", LARGE["pixelcnn"], 2, FORWARD, True),
     ),
 }
 SCALING = tuple(
@@ -143,7 +143,7 @@ class Problem:
       spec: Our program.
       params: Our parameters before the first step, NumPy arrays, members first.
       hparams: (members,) our hyperparameters.
-      data: (examples, ...) training data.
+      data: (examples, ...) training data, a NumPy array or one of JAX.
       rows: (batches, batch) indices of examples: one batch after another, in one epoch's order.
     """
 
@@ -151,7 +151,7 @@ class Problem:
     spec: state.TrainSpec
     params: Any
     hparams: state.HParams
-    data: np.ndarray
+    data: Any
     rows: np.ndarray
 
     @property

@@ -23,13 +23,15 @@ COLUMNS = (
     *("fraction_of_peak", "peak_gflops", "memory_mib", "first_seconds", "seconds", "turns"),
     *("agreement", "status", "note"),
 )
+# Suites of whole processes.
+PROCESSES = ("quickstart", "compile")
 MEASURED, ABSENT = "measured", "absent"
 # Fewer turns than these say nothing; a contender that is slow has no more.
 _FEWEST = 3
 _MOST_STEPS = 256
 _SIZES = (1024, 2048, 3072)
 # Defaults: turns of each contender, and the aim of their length in seconds.
-ROUNDS, SECONDS = 7, 1.0
+ROUNDS, SECONDS = 7, 0.7
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
@@ -87,14 +89,22 @@ class Memory:
     def __init__(self) -> None:
         self._before = self._rest()
 
-    def grown(self, run: Callable[[], Any]) -> float | str:
-        """The most that is held above the beginning while `run` runs; "" where nobody knows."""
+    def grown(self, run: Callable[[], Any]) -> tuple[float | str, float]:
+        """Run `run`.
+
+        Returns:
+          The most that is held above the beginning meanwhile, "" where nobody knows; and the
+          seconds that it took.
+        """
         self._rest()
-        if self._before is None or not _write("/proc/self/clear_refs", "5"):
-            run()
-            return ""
+        known = self._before is not None and _write("/proc/self/clear_refs", "5")
+        began = time.perf_counter()
         run()
-        return max(0.0, ((_status("VmHWM") or 0) - self._before) / 1024)
+        spent = time.perf_counter() - began
+        most = _status("VmHWM")
+        if not known or most is None or self._before is None:
+            return "", spent
+        return max(0.0, (most - self._before) / 1024), spent
 
     @staticmethod
     def _rest() -> int | None:
@@ -164,9 +174,8 @@ def run_case(case: Case, rounds: int, seconds: float, say: Say) -> list[Row]:
         first = time.perf_counter() - began
         if losses[name] is not None and name != "ours":
             agreement = contender.same(_of(case, name), losses[name], losses["ours"])
-        began = time.perf_counter()
-        held = memory.grown(lambda own=own: own.run(own.unit))
-        steps[name], length = _turn(own, time.perf_counter() - began, seconds)
+        held, once = memory.grown(lambda own=own: own.run(own.unit))
+        steps[name], length = _turn(own, once, seconds)
         rows[name] = blank(case, name, members=own.members, status=MEASURED, note=own.note) | {
             "first_seconds": first,
             "memory_mib": held,
@@ -174,6 +183,10 @@ def run_case(case: Case, rounds: int, seconds: float, say: Say) -> list[Row]:
             "turns": max(_FEWEST, min(rounds, int(4 * rounds * seconds / length))),
         }
         say(f"{_of(case, name)}: ready, {length:.1f} s a turn")
+    # Memory has been handed back since they warmed up.
+    for name, own in made.items():
+        if rows[name]["turns"] >= rounds:
+            own.run(own.unit)
     times: dict[str, list[float]] = {name: [] for name in made}
     for turn in range(max(_FEWEST, rounds)):
         for name, own in made.items():
@@ -190,16 +203,24 @@ def run_case(case: Case, rounds: int, seconds: float, say: Say) -> list[Row]:
 
 
 def _turn(own: Contender, once: float, seconds: float) -> tuple[int, float]:
-    """Steps of a turn of about so many seconds, and its length; `once` is that of one unit."""
-    units = max(1, min(_MOST_STEPS // own.unit, int(seconds / once)))
-    if units > 1:
-        # One unit is too short to tell.
-        tried = max(1, units // 4)
+    """Steps of a turn of about so many seconds, and its length.
+
+    Args:
+      own: The contender.
+      once: Seconds of one unit, in memory that it had to ask for anew.
+      seconds: Aim of the length.
+    """
+    most, units = _MOST_STEPS // own.unit, 1
+    # One unit may be too short to tell, and what is slow is known to be.
+    while once * units < 10 * seconds:
         began = time.perf_counter()
-        own.run(tried * own.unit)
-        once = (time.perf_counter() - began) / tried
-        units = max(1, min(_MOST_STEPS // own.unit, round(seconds / once)))
-    return units * own.unit, units * once
+        own.run(units * own.unit)
+        once = (time.perf_counter() - began) / units
+        wanted = max(1, min(most, round(seconds / once)))
+        if wanted <= 4 * units:
+            return wanted * own.unit, wanted * once
+        units = wanted // 4
+    return own.unit, once
 
 
 def _of(case: Case, name: str) -> str:

@@ -1,5 +1,6 @@
 """Our own ways: the population on all devices, its members one after another, and evaluation."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,11 @@ from benchmarks.cases import Probe, Problem
 from rd_elbo.training import evaluate, fit, sharding, state, step
 
 # Batches of one evaluation, which is a unit of it.
-BATCHES = 4
+BATCHES = 2
 
 
 def trainer(
-    spec: state.TrainSpec, params: Any, hparams: Any, mesh: Any, examples: np.ndarray
+    spec: state.TrainSpec, params: Any, hparams: Any, mesh: Any, examples: Any
 ) -> Callable[[int], np.ndarray]:
     """A function that makes so many further steps, waits for them, and returns the losses."""
     orders = step.Orders(spec, mesh, sharding.fill_rows(hparams.seed, mesh.size), len(examples))
@@ -62,6 +63,9 @@ class Sequential(Population):
 
     def __init__(self, problem: Problem):
         self.members = problem.members
+        # One copy of the data serves all of them.
+        data = sharding.put_everywhere(problem.data, sharding.make_mesh(1))
+        problem = dataclasses.replace(problem, data=data)
         singles = [Population(problem.pick(i), 1) for i in range(problem.members)]
         self.run = lambda steps: np.concatenate([single.run(steps) for single in singles])
 

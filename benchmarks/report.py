@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import COLUMNS, MEASURED, Row
+from benchmarks.measure import COLUMNS, MEASURED, PROCESSES, Row
 from rd_elbo import disk, provenance
 
 
@@ -36,7 +36,9 @@ def record(command: Sequence[str], seconds: float) -> dict[str, Any]:
 
 def show(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print a suite's table."""
-    title = f"{rows[0]['suite']}: times in ms per member-step, quartiles; ratios to ours by round"
+    whole = rows[0]["suite"] in PROCESSES
+    unit = "seconds" if whole else "ms per member-step, quartiles"
+    title = f"{rows[0]['suite']}: {unit}; ratios to ours"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
     table.add_column("contender", no_wrap=True)
     for name in ("time", "range", "per second", "ratio", "peak", "MiB"):
@@ -50,15 +52,12 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
         if row["status"] != MEASURED:
             table.add_row(f"  {row['contender']}", row["status"])
             continue
-        ms, low, high = (
-            _number(row[name], ".4g", 1e3) for name in ("seconds_per_member_step", "low", "high")
-        )
-        if row["seconds_per_member_step"] == "":
-            ms = f"{row['seconds']:.1f} s"
+        low, high = (_number(row[name], ".4g", 1e3) for name in ("low", "high"))
+        each = row["seconds_per_member_step"]
         table.add_row(
             f"  {row['contender']}",
-            ms,
-            f"{low} - {high}" if low else "",
+            f"{row['seconds']:.1f}" if whole else _number(each, ".4g", 1e3),
+            "" if whole else f"{low} - {high}",
             _number(row["member_steps_per_second"], ",.0f"),
             _number(row["ratio_to_ours"], ".2f"),
             _number(row["fraction_of_peak"], ".0%"),

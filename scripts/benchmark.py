@@ -4,6 +4,7 @@
     python scripts/benchmark.py all
     python scripts/benchmark.py dense --rounds=9
     python scripts/benchmark.py scaling
+    python scripts/benchmark.py page
     python scripts/benchmark.py members
     python scripts/benchmark.py vmap_size --config=configs/quickstart.py
 
@@ -24,6 +25,7 @@ turns. Times are medians with quartiles, ratios are medians of ratios within a r
 the rate of a float32 matrix product on all cores, measured in the same run.
 
 `scaling` measures the quickstart's MLP at 1 to 64 members and draws member-steps per second.
+`page` writes docs/benchmarks.md from the tables.
 `members` trains more and more small MLPs and tells the time per member-step and the lengths of the
 calls. `vmap_size` trains each group of a sweep with several numbers of members side by side, and
 recommends one for `population.vmap_size`.
@@ -46,12 +48,11 @@ from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from benchmarks import measure, populations, processes, report  # noqa: E402
+from benchmarks import measure, page, populations, processes, report  # noqa: E402
 from rd_elbo.errors import BadInput, Failed, number, whole  # noqa: E402
 from rd_elbo.sweep.config import load  # noqa: E402
 
 SUITES = ("toy", "dense", "conv", "pixelcnn", "flow", "evaluate", "quickstart", "compile")
-PROCESSES = ("quickstart", "compile")
 # Processes of each contender in a suite of whole processes.
 _PROCESS_ROUNDS = 3
 
@@ -110,7 +111,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("what", choices=[*SUITES, "all", "scaling", "members", "vmap_size"])
+    add("what", choices=[*SUITES, "all", "scaling", "page", "members", "vmap_size"])
     add("--output", type=pathlib.Path, default=ROOT / "results" / "benchmarks", help="folder")
     add("--rounds", type=int, help="turns of each contender")
     add("--seconds", type=float, help="aim of a turn's length, or time of each number of members")
@@ -146,6 +147,9 @@ def main() -> None:
         plan = load(terminal.load_config(args.config).to_dict())
         how = args.sizes, args.steps, args.rounds or 5
         show_sizes(populations.of_vmap_sizes(plan, *how, say))
+        return
+    if args.what == "page":
+        page.page(args.output, ROOT / "docs" / "benchmarks.md")
         return
     args.seconds = args.seconds or measure.SECONDS
     if args.what == "all":

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import cases, contender, flops, measure, ours, plain, report
+from benchmarks import cases, contender, flops, measure, ours, page, plain, report
 from rd_elbo import disk
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.sweep.grid import architecture_of
@@ -197,6 +197,17 @@ def test_the_plot_is_drawn_from_its_table(tmp_path):
             table.append(own | {"member_steps_per_second": 1 / seconds})
     report.write(tmp_path, "scaling", table, {})
     assert [file.name for file in report.plot(tmp_path)] == ["scaling.png", "scaling.pdf"]
+
+
+def test_the_page_shows_the_tables(rows, tmp_path):
+    folder, made = tmp_path / "results", tmp_path / "docs" / "benchmarks.md"
+    versions = {"versions": {"jax": "1.2.3", "torch": None}, "revision": "0123456789"}
+    report.write(folder, "dense", rows, versions | {"cores": 2, "processor": "a processor"})
+    page.page(folder, made)
+    text = made.read_text()
+    assert "(2 cores of a processor, jax 1.2.3, commit 0123456; peak 100 GFLOP/s.)" in text
+    assert "| tiny | `torch` | 2 | 8 | absent |" in text and "## Compilation" not in text
+    assert all(len(line) <= 100 or line.startswith("|") for line in text.splitlines())
 
 
 def test_a_case_that_does_not_exist_is_named():
