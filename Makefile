@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install sweep quick figures mnist toy gaussian test test-slow lint format types check benchmark lock clean
+.PHONY: help install sweep quick figures mnist toy gaussian test test-slow lint format types check docs benchmark lock clean
 
 help:            ## say what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -57,6 +57,9 @@ types: install   ## check the types of the library
 
 check: lint types test test-slow   ## everything CI asks
 
+docs: install    ## build the documentation (docs/_build/html)
+	$(BIN)/python -m sphinx -c docs -W --keep-going -q . docs/_build/html
+
 benchmark: install   ## measure populations beside other tools (pip install -e ".[benchmark]" has them)
 	$(BIN)/python scripts/benchmark.py all
 	$(BIN)/python scripts/benchmark.py scaling
@@ -67,4 +70,4 @@ lock: install    ## pin the newest versions for all supported Pythons; keeps reg
 	  --no-emit-find-links --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
 clean:           ## remove what make made, but no runs
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

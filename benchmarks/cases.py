@@ -1,4 +1,4 @@
-"""Cases of the benchmark, and their problems: parameters, batches and noise that all share."""
+"""Cases of the benchmark, and what the contenders of a case share."""
 
 import dataclasses
 import functools

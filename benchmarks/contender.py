@@ -1,4 +1,4 @@
-"""The promise of a contender, and the check that contenders compute the same before a race."""
+"""What a contender promises, and the check that all compute the same."""
 
 import importlib
 from importlib import util
@@ -37,7 +37,7 @@ class Contender(Protocol):
         """
 
     def probed(self, probe: Probe) -> tuple[np.ndarray, Any]:
-        """Losses of the probe, and gradients, members first; None where nothing is compared."""
+        """Compute losses and gradients of the probe; None if nothing is compared."""
 
     def arranged(self, tree: Any) -> Any:
         """Our parameters, or gradients, members first, in the layout of `probed`."""
@@ -95,7 +95,7 @@ def _within(what: str, of: str, distance: float) -> float:
 
 
 def _distance(gradient: Any, expected: Any) -> float:
-    """The largest relative distance of a member's gradient, in the norm of all its parameters."""
+    """Find the largest relative distance, in norm, of a member's gradient."""
     pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True)
     apart, size = 0.0, 0.0
     for a, b in pairs:

@@ -1,4 +1,4 @@
-"""Races: contenders in turn, medians with quartiles, ratios pair by pair, peak and memory."""
+"""Races of contenders in turn: times, ratios pair by pair, peak and memory."""
 
 import ctypes
 import gc
@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 
 def builders(case: Case) -> dict[str, Callable[[Problem], Contender]]:
-    """The contenders of a case that are installed; packages are imported here, not before."""
+    """Import the contenders of a case that are installed, and not before."""
     from benchmarks import ours, plain
 
     made: dict[str, Any] = {
@@ -59,7 +59,7 @@ def builders(case: Case) -> dict[str, Callable[[Problem], Contender]]:
 
 
 def gemm_peak(repeats: int = 5) -> float:
-    """The best rate of a float32 matrix product on all cores, GFLOP/s: NumPy's and JAX's."""
+    """Measure the best GFLOP/s of a float32 product on all cores, by NumPy or JAX."""
     best = 0.0
     for size in _SIZES:
         a = np.random.RandomState(0).standard_normal((size, size)).astype(np.float32)
@@ -84,7 +84,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 class Memory:
-    """Growth of this process's memory, MiB, while a contender is built and makes its steps."""
+    """Growth of this process's memory, MiB, while a contender is at work."""
 
     def __init__(self) -> None:
         self._before = self._rest()
@@ -147,7 +147,7 @@ def run_case(case: Case, rounds: int, seconds: float, say: Say) -> list[Row]:
       case: The case.
       rounds: Turns of each contender. One whose turn takes very long has fewer, but three.
       seconds: Aim of a turn's length.
-      say: Told what happens, in a sentence.
+      say: Callback with a sentence about the progress.
 
     Returns:
       A row for each contender, absent ones included; nothing of the peak yet.
@@ -271,7 +271,7 @@ def run_suite(
       name: A key of `cases.CASES`, or "scaling".
       rounds: Turns of each contender.
       seconds: Aim of a turn's length.
-      say: Told what happens.
+      say: Callback with a sentence about the progress.
       minutes: No case begins after these.
       only: Part of the names of the cases to measure; "" means all.
 

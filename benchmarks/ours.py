@@ -1,4 +1,4 @@
-"""Our own ways: the population on all devices, its members one after another, and evaluation."""
+"""The population on all devices, its members one by one, and evaluation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ BATCHES = 2
 def trainer(
     spec: state.TrainSpec, params: Any, hparams: Any, mesh: Any, examples: Any
 ) -> Callable[[int], np.ndarray]:
-    """A function that makes so many further steps, waits for them, and returns the losses."""
+    """Make a function of a number of steps that trains on and returns losses."""
     orders = step.Orders(spec, mesh, sharding.fill_rows(hparams.seed, mesh.size), len(examples))
     with state.settings(spec.dtype):
         held = {"state": state.fresh(sharding.put_members(params, mesh), spec), "at": 0}

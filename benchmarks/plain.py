@@ -1,4 +1,4 @@
-"""`vmap_flax`: models as one would write them with flax and optax, and plain `jax.vmap` of them."""
+"""Models as one would write them with flax, under plain `jax.vmap`."""
 
 import dataclasses
 import functools
@@ -216,7 +216,7 @@ class PlainToy(toy.Toy):
 
 
 class VmapFlax:
-    """Plain `jax.vmap` over members of a step with `optax.adam`, one call a step, one device."""
+    """`vmap_flax`: a vmapped step with `optax.adam`, one call a step, one device."""
 
     unit, note = 1, ""
 

@@ -1,4 +1,4 @@
-"""Populations compared with themselves: of several sizes, and with several vmap sizes."""
+"""Populations compared with themselves: several sizes, several vmap sizes."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ def of_sizes(counts: list[int], seconds: float, vmap_size: int | None, say: Say)
       counts: Numbers of members.
       seconds: Time of each number of them.
       vmap_size: Members advanced side by side on a device; None means the default.
-      say: Told the results.
+      say: Callback with a sentence for each number of members.
     """
     images = data.load("mnist_static").splits["train"]
     base = grid.Member(encoder_width=16, decoder_width=16, epochs=1000.0)
@@ -70,7 +70,7 @@ def of_vmap_sizes(
       sizes: Sizes to try, besides the default and all members of a device.
       steps: Steps of a turn.
       rounds: Turns of each size.
-      say: Told the recommendations.
+      say: Callback with a sentence for each group, the recommendation.
 
     Returns:
       A row for each group and size: "group", "way", milliseconds per member-step "ms", "low" and
@@ -111,7 +111,7 @@ def _race(
     steps: int,
     rounds: int,
 ) -> list[dict[str, Any]]:
-    """Milliseconds per member-step of each way, all taking turns; the first is the reference."""
+    """Measure ways in turn, ms per member-step; the first is the reference."""
     first = {name: go(steps) for name, go in ways.items()}
     reference = next(iter(first.values()))
     for name, losses in first.items():

@@ -1,4 +1,4 @@
-"""Whole processes: the quickstart with a warm cache, and compilation with a cold and a warm one."""
+"""Whole processes: the quickstart, and compilation with and without a cache."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ _COMPILED = Case("compile", "conv, 8 channels", MEMBERS["conv"], 8, ("ours", "co
 
 
 def _python(*arguments: str, root: pathlib.Path, cache: pathlib.Path) -> tuple[float, str]:
-    """Seconds of a process of Python in a checkout, with caches of its own, and its output."""
+    """Run Python in a checkout with caches of its own: seconds and output."""
     environment = {**os.environ, "PYTHONPATH": str(root), "RD_ELBO_CACHE": str(cache)}
     began = time.perf_counter()
     done = subprocess.run(
@@ -33,7 +33,7 @@ def _python(*arguments: str, root: pathlib.Path, cache: pathlib.Path) -> tuple[f
 
 
 def _rows(case: Case, times: dict[str, list[float]], steps: int) -> list[Row]:
-    """A row for each contender: seconds of a process, and by member-step where there are any."""
+    """Make a row for each contender from the seconds of its processes."""
     rows = []
     for name, values in times.items():
         middle, low, high = quartiles(values)
@@ -49,13 +49,13 @@ def _rows(case: Case, times: dict[str, list[float]], steps: int) -> list[Row]:
 
 
 def quickstart(full: bool, rounds: int, before: pathlib.Path | None, say: Say) -> list[Row]:
-    """Measure `scripts/sweep.py` on the quickstart, as a whole process with a warm cache.
+    """Measure `scripts/sweep.py` on the quickstart, with a warm cache.
 
     Args:
       full: Whether to take the whole of it, and not its quick form.
       rounds: Processes of each contender, after one that fills the cache.
       before: Another checkout, whose processes take turns with ours; None measures ours alone.
-      say: Told what happens.
+      say: Callback with a sentence about the progress.
 
     Returns:
       A row for ours and one for "before", absent if it is not given.
@@ -93,7 +93,7 @@ def compilation(rounds: int, say: Say) -> list[Row]:
 
     Args:
       rounds: Cold processes, each followed by a warm one.
-      say: Told what happens.
+      say: Callback with a sentence about the progress.
 
     Returns:
       Rows of two cases, the program alone and the process up to its first step; "ours" has a warm
@@ -120,7 +120,7 @@ def compilation(rounds: int, say: Say) -> list[Row]:
 
 
 def _compile_once(cache: pathlib.Path) -> dict[str, Any]:
-    """Seconds to compile the population of `_COMPILED`, in this process, and one step of it."""
+    """Compile the population of `_COMPILED` in this process, and make a step."""
     from rd_elbo import host
 
     host.configure(cache_dir=cache / "xla")

@@ -1,4 +1,4 @@
-"""Tables of a benchmark: in a terminal, as files, and the plot that is drawn from one."""
+"""Tables of a benchmark, in a terminal and as files, and a plot of one."""
 
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ def write(folder: pathlib.Path, suite: str, rows: Iterable[Row], record: dict[st
     """Write a suite's table and its provenance.
 
     Args:
-      folder: Where they go.
+      folder: Folder of the two files.
       suite: Name of the suite, and of the files.
       rows: Rows with `measure.COLUMNS`.
       record: Provenance.

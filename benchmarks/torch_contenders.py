@@ -1,4 +1,4 @@
-"""`torch`: one model after another; `torch_func`: stacked parameters under `torch.func.vmap`."""
+"""PyTorch models: one after another, and stacked under `torch.func.vmap`."""
 
 import copy
 import time
@@ -79,7 +79,7 @@ def _fastest(ways: dict[str, Callable[[], None]]) -> str:
 
 
 class Torch:
-    """PyTorch models one after another: default threads, channels_last, fused or foreach Adam."""
+    """`torch`: one model after another, channels_last, fused or foreach Adam."""
 
     unit, note = 1, ""
 
@@ -151,7 +151,7 @@ class Torch:
 
 
 class TorchFunc:
-    """`torch.func`: stacked parameters, `vmap(grad)`, and Adam written out on stacked tensors."""
+    """`torch_func`: stacked parameters, `vmap(grad)`, and Adam on stacked tensors."""
 
     unit, note = 1, ""
 

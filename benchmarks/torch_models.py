@@ -213,7 +213,7 @@ class Toy(nn.Module):
 
 
 def arranged(member: grid.Member, tree: Any, exact: bool = False) -> Arrays:
-    """A population's parameters, or gradients, of ours: name in the state of a module -> array."""
+    """Arrange our parameters, or gradients, by their names in a module."""
     if exact:
         parts = {"encoder": "wb", "decoder": "vc", "marginal": "l"}
         return {name: tree[part][name] for part, names in parts.items() for name in names}

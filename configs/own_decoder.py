@@ -4,6 +4,8 @@
 
 The decoder is a flax module in experiments/own_decoder.py; nothing in the library knows it. Give the
 name of yours in its place: a module that Python finds from the current folder, a colon, a class.
+
+Claim: both decoders use their codes at beta = 0.1 and 0.3, and no member diverges.
 """
 
 from ml_collections import ConfigDict

@@ -42,14 +42,14 @@ def renamed(config: dict[str, Any]) -> dict[str, Any]:
 def main(
     name: str, check: Callable[[dict[str, Any]], None], work: Work, report: Callable[..., Any], draw: Callable[..., Any]
 ) -> None:
-    """Runs an experiment from the command line.
+    """Run an experiment from the command line.
 
     Args:
-      name: Of the experiment; its configuration is configs/<name>.py.
-      check: Raises `BadInput` if the configuration cannot be done.
-      work: Fills the run directory with tables; returns seconds by what they were spent on.
-      report: Prints, on a console, the numbers of a run directory beside the paper's.
-      draw: Draws the figures of a run directory from its tables and returns their paths.
+      name: Name of the experiment; its configuration is configs/<name>.py.
+      check: Function that raises `BadInput` if the configuration cannot be done.
+      work: Function that fills the run directory with tables; returns seconds by activity.
+      report: Function that prints, on a console, the numbers of a run directory beside the paper's.
+      draw: Function that draws the figures of a run directory from its tables; returns their paths.
     """
 
     @terminal.guarded

@@ -37,10 +37,10 @@ class Run:
     """One model to train.
 
     Attributes:
-      study: What it is part of.
+      study: Name of the study that the model is part of.
       objective: "beta" or "target_rate"; its numbers follow.
-      initial_scale: See `toy.Toy`.
-      steps: Of training.
+      initial_scale: Standard deviation of the initial parameters, see `toy.Toy`.
+      steps: Updates of the training.
     """
 
     study: str

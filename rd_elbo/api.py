@@ -113,7 +113,7 @@ def product(base: Member | Sequence[Member] | None = None, **axes: Iterable[Any]
 
     Args:
       base: A `Member`, or several, to start from; None gives `Hyperparameters` alone, for `fit`.
-      **axes: For some fields, the values to take.
+      **axes: Values to take, for some fields.
 
     Returns:
       Members, or hyperparameters, the last axis varying fastest.
@@ -162,8 +162,8 @@ def sweep(
       splits: Splits that points are reported on.
       eval_examples: Examples of the training split to report on, chosen at random once; None means
         all.
-      report: Told, in a sentence, of what goes wrong and how it is got round.
-      progress: Told the part of the work that is done, and the current activity.
+      report: Callback with a sentence on each fault and its way round.
+      progress: Callback with the part of the work done, 0 to 1, and the current activity.
       **population: Fields of `sweep.config.Population`, such as `chunk_size`.
 
     Returns:
@@ -269,7 +269,7 @@ def fit(
         "cosine", unless the learning rate or the optimizer says it.
       workdir: Folder for checkpoints, in which the same call resumes; None keeps none.
       mesh: Devices to spread members over; None means all.
-      callback: Told of the progress after every call of the program.
+      callback: Callback with the progress, after every call of the program.
       **spec: Further fields of `training.state.TrainSpec`, such as `dtype` or `vmap_size`.
 
     Returns:

@@ -32,11 +32,11 @@ class Choice:
 
     Attributes:
       figure: Number of the paper's figure: 4, 5 or 6.
-      panel: Its letter.
-      part: What is shown, "reconstruction" or "sample".
-      choice: Why this model, the name of the function that chose it.
-      position: Its place in the panel, counted from 0.
-      row: Of points.csv.
+      panel: Letter of the figure's panel.
+      part: Kind of the images shown, "reconstruction" or "sample".
+      choice: Name of the function that chose this model.
+      position: Index of the model in its panel, from 0.
+      row: Row of points.csv.
     """
 
     figure: int
@@ -48,16 +48,16 @@ class Choice:
 
 
 def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANCE) -> list[Choice]:
-    """The models of Figures 4, 5 and 6 from a table of points.
+    """Choose the models of Figures 4, 5 and 6 from a table of points.
 
     Figure 4 shows one family along beta (a reconstructions, b samples), families at beta = 1 (c) and models of nearly one ELBO (d);
     Figure 5 every family at beta = 1; Figure 6 the frontier (a reconstructions, b samples each). In Figure 4c there are at most
     four families, those of one marginal.
 
     Args:
-      rows: Of points.csv.
-      split: Whose rates and distortions count.
-      tolerance: See `equal_elbo`.
+      rows: Rows of points.csv.
+      split: Split whose rates and distortions count.
+      tolerance: Largest excess of R + D over the lowest in Figure 4d, nats.
 
     Returns:
       The choices, figure by figure; panels without a model are left out.
@@ -120,11 +120,13 @@ def by_beta(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
 
 
 def by_family(rows: Sequence[Row], beta: float = 1.0) -> list[Row]:
-    """Every family at one beta: not annealed, of the lowest seed, and of what is left (sizes, say) with the lowest R + D.
+    """Choose a model of every family at one beta.
+
+    It is not annealed, has the lowest seed, and of the models left (of other sizes, say) the lowest R + D.
 
     Args:
       rows: Points of one split.
-      beta: Where a family has no member at this beta, the nearest in ratio is taken, the lower of two; the row says which it is.
+      beta: Wanted beta. A family without it gives its nearest in ratio, the lower of two; the row says which it is.
 
     Returns:
       Rows, factorised decoders first, then by marginal and encoder. Families without a member trained along beta are not there.
@@ -161,12 +163,12 @@ def of_one_marginal(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
 
 
 def equal_elbo(rows: Sequence[Row], most: int = _FEW, tolerance: float = TOLERANCE) -> list[Row]:
-    """Models of nearly the best R + D, as far apart in rate as possible.
+    """Choose models of nearly the best R + D, as far apart in rate as possible.
 
     Args:
       rows: Points of one split.
       most: Models at most.
-      tolerance: How far R + D may be above the lowest, nats.
+      tolerance: Largest excess of R + D over the lowest, nats.
 
     Returns:
       Rows by rising rate.

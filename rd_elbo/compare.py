@@ -41,15 +41,17 @@ _TOLD = {*OBJECTIVES, "objective", "annealing", "seed"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """Our points of one split beside the paper's; rows have the columns of their section alone. Nats and nats^2.
+    """Our points of one split beside the paper's, in nats and nats^2.
+
+    Rows have the columns of their section alone.
 
     Attributes:
-      split: Which of our points.
+      split: Split of our points.
       dataset: The name of our data; None if it is not recorded.
       reference: The paper's numbers; None if there are none to compare with.
-      runs: In the order of the paper's families, along beta.
-      areas: The stepwise frontier and the convex hull; empty without a reference.
-      bests: A row per family that was run, and one of all.
+      runs: Rows of section "run", in the order of the paper's families, along beta.
+      areas: Rows of section "area": the stepwise frontier and the convex hull; empty without a reference.
+      bests: Rows of section "best": one per family that was run, and one of all.
     """
 
     split: str
@@ -68,7 +70,7 @@ class Comparison:
 
 
 def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str | None = None) -> Comparison:
-    """Puts our points beside the paper's.
+    """Put our points beside the paper's.
 
     Models of the paper are found by family and beta, so only runs of the objective "beta" have any. Areas are over the rates that
     both curves cover; a positive area or difference means that we are above the paper, which is worse.
@@ -76,7 +78,7 @@ def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str
     Args:
       points: Rows of points.csv.
       dataset: The name of the data they are of; None if it is not recorded.
-      split: Which of them to compare; by default "test" where there is one, since the paper's look like that, else the first.
+      split: Split to compare; by default "test" where there is one, since the paper's look like that, else the first.
 
     Raises:
       BadInput: If there is no such split or no finite point of it.

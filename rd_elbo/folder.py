@@ -42,7 +42,7 @@ def open_run(
       overwrite: Whether to remove what a run has left, and begin anew.
       bound: The part of a configuration that a run directory is bound to; by default all of it. A
         configuration that differs elsewhere replaces tables and pictures, not what was trained.
-      exclusive: Whether no other process may be writing there; otherwise nothing is removed.
+      exclusive: Whether this process alone may write there; otherwise nothing is removed.
 
     Raises:
       BadInput: If the folder holds another run or something else, or cannot be written to.

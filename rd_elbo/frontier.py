@@ -11,11 +11,13 @@ from jaxtyping import Float, Int
 
 
 def pareto(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]) -> Int[np.ndarray, " kept"]:
-    """Points that no other point beats: none has at most their rate and at most their distortion, and less of one.
+    """Find the points that no other point beats.
+
+    None has at most their rate and at most their distortion, and less of one.
 
     Args:
-      rate: nats.
-      distortion: nats.
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
 
     Returns:
       Indices of the points kept, by rising rate and so by falling distortion; of equal points the first.
@@ -30,14 +32,14 @@ def pareto(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " p
 
 
 def convex_hull(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]) -> Int[np.ndarray, " kept"]:
-    """Corners of the convex hull of everything above and to the right of the points.
+    """Find the corners of the convex hull of all above and right of the points.
 
     Time sharing between two models reaches every point between them, so the hull is what the set of models achieves. The corners
     are the minimisers of D + beta R over beta in (0, inf).
 
     Args:
-      rate: nats.
-      distortion: nats.
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
 
     Returns:
       Indices of the corners, by rising rate; slopes -dD/dR fall strictly from corner to corner.
@@ -57,11 +59,13 @@ def convex_hull(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray
 def stepwise(
     rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
 ) -> tuple[Float[np.ndarray, " vertices"], Float[np.ndarray, " vertices"]]:
-    """The stepwise Pareto frontier as a polyline: at each rate the least distortion of the points with at most this rate.
+    """Compute the stepwise Pareto frontier as a polyline.
+
+    At each rate it has the least distortion of the points with at most this rate.
 
     Args:
-      rate: nats.
-      distortion: nats.
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
 
     Returns:
       Rates and distortions of the vertices, from the least to the greatest rate of the points kept by `pareto`.
@@ -76,11 +80,13 @@ def stepwise(
 def hull(
     rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
 ) -> tuple[Float[np.ndarray, " corners"], Float[np.ndarray, " corners"]]:
-    """The convex hull as a polyline: at each rate the least distortion of the points and of time sharing between them.
+    """Compute the convex hull as a polyline.
+
+    At each rate it has the least distortion of the points and of time sharing between them.
 
     Args:
-      rate: nats.
-      distortion: nats.
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
 
     Returns:
       Rates and distortions of the corners, from the least to the greatest rate of the points kept by `convex_hull`.
@@ -94,13 +100,15 @@ def hull(
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """How far one curve lies above another, over the rates that both cover; all NaN where there are none.
+    """Height of one curve above another, over the rates that both cover.
+
+    All numbers are NaN where there are no such rates.
 
     Attributes:
-      above: Area between the curves where the first is above, nats^2.
-      below: Area where it is below, nats^2, not negative.
-      lowest_rate: Where the common rates begin, nats.
-      highest_rate: Where they end, nats.
+      above: Area between the curves where the first is above, nats^2, not negative.
+      below: Area between the curves where the first is below, nats^2, not negative.
+      lowest_rate: Lowest rate that both curves cover, nats.
+      highest_rate: Highest rate that both curves cover, nats.
     """
 
     above: float
@@ -125,18 +133,18 @@ def area_between(
     other_rate: Float[np.ndarray, " other_vertices"],
     other_distortion: Float[np.ndarray, " other_vertices"],
 ) -> Gap:
-    """How far one polyline lies above another, exactly: both are linear between the vertices of the two taken together.
+    """Compute the area between two polylines, exactly.
 
-    Neither is continued beyond its ends: what a set of models does outside its rates is not known. To exchange the two exchanges
-    `above` and `below`.
+    Both are linear between the vertices of the two taken together. Neither is continued beyond its ends: what a set of models does
+    outside its rates is not known. To exchange the two exchanges `above` and `below`.
 
     >>> area_between(*hull(rate, distortion), *reference.hull)    # doctest: +SKIP
 
     Args:
-      rate: Of the first polyline's vertices, rising; two of one rate are a vertical line. nats.
-      distortion: Likewise, nats.
-      other_rate: Of the second one's, nats.
-      other_distortion: Likewise, nats.
+      rate: (vertices,) rates of the first polyline, rising, nats; two of one rate are a vertical line.
+      distortion: (vertices,) distortions of the first polyline, nats.
+      other_rate: (other_vertices,) rates of the second polyline, rising, nats.
+      other_distortion: (other_vertices,) distortions of the second polyline, nats.
 
     Returns:
       The areas and the range of rates, all NaN where the polylines have at most a single rate in common.

@@ -33,8 +33,8 @@ class Pictures(NamedTuple):
     """Images of one model.
 
     Attributes:
-      reconstruction: (draws, examples, height, width), draws of d(x|z) at one z ~ e(z|x) of each example.
-      sample: (draws, examples, height, width), likewise at one z ~ m(z) each.
+      reconstruction: (draws, examples, height, width) draws of d(x|z) at one z ~ e(z|x) of each example.
+      sample: (draws, examples, height, width) draws of d(x|z) at one z ~ m(z) each.
     """
 
     reconstruction: Any
@@ -43,13 +43,13 @@ class Pictures(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def draw(model: Any, params: Params, x: Float[Array, "examples height width"], key: Array, draws: int = DRAWS) -> Pictures:
-    """Reconstructions of `x` and as many samples.
+    """Draw reconstructions of `x` and as many samples.
 
     `model` is static: models of one architecture are equal, and share one compiled program.
 
     Args:
-      model: With `encode`, `decode` and `prior`, as `models.base.VAE` has them.
-      params: Its parameters.
+      model: Model with `encode`, `decode` and `prior`, as `models.base.VAE` has them.
+      params: Parameters of the model.
       x: Images to reconstruct.
       key: Source of all randomness.
       draws: Images at every z.
@@ -87,12 +87,12 @@ def examples_shown(available: int, examples: int, seed: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What making a gallery took.
+    """Counts and time of making a gallery.
 
     Attributes:
       members: Models drawn from.
-      architectures: Different ones among them, each of which was compiled once.
-      seconds: Spent on sampling, compilation included.
+      architectures: Different architectures, each of which was compiled once.
+      seconds: Wall time of sampling, compilation included.
     """
 
     members: int
@@ -109,7 +109,7 @@ def make(
     seed: int = 0,
     listener: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Draws what the chosen models show and writes gallery.npz and gallery.csv.
+    """Draw from the chosen models; write gallery.npz and gallery.csv.
 
     The arrays are `data` (examples, height, width) and `index`, its place in the split; `member`, names; `reconstruction` and
     `sample`, (members, draws, examples, height, width) as in `Pictures`; and `seed`.
@@ -117,13 +117,13 @@ def make(
     Args:
       workdir: The run directory, with trained parameters.
       dataset: The data of the run.
-      choices: What to show, all of one split, whose images are reconstructed.
+      choices: Models to show, all of one split, whose images are reconstructed.
       examples: Rows of the gallery.
-      seed: Of all randomness.
-      listener: Told how many members of how many are done.
+      seed: Source of all randomness.
+      listener: Callback with the numbers of members done and in all.
 
     Returns:
-      What it took.
+      Counts and time of the gallery.
 
     Raises:
       BadInput: If a member has no saved parameters, or there are not so many examples; nothing is written then.

@@ -82,13 +82,13 @@ def join(
     process: int | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Join the other processes of the job; must come before anything else that JAX does.
+    """Join the other processes of the job, before anything else that JAX does.
 
     Args:
       coordinator: Address and port of process 0, "host:port"; None where JAX finds all three.
       processes: Number of processes.
       process: Index of this process.
-      report: Told, in a sentence, that the others have not come yet.
+      report: Callback with a sentence, where the others have not come yet.
 
     Raises:
       BadInput: If some are given and others are not, the port is in use, or JAX finds nobody.

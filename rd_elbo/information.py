@@ -4,7 +4,7 @@ Everything is in nats, summed over pixels and latent dimensions, one number per 
 The names are the paper's: p*(x) data, e(z|x) encoder, d(x|z) decoder, m(z) marginal; of them follow the two joint distributions
 p_e(x, z) = p*(x) e(z|x), with marginal p_e(z) and posterior p_e(x|z), and p_d(x, z) = m(z) d(x|z). Every functional of the paper
 is the mean of a difference of log-densities under one of the two; the functions here are those differences, and
-`exact.discrete` takes their means exactly where alphabets are finite.
+`exact.discrete` takes their means exactly where alphabets are finite::
 
     under p_e:  R = rate,  D = distortion,  I_e = encoder_information,  U = decoder_advantage
                 R - I_e = marginal_gap,  I_e - (H - D) = decoder_gap,  so that H - D <= I_e <= R

@@ -25,7 +25,7 @@ class Weights(NamedTuple):
       target_weight: Weight of |sigma - R|; at 1 the objective is flat above sigma (objective `target_rate`).
       target_distortion: The wanted distortion in nats (objective `target_distortion`).
       multiplier: Weight of the distortion that holds it at its target; training moves it, see `ascend`.
-      multiplier_rate: How fast training moves it: its logarithm by at most this a step.
+      multiplier_rate: Largest change of the multiplier's logarithm in a step.
       free_bits: The rate in nats that costs nothing (objective `free_bits`).
     """
 
@@ -108,10 +108,10 @@ _LARGEST_LOG = 7.0
 
 
 class Multiplier(NamedTuple):
-    """Where the multiplier of `target_distortion` stands.
+    """State of the multiplier of `target_distortion`.
 
     Attributes:
-      log: Its logarithm.
+      log: Logarithm of the multiplier.
       excess: Moving average of D - target, nats.
     """
 
@@ -129,16 +129,18 @@ def pressure(multiplier: Multiplier, weights: Weights) -> Scalar:
 
 
 def ascend(multiplier: Multiplier, distortion: Scalar, weights: Weights, step: Scalar) -> Multiplier:
-    """One step of ascent on the multiplier (Rezende & Viola 2018, algorithm 1, with a bound on the step).
+    """Make one step of ascent on the multiplier.
+
+    Rezende & Viola 2018, algorithm 1, with a bound on the step.
 
     Args:
-      multiplier: Where it stands.
+      multiplier: State before the step.
       distortion: Mean distortion of the batch, nats.
       weights: Target, and `multiplier_rate`.
       step: Part of the rate to use, as the learning rate falls.
 
     Returns:
-      Where it is now: log lambda has moved by rate * step * clip(average excess, -1, 1).
+      State after the step: log lambda has moved by rate * step * clip(average excess, -1, 1).
     """
     excess = _MEMORY * multiplier.excess + (1 - _MEMORY) * (distortion - weights.target_distortion)
     log = multiplier.log + weights.multiplier_rate * step * jnp.clip(excess, -1, 1)

@@ -46,15 +46,15 @@ class Point:
     """A model of the paper whose rate and distortion are known.
 
     Attributes:
-      family: Its three characters (encoder, decoder, marginal).
-      beta: Its weight of the rate.
-      annealed: Whether its KL was annealed; None where the paper does not say.
-      rate: nats.
-      distortion: nats.
+      family: Name in three characters (encoder, decoder, marginal).
+      beta: Weight of the rate.
+      annealed: Whether the KL was annealed; None where the paper does not say.
+      rate: R, nats.
+      distortion: D, nats.
       elbo: -(R + D) as the paper prints it, rounded by itself; nats.
       how: "text", "figure" or "digitised", see the module.
-      source: Where in the paper.
-      note: What else to know; may be empty.
+      source: Place in the paper.
+      note: Remark; may be empty.
     """
 
     family: str
@@ -79,7 +79,7 @@ class Best:
 
     Attributes:
       total: R + D, nats.
-      how: As in `Point`.
+      how: "text", "figure" or "digitised", as in `Point`.
       point: The model, where its rate and distortion are known.
     """
 
@@ -90,15 +90,15 @@ class Best:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """What the paper reports on one dataset.
+    """Numbers that the paper reports on one dataset.
 
     Attributes:
       name: "MNIST" or "Omniglot".
-      data: What that is.
-      remark: How our dataset compares with it, to be read after the dataset's name and a colon.
-      same_data: Whether ours are the very images.
-      rate: (points,), rates of its Pareto frontier over all models, digitised, rising; nats.
-      distortion: (points,), their distortions, falling; nats.
+      data: Description of the dataset.
+      remark: Comparison of our dataset with it, to be read after the dataset's name and a colon.
+      same_data: Whether our images are the paper's.
+      rate: (points,) rates of its Pareto frontier over all models, digitised, rising; nats.
+      distortion: (points,) distortions of that frontier, falling; nats.
       points: The models whose numbers are printed.
       family_totals: Smallest R + D by family as Figure 3 shows it, digitised, where that is known; nats.
     """

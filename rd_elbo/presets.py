@@ -95,11 +95,13 @@ def families(
 
 
 def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
-    """A configuration of the paper's families shrunk to take a minute, on the embedded digits.
+    """Shrink a configuration of the paper's families to take a minute.
+
+    It uses the embedded digits.
 
     Args:
       config: The configuration.
-      keep: Whether its blocks stay, but for their sizes and lengths; else there are three, of three
+      keep: Whether the blocks stay, but for their sizes and lengths; else there are three, of three
         families at beta = 1.
     """
     config.data.update({"name": "mnist_static", "examples": 64})

@@ -44,7 +44,7 @@ def points(
     vmap_size: int | None = None,
     callback: Callable[[int], None] | None = None,
 ) -> list[Point]:
-    """Rate, distortion and ELBO of trained members on whole splits.
+    """Compute rate, distortion and ELBO of trained members on whole splits.
 
     Each example gets one draw of z; the standard errors are over examples and contain that noise.
     The rate is KL(e(z|x) || m(z)) where it has a closed form and log e(z|x) - log m(z) at the draw
@@ -52,12 +52,12 @@ def points(
     error, where the rate is near zero.
 
     Args:
-      members: In the order of the population.
+      members: Members, in the order of the population.
       fitted: The population.
       evaluated: Split -> (examples, height, width) images.
       vmap_size: The most members that a device evaluates side by side, see
         `training.evaluate.evaluate`.
-      callback: Told now and then the number of examples done since.
+      callback: Callback, called now and then with the number of examples done since.
 
     Returns:
       A row per member and split, `POINT_COLUMNS` but the version; nats, means over examples.

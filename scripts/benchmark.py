@@ -1,4 +1,4 @@
-"""Measure populations side by side with the tools that people would use in their place.
+"""Measure populations beside the tools that people would use in their place.
 
     pip install -e ".[benchmark]"
     python scripts/benchmark.py all

@@ -63,7 +63,7 @@ def parse(argv: list[str]) -> list[str]:
 def _check_config(arguments: Sequence[str]) -> None:
     """Says what is wrong with a configuration's file, or with the names of fields set by flags, where absl would say little."""
     files, fields = [], []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name, given, value = argument.partition("=")
         if re.fullmatch("--?config", name):
             files.append(value if given else following)

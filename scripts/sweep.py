@@ -157,12 +157,16 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
     )
     if distributed:
         host.join(*meeting, report=terminal.warn)
-    host.check_platform()
+        host.check_platform()
     try:
-        return configs.load(config, terminal.warn), shard
+        plan = configs.load(config, terminal.warn)
     except BaseException:
-        agree("begin", b"cannot begin")
+        if distributed:
+            agree("begin", b"cannot begin")
         raise
+    # Later, where nobody waits: bad input is told before JAX has started.
+    host.check_platform()
+    return plan, shard
 
 
 @terminal.guarded

@@ -1,21 +1,24 @@
-"""Settings that must be made before JAX starts: two CPU devices, and little optimisation."""
+"""Settings that must be made before JAX starts: two CPU devices, and little optimisation.
+
+XLA compiles quickly what runs for milliseconds; the arithmetic is the same. Processes that tests
+start inherit it, but for a few that run as users do. JAX_DISABLE_MOST_OPTIMIZATIONS=0 optimises all.
+"""
 
 import os
+from importlib import metadata
 
-import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 2)
-# XLA compiles quickly what runs for milliseconds; the arithmetic is the same. Processes that tests
-# start are optimised; with JAX_DISABLE_MOST_OPTIMIZATIONS=0 everything is.
-_QUICKLY = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
-jax.config.update("jax_disable_most_optimizations", _QUICKLY)
-if _QUICKLY and jax.__version_info__ < (0, 11):
+_QUICKLY = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
+if _QUICKLY and tuple(map(int, metadata.version("jax").split(".")[:2])) < (0, 11):
     # A third of the compiler's time. Later versions have no other way, and do not know the flag.
-    with pytest.MonkeyPatch.context() as patch:
-        flags = os.environ.get("XLA_FLAGS", "")
-        patch.setenv("XLA_FLAGS", f"{flags} --xla_cpu_use_fusion_emitters=false")
-        jax.devices()  # reads them; processes that tests start do not
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+
+import jax  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 2)
+# A plugin may have imported JAX before.
+jax.config.update("jax_disable_most_optimizations", _QUICKLY)
 
 
 @pytest.fixture

@@ -16,12 +16,6 @@ from rd_elbo.models.flows import MADE, AutoregressiveFlow, RealNVP, coupling_hal
 from rd_elbo.models.marginals import FlowMarginal, VampPrior
 
 
-def params_of(module, *args, key=0):
-    """Parameters, drawn by one small program."""
-    return jax.jit(lambda: module.init(jax.random.key(key), *args))()
-
-
-@jax.jit
 def stirred(params, scale=0.5, key=9):
     """Random numbers added to all parameters, so that nothing is hidden by a bias of zero or a shift that starts small."""
     leaves, tree = jax.tree.flatten(params)
@@ -32,7 +26,7 @@ def stirred(params, scale=0.5, key=9):
 
 def flow(dimensions, steps=3, width=40, depth=2):
     module = AutoregressiveFlow(dimensions, steps, width, depth)
-    return module.apply(stirred(params_of(module)))
+    return module.apply(stirred(module.init(jax.random.key(0))))
 
 
 AFFINE = {
@@ -43,7 +37,7 @@ AFFINE = {
 
 def affine(kind, dimensions, steps, scale=0.1):
     module = AFFINE[kind](dimensions, steps)
-    return module.apply(stirred(params_of(module), scale))
+    return module.apply(stirred(module.init(jax.random.key(0)), scale))
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 5])
@@ -64,7 +58,7 @@ def test_a_narrow_made_spreads_its_units_over_the_dimensions():
 
 def test_made_is_causal_by_its_jacobian(x64):
     module, z = MADE(60, 2), jax.random.normal(jax.random.key(1), (6,))
-    params = stirred(params_of(module, z))
+    params = stirred(module.init(jax.random.key(0), z))
     jacobian = np.asarray(jax.jit(jax.jacobian(lambda z: module.apply(params, z)))(z))
     assert (np.triu(jacobian) == 0).all() and (jacobian[np.tril_indices(6, -1)] != 0).all()
     assert jacobian.shape == (6, 6)
@@ -72,12 +66,12 @@ def test_made_is_causal_by_its_jacobian(x64):
 
 def test_made_starts_with_small_shifts_of_the_right_size():
     z = jax.random.normal(jax.random.key(1), (500, 8))
-    shifts = MADE(64, 3).apply(params_of(MADE(64, 3), z), z)
+    shifts = MADE(64, 3).apply(MADE(64, 3).init(jax.random.key(0), z), z)
     assert (shifts[:, 0] == 0).all() and 0.1 < shifts[:, 1:].std() < 0.6
 
 
 # With one dimension there is nothing to look at, with two nothing between first and last; odd and even numbers of halves.
-SIZES = [(1, 1), (2, 4), (6, 1), (5, 3)]
+SIZES = [(1, 1), (2, 4), (5, 3)]
 
 
 def round_trip(bijector, z):
@@ -107,7 +101,7 @@ def test_with_several_steps_every_dimension_moves_and_depends_on_every_other(x64
 @pytest.mark.parametrize("way", ["forward", "inverse"])
 def test_gradients_go_through_both_directions(x64, way):
     module = AutoregressiveFlow(4, 2, 8, 1)
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), stirred(params_of(module)))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), stirred(module.init(jax.random.key(0))))
     move = jax.jit(lambda params, z: getattr(module.apply(params), way)(z))
     check_grads(move, (params, jnp.arange(4.0)), order=1, modes=["rev"])
 
@@ -115,7 +109,7 @@ def test_gradients_go_through_both_directions(x64, way):
 def encoder(latent=2):
     module = FlowEncoder(DenseEncoder(5, 1, latent), AutoregressiveFlow(latent, 2, 8, 1))
     x = (jax.random.uniform(jax.random.key(3), (3, 4, 4)) < 0.5).astype(jnp.float64)
-    params = stirred(params_of(module, x))
+    params = stirred(module.init(jax.random.key(0), x))
     # Not jitted: a flow is known again by its arrays.
     return lambda x: module.apply(params, x), x
 
@@ -134,7 +128,7 @@ def test_an_iaf_encoder_scores_what_it_draws_and_integrates_to_one(x64):
 
 def test_a_flow_marginal_is_the_change_of_variables_of_a_normal(x64):
     module, unused = FlowMarginal(AutoregressiveFlow(3, 2, 8, 1)), lambda x: x
-    params = stirred(params_of(module, unused, jnp.zeros((1, 4, 4))))
+    params = stirred(module.init(jax.random.key(0), unused, jnp.zeros((1, 4, 4))))
     m = module.apply(params, unused, jnp.zeros((1, 4, 4)))
     z = jax.random.normal(jax.random.key(1), (6, 3))
     to_normal = module.flow.apply({"params": params["params"]["flow"]}).forward
@@ -149,7 +143,7 @@ def test_a_flow_marginal_is_the_change_of_variables_of_a_normal(x64):
 def test_vampprior_through_a_flow_is_the_explicit_mixture(x64):
     encode, x = encoder()
     module = VampPrior(4)
-    params = params_of(module, encode, x, key=5)
+    params = module.init(jax.random.key(5), encode, x)
     params["params"]["weights"] = jnp.array([0.3, -1.0, 2.0, 0.1])
     m = module.apply(params, encode, x)
     z = 2 * jax.random.normal(jax.random.key(6), (7, 2))
@@ -162,7 +156,7 @@ def test_vampprior_through_a_flow_is_the_explicit_mixture(x64):
 def test_a_flow_that_moves_encoder_and_vampprior_alike_leaves_the_rate_as_it_is(x64):
     """The short way, without inverting, gives what the two densities give at the moved point."""
     encode, x = encoder()
-    e, m = encode(x), VampPrior(4).apply(params_of(VampPrior(4), encode, x, key=5), encode, x)
+    e, m = encode(x), VampPrior(4).apply(VampPrior(4).init(jax.random.key(5), encode, x), encode, x)
     base_e, base_m, move = flows.without_common_flow(e, m)
     z, log_e = base_e.sample_and_log_prob(seed=jax.random.key(1))
     short = information.rate(log_e, base_m.log_prob(z))
@@ -185,7 +179,7 @@ def test_flows_that_only_look_alike_are_not_taken_for_one(x64):
         assert flows.without_common_flow(e, m)[:2] == (e, m)
     assert flows.without_common_flow(e, encode(x))[0] is e.distribution
     gaussian = DenseEncoder(5, 1, 2)
-    plain = gaussian.apply(params_of(gaussian, x), x)
+    plain = gaussian.apply(gaussian.init(jax.random.key(0), x), x)
     assert not flows.is_flow(plain) and flows.without_common_flow(plain, plain)[0] is plain
 
 
@@ -220,7 +214,7 @@ def test_a_coupling_leaves_alone_what_it_looks_at(x64, step):
     looked_at, moved = coupling_halves(5, step)
     assert sorted([*looked_at, *moved]) == list(range(5)) and {len(looked_at), len(moved)} == {2, 3}
     module = RealNVP(5, step + 1, 12, 1)
-    bijector = module.apply(stirred(params_of(module)))
+    bijector = module.apply(stirred(module.init(jax.random.key(0))))
     single = flows.CouplingFlow([*bijector.couplers], bijector.params)
     jacobian = np.asarray(jax.jacobian(lambda z: single._joined(step, *_moved(single, step, z)))(jnp.arange(5.0) / 5))
     np.testing.assert_array_equal(jacobian[looked_at], np.eye(5)[looked_at])
@@ -243,7 +237,7 @@ def test_with_several_affine_steps_every_dimension_depends_on_every_other(x64, k
 @pytest.mark.parametrize("kind", AFFINE)
 def test_affine_flows_start_near_the_identity_and_stay_bounded(kind):
     module, z = AFFINE[kind](8, 4), jax.random.normal(jax.random.key(1), (500, 8))
-    params = params_of(module)
+    params = module.init(jax.random.key(0))
     start = module.apply(params)
     assert 0 < np.abs(start.forward_and_log_det(z)[1]).mean() < 1
     # Whatever the networks say, each step stretches a dimension by at most e^3, so nothing overflows in float32.
@@ -255,7 +249,7 @@ def test_affine_flows_start_near_the_identity_and_stay_bounded(kind):
 def test_a_draw_of_an_affine_flow_does_not_guess_at_dimensions_to_come():
     """Guesses would be stretched again in each pass, and overflow long before all are right."""
     module = AFFINE["maf_affine"](64, 1)
-    wild = module.apply(jax.tree.map(lambda leaf: 12 * leaf, params_of(module)))
+    wild = module.apply(jax.tree.map(lambda leaf: 12 * leaf, module.init(jax.random.key(0))))
     # Dimensions that nothing before them moves, so that a draw is tame however wild the network.
     z = jnp.zeros((2, 64)).at[:, -1].set(jnp.array([0.5, -2.0]))
     there = wild.forward(z)
@@ -271,7 +265,7 @@ def test_a_draw_of_an_affine_flow_does_not_guess_at_dimensions_to_come():
 @pytest.mark.parametrize("way", ["forward", "inverse"])
 def test_gradients_go_through_both_directions_of_affine_flows(x64, kind, way):
     module = AFFINE[kind](4, 2, 8, 1)
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), stirred(params_of(module), 0.2))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), stirred(module.init(jax.random.key(0)), 0.2))
     move = jax.jit(lambda params, z: getattr(module.apply(params), way + "_and_log_det")(z))
     check_grads(move, (params, jnp.arange(4.0) / 4), order=1, modes=["rev"])
 
@@ -279,7 +273,7 @@ def test_gradients_go_through_both_directions_of_affine_flows(x64, kind, way):
 @pytest.mark.parametrize("kind", AFFINE)
 def test_an_affine_marginal_integrates_to_one_and_scores_what_it_draws(x64, kind):
     module, unused, like = FlowMarginal(AFFINE[kind](2, 3, 8, 1)), lambda x: x, jnp.zeros((1, 4, 4))
-    m = module.apply(stirred(params_of(module, unused, like), 0.1), unused, like)
+    m = module.apply(stirred(module.init(jax.random.key(0), unused, like), 0.1), unused, like)
     drawn, log_m = m.sample_and_log_prob(seed=jax.random.key(2), sample_shape=2000)
     np.testing.assert_allclose(jax.jit(m.log_prob)(drawn), log_m, rtol=1e-7)
     axis = jnp.linspace(-30, 30, 1201)
@@ -297,7 +291,7 @@ def test_an_affine_marginal_integrates_to_one_and_scores_what_it_draws(x64, kind
 def test_an_affine_flow_is_never_taken_for_the_encoders(x64, kind):
     encode, x = encoder()
     module = FlowMarginal(AFFINE[kind](2, 2, 8, 1))
-    m = module.apply(params_of(module, encode, x), encode, x)
+    m = module.apply(module.init(jax.random.key(0), encode, x), encode, x)
     e = encode(x)
     assert flows.without_common_flow(e, m)[:2] == (e, m) and not flows.is_flow(m)
     moved_alike = distrax.Transformed(e.distribution, m.bijector.bijector if kind == "realnvp" else m.bijector)

@@ -62,7 +62,7 @@ def test_values_and_gradients_are_those_of_xla(optimised, name):
     """In float32 and compiled as for users: by the library calls that they get."""
     x, w, padding, strides = draw(GEOMETRIES[name], dtype=jnp.float32)
     ours, theirs = jax.jit(lambda x, w: [gradients(f, padding, strides)(x, w) for f in (conv, plain)])(x, w)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-4), ours, theirs)
 
 
 def test_gradients_are_those_of_finite_differences(x64):

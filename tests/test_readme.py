@@ -1,17 +1,29 @@
-"""The Python of the README and of the pages runs as it stands, on a small part of the data."""
+"""The README and the pages: their Python runs on a small part of the data, their commands exist, their links lead somewhere."""
 
+import ast
+import functools
 import pathlib
 import re
+import shlex
+import sys
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 import rd_elbo as rd
+from rd_elbo.errors import BadInput
+from rd_elbo.models import registry
+from rd_elbo.sweep import grid
+from rd_elbo.sweep.config import blank as blank_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = sorted(ROOT.glob("results/*/README.md"))
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *RESULTS]
 LINE = r"beta \S+  R \d+\.\d\d  D \d+\.\d\d nats"
 
 
@@ -20,7 +32,7 @@ def run(path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
     assert blocks
     load = rd.load_data
-    monkeypatch.setattr(rd, "load_data", lambda name: load(name).head(256))
+    monkeypatch.setattr(rd, "load_data", lambda name, **how: load(name, **how).head(256))
     monkeypatch.setattr(rd, "configure", lambda: None)  # JAX has started
     names = {}
     for block in blocks:
@@ -38,25 +50,182 @@ def test_python_of_the_readme(monkeypatch, capsys):
 
 def test_python_of_own_models(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(registry._parts, "decoder", dict(registry._parts["decoder"]))
     names, lines = run(ROOT / "docs" / "own_models.md", monkeypatch, capsys)
     assert len(lines) == 6 and all(re.fullmatch(LINE, line) for line in lines)
     np.testing.assert_allclose(names["rates"], [0.5] * 8 + [1.0] * 8, atol=0.01)
-    assert names["curve"].rate.shape == (3,)
     images = names["images"]
+    assert names["TwoLayers"](64, (28, 28)) == rd.Member(decoder="two_layers", decoder_width=64).build((28, 28)).decoder
     assert images.shape == (10, 28, 28) and set(jnp.unique(images).tolist()) <= {0, 1}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_python_of_objectives(monkeypatch, capsys):
+    names, _ = run(ROOT / "docs" / "objectives.md", monkeypatch, capsys)
+    assert len(names["grid"]) == 4 and names["loss"] == 85
+
+
+def test_python_of_data(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names, _ = run(ROOT / "docs" / "data.md", monkeypatch, capsys)
+    assert names["digits"].image_shape == (28, 28) and names["sizes"] == {"train": 50, "valid": 10, "test": 10}
+    assert names["dataset"].image_shape == (20, 20)
+
+
+def test_python_of_exact(monkeypatch, capsys):
+    names, _ = run(ROOT / "docs" / "exact.md", monkeypatch, capsys)
+    assert (names["curve"].gap <= 1e-9).all()
+
+
+def test_python_of_api(monkeypatch, capsys):
+    names, _ = run(ROOT / "docs" / "api.md", monkeypatch, capsys)
+    named = set(re.findall(r"`rd\.(\w+)`", (ROOT / "docs" / "api.md").read_text()))
+    assert names["rd"] is rd and named == set(rd.__all__)
+
+
+def test_every_page_with_python_is_run():
+    run_here = set(re.findall(r'"docs" / "(\w+\.md)", monkeypatch', pathlib.Path(__file__).read_text()))
+    assert run_here == {path.name for path in PAGES if "```python" in path.read_text()} - {"README.md"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_a_page_names_exist(path):
     linked = re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text())
     assert [name for name in linked if not (path.parent / name).exists()] == []
 
 
-def test_every_page_is_reached_from_the_readme():
-    named = set(re.findall(r"\]\(docs/([^)#]+)\)", README.read_text()))
-    assert named == {path.name for path in (ROOT / "docs").glob("*.md")}
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_headings_that_a_page_names_exist(path):
+    for name, heading in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", path.read_text()):
+        text = ((path.parent / name) if name else path).read_text()
+        titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_page_is_reached_from_the_readme_and_from_the_index():
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert set(re.findall(r"\]\(docs/([^)#]+)\)", README.read_text())) == pages
+    assert pages <= set(re.findall(r"\]\(([^)#]+)\)", index))
+    trees = "\n".join(re.findall(r"```\{toctree\}\n(.*?)```", index, re.DOTALL)).split()
+    names = {tree for tree in trees if not tree.startswith(":")}
+    assert {f"{name}.md" for name in names} >= pages | {f"../{path.relative_to(ROOT)}" for path in RESULTS}
 
 
 def test_the_readme_is_short():
     text = README.read_text()
     assert len(text.splitlines()) <= 150 and len(text.split()) <= 900
+
+
+def test_the_citation_is_of_this_version():
+    versions = {
+        re.search(rf'^version{sign} "?([\d.]+)"?$', (ROOT / file).read_text(), re.MULTILINE)[1]
+        for file, sign in (("CITATION.cff", ":"), ("pyproject.toml", " ="))
+    }
+    assert len(versions) == 1
+
+
+# Commands, as the pages have them: in indented or fenced blocks, and between backticks.
+CALL = r"(?:python|bin/python) (scripts/\w+\.py|-m experiments\.\w+)([^`|\n]*)"
+# Flags of other programs.
+OTHERS = {"array", "requeue", "wrap", "nodes", "ntasks", "ntasks-per-node", "gpus-per-node", "kill-on-bad-exit"}
+OTHERS |= {"job-name", "time", "cpus-per-task", "signal"}
+EXPERIMENTS = {"toy", "gaussian"}
+# ml_collections loads a configuration's file in a way that Python 3.11 warns of.
+loads_configs = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+def text_of(path):
+    """A page with continued lines joined."""
+    return re.sub(r"\\\n\s*", "", path.read_text())
+
+
+def commands():
+    """Every call of a script or an experiment: page, program, arguments."""
+    found = []
+    for path in PAGES:
+        for program, rest in re.findall(CALL, text_of(path)):
+            words = shlex.split(rest, comments=True)
+            words = words[: next((i for i, word in enumerate(words) if word in (">", "|")), len(words))]
+            found.append((path, program, tuple(words)))
+    return list(dict.fromkeys(found))
+
+
+@functools.cache
+def flags_of(program):
+    """Names of the flags that a script or an experiment defines, and the values of its positional arguments."""
+    file = "experiments/common.py" if program.startswith("-m") else program
+    names, choices = set(), set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and re.match(r"DEFINE_|add_argument", node.func.attr):
+                if node.func.attr == "add_argument" and not first.value.startswith("--"):
+                    choices |= {v for key in node.keywords if key.arg == "choices" for v in ast.literal_eval(key.value)}
+                names.add(first.value.lstrip("-"))
+    assert names
+    return names, choices
+
+
+def parsed(program, *arguments):
+    """The configuration that --config flags give, as absl parses them; fields that do not exist are refused."""
+    values, argv = flags.FlagValues(), [program, *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    with mock.patch.object(sys, "argv", argv):  # where ml_collections looks for fields
+        values(argv)
+    return values["config"].value
+
+
+@loads_configs
+@pytest.mark.parametrize("call", commands(), ids=lambda call: f"{call[0].relative_to(ROOT)}: {call[1]} {' '.join(call[2])}")
+def test_commands_of_the_pages_exist(call):
+    path, program, words = call
+    experiment = program.removeprefix("-m experiments.") if program.startswith("-m") else None
+    assert experiment in EXPERIMENTS if experiment else (ROOT / program).exists()
+    names, choices = flags_of(program)
+    own = [word for word in words if word.startswith("--config")]
+    for word in words:
+        if word.startswith("--") and not word.startswith("--config."):
+            assert word[2:].partition("=")[0] in names, f"{path.name}: {word}"
+        elif not word.startswith("--") and choices:
+            # Values of a flag with several follow it.
+            assert word in choices or words[words.index(word) - 1].startswith("--"), f"{path.name}: {word}"
+    if own:
+        file = [] if any(word.startswith("--config=") for word in own) else [f"--config=configs/{experiment}.py"]
+        config = parsed(program, *(word.replace("--config=", f"--config={ROOT}/") for word in (*file, *own)))
+        if program == "scripts/sweep.py":
+            assert grid.members_of(config.to_dict())
+
+
+@loads_configs
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_flags_that_a_page_names_exist(path):
+    programs = [f"scripts/{script.name}" for script in (ROOT / "scripts").glob("*.py") if "--" in script.read_text()]
+    runnable = [program for program in programs if re.search(r"add_argument|DEFINE_", (ROOT / program).read_text())]
+    known = set.union(*(flags_of(program)[0] for program in (*runnable, "-m experiments.toy"))) | OTHERS
+    blank = blank_config("any").to_dict()
+    experiments = [parsed(name, f"--config={ROOT}/configs/{name}.py") for name in EXPERIMENTS]
+    for flag in re.findall(r"(?<![\w-])--(\w[\w.-]+)", text_of(path)):
+        section, _, field = flag.removeprefix("config.").partition(".")
+        if not flag.startswith("config."):
+            assert flag in known, flag
+        elif field:
+            assert field in blank[section], flag
+        else:
+            assert section in blank or any(section in fields for fields in experiments), flag
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_targets_of_make_that_a_page_names_exist(path):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:^    |`)make (?:\w+=\S+ )*([a-z-]+)", text_of(path), re.MULTILINE)
+    assert set(named) <= targets
+
+
+@loads_configs
+def test_a_command_with_a_field_that_does_not_exist_is_found():
+    with pytest.raises((AttributeError, flags.Error)):
+        test_commands_of_the_pages_exist((README, "scripts/sweep.py", ("--config=configs/quickstart.py", "--config.grid.bet=1")))
+    with pytest.raises(BadInput):
+        test_commands_of_the_pages_exist((README, "scripts/sweep.py", ("--config=configs/quickstart.py", "--config.only=('mpl',)")))
+    with pytest.raises(AssertionError):
+        test_commands_of_the_pages_exist((README, "scripts/sweep.py", ("--workdirs=runs/mine",)))

@@ -26,7 +26,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Loads a dataset by name.
+    """Load a dataset by name.
 
     Args:
       name: "mnist_static", the embedded 70,000 digits; "binarized_mnist", those of Larochelle & Murray (2011), through
@@ -35,8 +35,8 @@ def load(
         "path", a user's own .npz.
       path: The .npz, for names "path" and "omniglot_tfds"; chardata.mat, for "omniglot_burda".
       manual_dir: Folder with the original text files, for "binarized_mnist".
-      data_dir: Where tensorflow-datasets keeps prepared data, for "binarized_mnist" and "omniglot_tfds".
-      cache_dir: Where downloaded and decoded data are kept.
+      data_dir: Folder of tensorflow-datasets' prepared data, for "binarized_mnist" and "omniglot_tfds".
+      cache_dir: Folder of downloaded and decoded data.
 
     Returns:
       Splits "train", "test" and, where there is one, "valid", uint8 in {0, 1}.

@@ -18,14 +18,14 @@ def sources(
     prepare: Callable[[Any, str | os.PathLike[str] | None], None],
     advice: str,
 ) -> dict[str, Any]:
-    """Random-access examples of each split, with images as the bytes of their files.
+    """Open random-access examples of each split, images as bytes of their files.
 
     Args:
-      name: In the catalogue.
+      name: Name in the catalogue.
       splits: The catalogue's name of each split of ours.
-      data_dir: Where tensorflow-datasets keeps prepared data, if not in its own default.
+      data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
       prepare: Prepares the data; takes a `tfds.download.DownloadConfig` and `data_dir`.
-      advice: What the user can do instead, as the end of a sentence.
+      advice: Way out for the user, as the end of a sentence.
 
     Raises:
       BadInput: If tensorflow-datasets is not installed, or the data are not prepared and cannot be.
@@ -51,14 +51,16 @@ def sources(
 
 
 def prepare(builder: Any, download_config: Any, data_dir: str | os.PathLike[str] | None, dataset: str, advice: str) -> None:
-    """Has a builder download and prepare its data in array_record form, which is read without TensorFlow.
+    """Have a builder download and prepare its data in array_record form.
+
+    That form is read without TensorFlow.
 
     Args:
       builder: A builder class that needs no TensorFlow.
       download_config: A `tfds.download.DownloadConfig`; with its `manual_dir` set, files there are used instead of a download.
-      data_dir: Where tensorflow-datasets keeps prepared data, if not in its own default.
+      data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
       dataset: Our name for the data.
-      advice: What the user can do instead, as the end of a sentence.
+      advice: Way out for the user, as the end of a sentence.
 
     Raises:
       BadInput: If the files must be downloaded and their host cannot be reached, or the download fails.

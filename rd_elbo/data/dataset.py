@@ -15,9 +15,9 @@ class Dataset:
     """Binary images in splits.
 
     Attributes:
-      name: As given to `load`.
+      name: Name of the dataset, as given to `load`.
       splits: "train", "test" and perhaps "valid": (examples, height, width) uint8 in {0, 1}.
-      origin: Where the pixels come from, in words, for the record.
+      origin: Source of the pixels, in words, for the record.
     """
 
     name: str

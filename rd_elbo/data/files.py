@@ -14,12 +14,14 @@ _VALID_SHARE = _TEST_SHARE = 1 / 7
 
 
 def read(path: str | os.PathLike[str], seed: int = BINARISATION_SEED) -> dict[str, np.ndarray]:
-    """Splits from an .npz with arrays "train" and "test" (and perhaps "valid"), or one array "images" that is split 5 : 1 : 1.
+    """Read the splits of an .npz.
+
+    Its arrays are "train" and "test" (and perhaps "valid"), or one array "images" that is split 5 : 1 : 1.
 
     Args:
       path: The file. Its arrays are (examples, height, width): bool or numbers in {0, 1}, or uint8 grey levels, which are
         binarised statically.
-      seed: Of the binarisation and of the split.
+      seed: Seed of the binarisation and of the split.
 
     Raises:
       BadInput: If the file cannot be read or its arrays are not such images.

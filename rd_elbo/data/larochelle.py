@@ -40,12 +40,14 @@ def read(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Splits of 50,000, 10,000 and 10,000 images (examples, 28, 28), uint8 in {0, 1}, in canonical order.
+    """Read the splits of 50,000, 10,000 and 10,000 images.
+
+    They are (examples, 28, 28) uint8 in {0, 1}, in canonical order.
 
     Args:
       manual_dir: A folder with the three original text files; without it tensorflow-datasets is asked.
-      data_dir: Where tensorflow-datasets keeps prepared data, if not in its own default.
-      cache_dir: Where the decoded arrays are kept, if not in `cache_folder()`.
+      data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
+      cache_dir: Folder of the decoded arrays; None means `cache_folder()`.
 
     Raises:
       BadInput: If the data are neither cached, nor in `manual_dir`, nor to be had through tensorflow-datasets, or are damaged.

@@ -37,12 +37,12 @@ def reachable(url: str) -> bool:
 
 
 def require(url: str, dataset: str, advice: str) -> None:
-    """Raises `BadInput` unless the host of `url` answers.
+    """Raise `BadInput` unless the host of `url` answers.
 
     Args:
-      url: What `dataset` is to be had from.
-      dataset: Its name.
-      advice: What the user can do instead, as the end of a sentence.
+      url: Address of the dataset's file.
+      dataset: Name of the dataset.
+      advice: Way out for the user, as the end of a sentence.
     """
     if not reachable(url):
         host = urllib.parse.urlsplit(url).hostname

@@ -52,11 +52,13 @@ _NOT_BURDA = "not the images and the split of Burda et al. that the paper used: 
 
 
 def read_burda(path: str | os.PathLike[str] | None = None, cache_dir: str | os.PathLike[str] | None = None) -> tuple[Splits, str]:
-    """Burda et al.'s 24,345 and 8,070 images (examples, 28, 28), uint8 in {0, 1}, in the order of their file.
+    """Read Burda et al.'s 24,345 and 8,070 images.
+
+    They are (examples, 28, 28) uint8 in {0, 1}, in the order of their file.
 
     Args:
-      path: Their chardata.mat; without it, it is downloaded, or taken from the cache.
-      cache_dir: Where the downloaded file is kept, if not in `cache_folder()`.
+      path: Burda et al.'s chardata.mat; without it, it is downloaded, or taken from the cache.
+      cache_dir: Folder of the downloaded file; None means `cache_folder()`.
 
     Returns:
       The splits, and their origin in words.
@@ -130,16 +132,16 @@ def read_tfds(
     data_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> tuple[Splits, str]:
-    """19,280 drawings of the background alphabets and 13,180 of the evaluation alphabets, uint8 in {0, 1}, in canonical order.
+    """Read the drawings of the background and of the evaluation alphabets.
 
-    tensorflow-datasets shuffles what it prepares, so images are sorted by their grey levels before they are binarised: the same
-    drawings give the same data wherever they came from.
+    They are 19,280 and 13,180 images, uint8 in {0, 1}, in canonical order. tensorflow-datasets shuffles what it prepares, so
+    images are sorted by their grey levels before they are binarised: the same drawings give the same data wherever they came from.
 
     Args:
       path: An .npz with "images" (32460, 28, 28), uint8 with ink = 255, background alphabets first; without it
         tensorflow-datasets is asked for the drawings, which are averaged by area from 105x105 to 28x28.
-      data_dir: Where tensorflow-datasets keeps prepared data, if not in its own default.
-      cache_dir: Where the averaged images are kept, if not in `cache_folder()`.
+      data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
+      cache_dir: Folder of the averaged images; None means `cache_folder()`.
 
     Returns:
       The splits (examples, 28, 28), and their origin in words.

@@ -9,11 +9,11 @@ BINARISATION_SEED = 20080706
 
 
 def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BINARISATION_SEED) -> np.ndarray:
-    """Draws each pixel once: 1 with probability grey level / 255.
+    """Draw each pixel once: 1 with probability grey level / 255.
 
     Args:
       images: uint8 grey levels.
-      seed: Of the draw; the recorded default makes the embedded digits.
+      seed: Seed of the draw; the recorded default makes the embedded digits.
 
     Returns:
       Images of the same shape, uint8 in {0, 1}.
@@ -22,11 +22,11 @@ def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BI
 
 
 def binarise_splits(splits: dict[str, np.ndarray], seed: int = BINARISATION_SEED) -> dict[str, np.ndarray]:
-    """Draws each pixel once: 1 with its own value as probability.
+    """Draw each pixel once: 1 with its own value as probability.
 
     Args:
       splits: Probabilities (examples, height, width).
-      seed: Of the draw, which is one for all splits, in their order.
+      seed: Seed of the draw, which is one for all splits, in their order.
 
     Returns:
       Splits of the same shapes, uint8 in {0, 1}.

@@ -68,15 +68,15 @@ def minimise(
     parts: str | Sequence[str] = PARTS,
     decoder_fit: DecoderFit = discrete.posterior,
 ) -> tuple[Tables, Float[Array, " steps"]]:
-    """Improves the given parts in turn, encoder first.
+    """Improve the given parts in turn, encoder first.
 
     Args:
-      start: Where to begin. A code of zero probability stays unused, and an encoder, decoder and marginal that ignore z are a
+      start: First tables. A code of zero probability stays unused, and an encoder, decoder and marginal that ignore z are a
         stationary point, so a start should be random.
       beta: Weight of the rate, above 0.
       steps: Rounds over the parts.
-      parts: Which of "encoder", "decoder" and "marginal" to improve; the others stay as they are.
-      decoder_fit: Where the decoder comes from; by default the unrestricted best one, p_e(x|z).
+      parts: Parts to improve, of "encoder", "decoder" and "marginal"; the others stay as they are.
+      decoder_fit: Fit of the decoder; by default the unrestricted best one, p_e(x|z).
 
     Returns:
       The tables and D + beta R after each round, which never rises but for rounding.

@@ -61,9 +61,9 @@ class Point(NamedTuple):
     """Points of R(D) of squared error.
 
     Attributes:
-      rate: nats.
-      error: E|x - x'|^2, summed over dimensions.
-      level: The water level: components of larger variance are described with this error each, the others not at all.
+      rate: (points,) nats.
+      error: (points,) E|x - x'|^2, summed over dimensions.
+      level: (points,) water level: components of larger variance are described with this error each, the others not at all.
     """
 
     rate: Any
@@ -121,13 +121,15 @@ def distortion(error: Any, dimensions: int, noise: float) -> Any:
 
 
 def boundary(variances: Any, rate: Any, noise: float, latent: int | None = None) -> Curve:
-    """The least distortion at given rates of any encoder and marginal with a decoder N(f(z), noise^2 I).
+    """Find the least distortion at given rates with a decoder N(f(z), noise^2 I).
+
+    It is that of any encoder and marginal.
 
     Args:
       variances: (n,) eigenvalues of the covariance.
       rate: (points,) nats.
       noise: Standard deviation of the decoder.
-      latent: If given, the best that a linear model with so many latent dimensions can do, which describes the largest components.
+      latent: Latent dimensions of a linear model, which describes the largest components; None means any model.
 
     Raises:
       BadInput: As `at_rate`, or if noise or latent is out of range.
@@ -148,9 +150,9 @@ class PPCA(NamedTuple):
     """Probabilistic PCA, x ~ N(mean, weights weights^T + noise^2 I).
 
     Attributes:
-      mean: (n,).
-      weights: (n, latent).
-      noise: Standard deviation.
+      mean: (n,) mean of x.
+      weights: (n, latent) factor loadings.
+      noise: Standard deviation of the noise.
     """
 
     mean: Any
@@ -206,15 +208,16 @@ class Exact:
 
 
 def moments_to_terms(params: Params, mean: Any, matrix: Any, noise: float | None = 1.0) -> Exact:
-    """Exact rate and distortion of a `models.linear.linear_vae`: both are quadratic in x, so data matter by their moments alone.
+    """Compute the exact rate and distortion of a `models.linear.linear_vae`.
 
-    Parameters so large that their squares overflow give infinity or NaN.
+    Both are quadratic in x, so data matter by their moments alone. Parameters so large that their squares overflow give infinity or
+    NaN.
 
     Args:
-      params: Of one linear VAE.
+      params: Parameters of one linear VAE.
       mean: (n,) mean of the data.
       matrix: (n, n) covariance of the data, divided by their number.
-      noise: As given to `linear_vae`.
+      noise: Standard deviation of the decoder, as given to `linear_vae`.
 
     Raises:
       BadInput: If noise is not above 0.

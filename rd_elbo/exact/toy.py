@@ -146,11 +146,11 @@ _USED = 1e-3
 
 
 class Codes(NamedTuple):
-    """What codes have to do with the hidden bit.
+    """Relation of the codes to the hidden bit.
 
     Attributes:
       information: I(z; z*), nats.
-      used: How many codes have a probability p_e(z) above 0.001.
+      used: Number of codes with a probability p_e(z) above 0.001.
       larger_mass: p_e of the larger of the two clusters into which codes fall by the bit that is more probable given them; 1 if
         the codes say nothing.
     """

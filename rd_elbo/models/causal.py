@@ -17,8 +17,8 @@ class CausalBernoulli(distrax.Distribution, metaclass=abc.ABCMeta):
     Holds arrays only, so it may leave the module that made it.
 
     Attributes:
-      params: Of the network that finds the logits.
-      planes: (*batch, height, width, planes), the condition.
+      params: Parameters of the network that finds the logits.
+      planes: (*batch, height, width, planes) feature planes, the condition.
     """
 
     def __init__(self, params: Any, planes: Float[Array, "*batch height width planes"]):

@@ -28,8 +28,8 @@ class Architecture:
 
     Attributes:
       encoder: Name of the encoder, see `registry`; or "package.module:Class" of the user's own.
-      decoder: Name of the decoder, likewise.
-      marginal: Name of the marginal, likewise.
+      decoder: Name of the decoder; or "package.module:Class" of the user's own.
+      marginal: Name of the marginal; or "package.module:Class" of the user's own.
       latent: Dimensions of z.
       encoder_width: Units of each hidden layer of the encoder, or channels of its first.
       encoder_depth: Hidden layers of the encoder, or layers at each size.
@@ -82,7 +82,10 @@ class Architecture:
 
     @property
     def family(self) -> str:
-        """The paper's three characters, (encoder, decoder, marginal): `-` weak, `+` strong, `v` VampPrior."""
+        """Name in the paper's three characters, such as `-+v`.
+
+        They stand for encoder, decoder and marginal; `-` is weak, `+` strong, `v` a VampPrior.
+        """
         return "".join(part.sign for part in self._parts)
 
     def build(self, image_shape: ImageShape) -> VAE:

@@ -124,7 +124,7 @@ class MeanOnlyFlow(distrax.Bijector):
 
     Attributes:
       made: The network, one for all steps.
-      params: Of each step.
+      params: Parameters of each step.
     """
 
     def __init__(self, made: MADE, params: list[dict[str, Array]]):
@@ -174,7 +174,7 @@ class AffineFlow(distrax.Bijector):
 
     Attributes:
       made: The affine network, one for all steps.
-      params: Of each step.
+      params: Parameters of each step.
     """
 
     def __init__(self, made: MADE, params: list[dict[str, Array]]):
@@ -234,7 +234,7 @@ class CouplingFlow(distrax.Bijector):
 
     Attributes:
       couplers: The network of each step.
-      params: Of each step.
+      params: Parameters of each step.
     """
 
     def __init__(self, couplers: Sequence[Coupler], params: Sequence[dict[str, Array]]):
@@ -274,7 +274,7 @@ class AutoregressiveFlow(nn.Module):
     """The parameters of a `MeanOnlyFlow`, or, if `affine`, of an `AffineFlow`.
 
     Attributes:
-      dimensions: Of z.
+      dimensions: Dimensions of z.
       steps: MADEs one after another.
       width: Units of each hidden layer of a MADE.
       depth: Hidden layers of a MADE.
@@ -300,7 +300,7 @@ class RealNVP(nn.Module):
     """The parameters of a `CouplingFlow` (Dinh et al. 2017).
 
     Attributes:
-      dimensions: Of z.
+      dimensions: Dimensions of z.
       steps: Couplings one after another.
       width: Units of each hidden layer of a coupling's network.
       depth: Hidden layers of a coupling's network.

@@ -243,16 +243,16 @@ def conv_transpose(
     padding: Padding = ((0, 0), (0, 0)),
     strides: Pair = (1, 1),
 ) -> Float[Array, "batch new_height new_width outputs"]:
-    """The transpose of `conv` from images of `size`: the map that takes its gradient back to them. It vmaps as well.
+    """Apply the transpose of `conv` from images of `size`.
 
-    Differentiable once, in reverse mode.
+    It takes the gradient of that convolution back to them, and vmaps as well. Differentiable once, in reverse mode.
 
     Args:
-      x: What that convolution's result looks like.
+      x: Images of the form of that convolution's result, channels last.
       kernel: The filter of that convolution, so that `inputs`, the channels of `x`, are its last axis.
       size: (new_height, new_width) of the result, which `conv` would filter.
-      padding: Of that convolution.
-      strides: Of that convolution.
+      padding: Padding of that convolution.
+      strides: Strides of that convolution.
 
     Returns:
       Images of `size`.
@@ -334,7 +334,7 @@ class GatedConv(nn.Module):
     Attributes:
       units: Channels of the result.
       kernel: (rows, columns) of the filter.
-      strides: Of the filter.
+      strides: Steps of the filter down and to the right.
       same: Whether the images keep their size (divided by the stride, rounded up); otherwise the filter stays inside them.
     """
 
@@ -356,14 +356,16 @@ class GatedConv(nn.Module):
 
 
 class GatedConvTranspose(nn.Module):
-    """A transposed convolution with linear gating, the way back from what `GatedConv` makes of images of `size`.
+    """A transposed convolution with linear gating.
+
+    It is the way back from the result of `GatedConv` on images of `size`.
 
     Attributes:
       units: Channels of the result.
       kernel: (rows, columns) of the filter.
       size: (height, width) of the result.
-      strides: Of the filter.
-      same: As in `GatedConv`; otherwise a single pixel is painted by a filter of the size of the result.
+      strides: Steps of the filter down and to the right.
+      same: Whether strides alone decide on the size, as in `GatedConv`; otherwise a filter of the result's size paints a pixel.
 
     Raises:
       ValueError: If `same` is False and there is more than one pixel or the filter is not of the size of the result.

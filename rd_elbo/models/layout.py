@@ -18,10 +18,12 @@ Arrays = tuple[Array, ...]
 
 
 def members_last(fun: Callable[..., Arrays]) -> Callable[..., Arrays]:
-    """A differentiable function of one member that under `jax.vmap` runs with the members on the trailing axis.
+    """Make a function that `jax.vmap` runs with members on the trailing axis.
+
+    It is a differentiable function of one member.
 
     Args:
-      fun: From arrays with a trailing axis of members to a tuple of such arrays; it must treat members alike and apart, as
+      fun: Function from arrays with a trailing axis of members to a tuple of such arrays; it must treat members alike and apart, as
         element-wise operations and reductions over other axes do.
 
     Returns:

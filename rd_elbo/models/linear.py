@@ -41,11 +41,11 @@ class LinearDecoder(nn.Module):
 
 
 def linear_vae(dimensions: int, latent: int, noise: float | None = 1.0) -> VAE:
-    """The linear VAE, a model like any other.
+    """Build the linear VAE, a model like any other.
 
     Args:
-      dimensions: Of x.
-      latent: Of z.
+      dimensions: Dimensions of x.
+      latent: Dimensions of z.
       noise: Standard deviation of the decoder, or None to learn it. With a learned one every point of slope 1 is as good as any
         other at beta = 1 where the model has latents enough, and none is best below it: the noise falls without end.
 

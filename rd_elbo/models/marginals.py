@@ -34,8 +34,8 @@ class FlowMarginal(nn.Module):
     Alemi et al. 2018, App. A, has a masked autoregressive flow, mean-only.
 
     Attributes:
-      flow: From z back to the normal, so that a density takes one pass of each step; a draw takes one per dimension if the flow is
-        autoregressive.
+      flow: Flow from z back to the normal. A density takes one pass of each step; a draw takes one per dimension if the flow
+        is autoregressive.
     """
 
     flow: AutoregressiveFlow | RealNVP

@@ -30,13 +30,15 @@ def causal_mask(*, includes_centre: bool) -> np.ndarray:
 
 
 def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool) -> Array:
-    """One gated causal layer: a residual block, or, when `first`, the layer that reads pixels and must not see its own.
+    """Apply one gated causal layer, a residual block.
+
+    When `first`, it is the layer that reads pixels and must not see its own.
 
     Args:
       params: `kernel` (3, 5, inputs, 2, width), `bias` (2, width), `plane` (planes, 2, width).
       padded: (batch, height + 2, width + 4, inputs), the input framed by two rows above and two columns at each side.
-      plane: (batch, height, width, planes), what z says at each pixel.
-      first: Whether this is the input layer.
+      plane: (batch, height, width, planes) feature planes made from z.
+      first: Whether the layer is the input layer.
 
     Returns:
       (batch, height, width, width of the layer).
@@ -61,7 +63,7 @@ class PixelCNN(CausalBernoulli):
     Attributes:
       params: `layers`, the parameters of the input layer and then of each residual block; `readout`, those of the final 1x1
         convolution to one logit: `kernel` (width,), `plane` (planes,), `bias` ().
-      planes: See `CausalBernoulli`.
+      planes: (*batch, height, width, planes) feature planes, see `CausalBernoulli`.
     """
 
     def _logits(self, images: Array, planes: Array) -> Array:

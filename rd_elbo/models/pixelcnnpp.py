@@ -47,13 +47,13 @@ class Node:
 
     Attributes:
       stream: "down" or "right".
-      level: Its image is 2^level times smaller.
-      source: What its filter reads, `_INPUT` or a node.
+      level: Halvings of the image: it is 2^level times smaller.
+      source: Source that the filter reads, `_INPUT` or a node.
       kernel: (rows, columns) of the filter.
       offset: Rows above and columns left of the pixel at which the filter begins.
       kind: "linear" or "gated", filters of stride 1; "shrink", linear of stride 2; "grow", which makes four pixels of each.
-      besides: Nodes that it reads at the pixel itself.
-      residual: The node it is added to, if any.
+      besides: Nodes read at the pixel itself.
+      residual: Node that the result is added to, if any.
     """
 
     stream: str
@@ -114,17 +114,17 @@ def nodes(depth: int) -> tuple[Node, ...]:
 def _apply(
     node: Node, params: dict[str, Array], window: Array, besides: Sequence[Array], residual: Array | None, planes: Array
 ) -> Array:
-    """A rectangle of a node.
+    """Compute a rectangle of a node.
 
     Args:
-      node: Which.
+      node: Node to compute.
       params: `kernel` (rows, columns, inputs, halves, width), `bias` (halves, width) and, with something besides, `besides`
         (sources, width, halves, width) and, where it reads what z says, `planes` (planes, halves, width); a "linear" or "shrink"
         node has one half, a gated one two.
       window: (batch, rows, columns, inputs), all that the filter meets.
-      besides: (batch, height, width, width), the sources besides.
-      residual: What it is added to, or None.
-      planes: (batch, height, width, planes), what z says to all layers there; no planes if they do not hear of it.
+      besides: (batch, height, width, width) sources read at the pixel itself.
+      residual: Array that the result is added to, or None.
+      planes: (batch, height, width, planes) feature planes made from z, for all layers; none if layers do not read z.
 
     Returns:
       (batch, height, width, width of the network).
@@ -185,7 +185,7 @@ class PixelCNNPP(CausalBernoulli):
 
     Attributes:
       params: `nodes`, a list in the order of `nodes(depth)`, and `kernel` (width,) and `bias` () of the final 1x1 convolution.
-      planes: One plane, which is an input channel, then those for all layers, if any; see `CausalBernoulli`.
+      planes: (*batch, height, width, planes) feature planes: the input channel, then those for all layers, if any.
       depth: Residual layers in each block.
     """
 

@@ -20,9 +20,9 @@ class Part:
     """An encoder, a decoder or a marginal that architectures can name.
 
     Attributes:
-      sign: Its character in the paper's family names.
-      build: From (architecture, image shape) to the flax module.
-      pads: Whether a narrower one embedded in zeros trains exactly as it would alone. Holds for
+      sign: Character of the part in the paper's family names.
+      build: Function from (architecture, image shape) to the flax module.
+      pads: Whether a narrower part embedded in zeros trains exactly as it would alone. Holds for
         linear gating and ReLU; normalised weights, for one, break it (0/0).
       uses: Fields of the architecture that not every part has a use for, and that this one does.
       source: SHA-256 of the file that the user's own part is written in; "" for ours.

@@ -51,11 +51,13 @@ def worth_drawing(points: Sequence[Row], split: str = "test") -> bool:
 
 
 def figure3a(points: Sequence[Row], split: str = "test", reference: Reference | None = None) -> Figure:
-    """The rate-distortion plane, after Alemi et al. 2018, Figure 3a: all runs, then grouped by encoder, decoder and marginal.
+    """Draw the rate-distortion plane, after Alemi et al. 2018, Figure 3a.
+
+    It shows all runs, then groups them by encoder, decoder and marginal.
 
     Args:
       points: Rows of points.csv.
-      split: Which of them to draw.
+      split: Split to draw.
       reference: The paper's numbers on such data, drawn behind ours; None if there are none.
 
     Raises:
@@ -81,14 +83,14 @@ def figure3a(points: Sequence[Row], split: str = "test", reference: Reference | 
 
 
 def figure3b(points: Sequence[Row], split: str = "test", reference: Reference | None = None) -> Figure:
-    """R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b.
+    """Draw R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b.
 
     The frame is the paper's, 79 to 90 nats, if the best model of every family is in it. Otherwise it shows the best of every family
     and of the paper, and says so.
 
     Args:
       points: Rows of points.csv.
-      split: Which of them to draw.
+      split: Split to draw.
       reference: The paper's numbers on such data, drawn behind ours; None if there are none.
 
     Raises:

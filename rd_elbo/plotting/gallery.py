@@ -47,13 +47,13 @@ class Panel:
     """Images to be drawn beside each other.
 
     Attributes:
-      title: What it shows.
-      first: The first of its rows in the table.
-      heads: Above each model, lines of text.
+      title: Title of the panel.
+      first: First of the panel's rows in the table.
+      heads: Lines of text above each model.
       image: (height, width) grey levels, 0 to 1; NaN between images.
       tile: (height, width) of one of the images in it.
       columns: The middle of each column of images, in pixels of `image`.
-      labels: What each of these columns holds.
+      labels: Name of each of these columns.
       models: The middle of each model's pair of columns.
     """
 
@@ -73,11 +73,13 @@ class Panel:
 
 
 def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
-    """One panel: "data" where images are reconstructed, then "sample" and "average" of every model.
+    """Lay out one panel.
+
+    It has "data" where images are reconstructed, then "sample" and "average" of every model.
 
     Args:
-      rows: Those of gallery.csv with this figure and panel.
-      arrays: Those of gallery.npz.
+      rows: Rows of gallery.csv with this figure and panel.
+      arrays: Arrays of gallery.npz.
       aligned: Whether samples, which have no data, leave room for them.
     """
     rows = sorted(rows, key=lambda row: row["position"])
@@ -141,12 +143,12 @@ def _head(row: Row) -> list[str]:
 
 
 def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
-    """One figure, or None where the table has nothing of it.
+    """Draw one figure; None where the table has nothing of it.
 
     Args:
-      number: Of the paper's figure.
+      number: Number of the paper's figure.
       table: Rows of gallery.csv.
-      arrays: Those of gallery.npz.
+      arrays: Arrays of gallery.npz.
     """
     panels = {
         letter: [row for row in table if row["figure"] == number and row["panel"] == letter]

@@ -46,17 +46,17 @@ class Curve:
     """Points of one group along its objective, averaged over seeds.
 
     Attributes:
-      label: What sets the group apart from the others.
-      family: Its three characters.
+      label: Name of the group, by its difference to the others.
+      family: Name in the paper's three characters.
       objective: A key of `objectives.OBJECTIVES`.
-      control: What is varied along it, beta for one or the target rate, at each point, rising.
-      rate: Mean over seeds, nats.
-      distortion: Likewise.
-      rate_spread: (2, points), how far the seeds' lowest and highest rates are from the mean.
-      distortion_spread: Likewise.
-      total_spread: Likewise of R + D.
-      seeds: Seeds of each point.
-      members: (2, members), rate and distortion of every single member.
+      control: (points,) values varied along the curve, such as beta or the target rate, rising.
+      rate: (points,) mean over seeds, nats.
+      distortion: (points,) mean over seeds, nats.
+      rate_spread: (2, points) distance of the seeds' lowest and highest rates from the mean, nats.
+      distortion_spread: (2, points) distance of the lowest and highest distortions, nats.
+      total_spread: (2, points) distance of the lowest and highest R + D, nats.
+      seeds: (points,) number of seeds.
+      members: (2, members) rate and distortion of every single member.
     """
 
     label: str

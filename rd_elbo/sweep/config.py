@@ -48,7 +48,9 @@ _STRATEGIES = {"auto": None, "vmap": None, "looped": 1}
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-    """How members are run; only dtypes and precision change numbers by more than rounding.
+    """Memory, speed and precision of a run.
+
+    Only dtypes and precision change numbers by more than rounding.
 
     Attributes:
       devices: Devices of each process to spread members over; None means all of them.
@@ -58,11 +60,11 @@ class Population:
       max_padding_overhead: Wasted work that mixing widths may cost, see `grid.groups`.
       checkpoint_seconds: The least time between two checkpoints.
       metrics_every: Steps between two rows of metrics.csv; None means at most 1,000 rows a member.
-      dtype: Of parameters and of evaluation, "float32" or "float64".
-      compute_dtype: Of the arithmetic of a training step, "float32" (which means `dtype`) or
-        "bfloat16".
-      precision: Of matrix products in training: "default" (TF32 or bfloat16 on accelerators),
-        "high" or "highest". Evaluation always runs at the highest.
+      dtype: Type of parameters and of evaluation, "float32" or "float64".
+      compute_dtype: Type of the arithmetic of a training step, "float32" (which means `dtype`)
+        or "bfloat16".
+      precision: Precision of matrix products in training: "default" (TF32 or bfloat16 on
+        accelerators), "high" or "highest". Evaluation always runs at the highest.
       lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
     """
 
@@ -104,8 +106,8 @@ class Plan:
       config: The configuration, as plain values.
       dataset: The data.
       evaluated: Split -> (examples, height, width) images that points are reported on.
-      members: In the order of the grid.
-      population: How to run.
+      members: Members, in the order of the grid.
+      population: Memory, speed and precision.
     """
 
     config: dict[str, Any]
@@ -182,7 +184,7 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
 
     Args:
       config: The configuration.
-      report: Told, in a sentence, of names that are going away.
+      report: Callback with a sentence on each name that is going away.
 
     Raises:
       BadInput: If anything in it cannot be done.

@@ -17,7 +17,7 @@ from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_p
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
 from rd_elbo.sweep.work import work
 from rd_elbo.training.fit import total_steps
-from rd_elbo.training.optim import SCHEDULES, choose_optimizer, source_of
+from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, choose_optimizer, source_of
 from rd_elbo.training.state import TrainSpec
 
 _WITH_FIELDS = ("data", "base", "blocks", "grid", "train", "population")
@@ -29,7 +29,7 @@ SETTINGS_OF_OBJECTIVES = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Member(Architecture):
-    """One model to train: an architecture and everything else that its result depends on.
+    """One model to train: an architecture, and all else that its result needs.
 
     Fields that have no effect on this member (`idle`) are put at their defaults, so that members
     that train alike are equal.
@@ -50,7 +50,7 @@ class Member(Architecture):
       schedule: Course of the learning rate, a key of `training.optim.SCHEDULES`.
       batch_size: Examples per step.
       epochs: Passes over the training split; may be a fraction.
-      seed: Source of all its randomness.
+      seed: Source of all randomness of the member.
       loss_bound: Loss of a batch, in nats, above which the member counts as diverged; infinite
         means that any finite loss will do.
     """
@@ -74,7 +74,10 @@ class Member(Architecture):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("objective", self.objective, OBJECTIVES)
-        choose_optimizer(self.optimizer)
+        if isinstance(self.optimizer, str):
+            choose_optimizer(self.optimizer)
+        else:
+            choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("schedule", self.schedule, SCHEDULES)
         checked: dict[str, Any] = {
             "batch_size": whole("batch_size", self.batch_size),
@@ -132,14 +135,14 @@ def idle_fields(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
-    """Every combination of the values of `axes`, each put into `base`.
+    """Combine the values of `axes`, each combination put into `base`.
 
     >>> [m.beta for m in product(Member(), beta=(0.5, 1.0), seed=(0, 1))]
     [0.5, 0.5, 1.0, 1.0]
 
     Args:
       base: A member, or several, to start from.
-      **axes: For some fields of `Member`, the values to take.
+      **axes: Values to take, for some fields of `Member`.
 
     Returns:
       Members, the last axis varying fastest; duplicates dropped.
@@ -275,8 +278,8 @@ class Group:
     """Members that one compiled program trains together.
 
     Attributes:
-      members: In the order of the grid. They are trained at the largest of their widths, narrower
-        ones embedded in zeros.
+      members: Members, in the order of the grid. They are trained at the largest of their widths,
+        narrower ones embedded in zeros.
 
     Raises:
       BadInput: If there is no member, or one program cannot train all of them.
@@ -332,7 +335,7 @@ def architecture_of(member: Member) -> Architecture:
 def groups(
     members: Sequence[Member], image_shape: ImageShape, max_padding_overhead: float = 1.25
 ) -> list[Group]:
-    """Splits members into groups that compile together.
+    """Split members into groups that compile together.
 
     Members that differ only in numbers that a program takes as arguments always share one. Members
     that also differ in width share one by zero padding while the arithmetic of the padded members
@@ -342,7 +345,8 @@ def groups(
     Args:
       members: Members to train.
       image_shape: (height, width) of the data.
-      max_padding_overhead: At least 1; at 1 widths are never mixed.
+      max_padding_overhead: Largest ratio of padded to own work, at least 1; at 1 widths are never
+        mixed.
 
     Returns:
       The groups, in order of their first member; each keeps the order of `members`.

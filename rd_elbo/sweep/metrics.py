@@ -15,12 +15,12 @@ COLUMNS = ("member", "step", "rate", "distortion", "loss")
 def lines(
     members: Sequence[str], metrics: Metrics, steps: Sequence[int] | None = None
 ) -> Iterator[str]:
-    """Lines of metrics.csv, without its header.
+    """Yield lines of metrics.csv, without its header.
 
     Args:
-      members: Names.
-      metrics: Of the same members, see `training.state.Metrics`.
-      steps: Updates that each of them made; a member that diverged has nothing to say afterwards.
+      members: Names of the members.
+      metrics: Metrics of the same members, see `training.state.Metrics`.
+      steps: Updates that each of them made; lines of later steps are left out.
     """
     kept = np.asarray(metrics.step)
     columns = [np.asarray(column) for column in metrics[1:]]

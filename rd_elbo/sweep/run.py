@@ -71,21 +71,21 @@ def run(
     progress: Callable[[float, str], None] = lambda *_: None,
     tensorboard: bool = False,
 ) -> Outcome:
-    """Train and evaluate every member that is not finished, and fill the run directory.
+    """Train and evaluate every unfinished member, and fill the run directory.
 
     However often it is interrupted and run again, the tables are to the last bit those of a run
     that was not, on the same devices and in the same chunks.
 
     Args:
-      plan: What to do, see `config.load`.
+      plan: Members, data and settings, see `config.load`.
       path: The run directory, see `workdir`.
-      shard: This process's share; None means all. Shards have the folder in common, nothing else.
+      shard: Share of this process; None means all. Shards have the folder in common, nothing else.
       overwrite: Whether to remove what a run has left there, and begin anew.
       retrain_stale: Whether members that another version has trained are trained again.
       collect: Whether to write tables of what is there, and train nothing.
-      stop: Asked now and then whether to save and stop.
-      report: Told, in a sentence, of what goes wrong and how it is got round.
-      progress: Told the part of the work that is done, and what is being done.
+      stop: Function that says now and then whether to save and stop.
+      report: Callback with a sentence on each fault and its way round.
+      progress: Callback with the part of the work done, 0 to 1, and the current activity.
       tensorboard: Whether to write event files too.
 
     Returns:

@@ -12,9 +12,9 @@ class Shard:
     """One of several processes that share the chunks of a sweep.
 
     Attributes:
-      index: From 0.
+      index: Index of the shard, from 0.
       count: Number of shards; 1 means that this process trains everything.
-      origin: Where that is from, in words.
+      origin: Source of the two numbers, in words.
     """
 
     index: int = 0

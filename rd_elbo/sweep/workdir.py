@@ -41,10 +41,10 @@ class Finished:
     """Members that were trained and evaluated together.
 
     Attributes:
-      name: Of the chunk.
-      members: Their names.
-      points: Their rows of points.csv.
-      version: Of the code that trained them, see `provenance.version`.
+      name: Name of the chunk.
+      members: Names of the members.
+      points: Rows of points.csv of these members.
+      version: Version of the code that trained them, see `provenance.version`.
       provenance: Device, revision, times and the like.
     """
 
@@ -68,14 +68,14 @@ class Finished:
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """How the attempts at a chunk that is not finished went.
+    """Record of the attempts at a chunk that is not finished.
 
     Attributes:
       step: Newest checkpoint when the last attempt began.
-      running: Whether that attempt has come to no end of its own.
+      running: Whether that attempt has not ended by itself.
       kills: Attempts in a row that were killed before a further checkpoint.
-      halved: Whether it is trained in two halves.
-      error: Why it failed.
+      halved: Whether the chunk is trained in two halves.
+      error: Reason of the failure; empty without one.
     """
 
     step: int = 0
@@ -91,10 +91,10 @@ class Workdir:
 
     Attributes:
       path: The folder.
-      identity: What all members have in common beside what they are, as JSON.
-      version: Of the code that is running.
-      exclusive: Whether no other process may be writing there.
-      report: Told, in a sentence, of damage.
+      identity: Data and arithmetic that all members have in common, as JSON.
+      version: Version of the code that is running.
+      exclusive: Whether this process alone may write there.
+      report: Callback with a sentence on each damage.
     """
 
     path: pathlib.Path
@@ -133,7 +133,7 @@ class Workdir:
 
         Args:
           chunk: The chunk.
-          finished: Its record.
+          finished: Record of the chunk.
           params: Member -> SHA-256 of its parameters, see `save_params`.
           seen: Metrics of training.
         """

@@ -29,14 +29,14 @@ Report = Callable[[str], None]
 
 @dataclasses.dataclass(eq=False)
 class Checkpoints:
-    """The last few states of one training, in a folder of their own, for all of its processes.
+    """The last few states of one training, in one folder for all its processes.
 
     Attributes:
       folder: Folder that all processes see; made by the first save. None keeps nothing.
-      identity: What is trained, as JSON; states of anything else are discarded.
+      identity: Description of the training, as JSON; states of any other are discarded.
       seconds: The least time between two saves, see `due`.
       keep: Number of states kept.
-      report: Told, in a sentence, of each state that is discarded or cannot be written.
+      report: Callback with a sentence on each state that is discarded or cannot be written.
     """
 
     folder: pathlib.Path | None = None
@@ -63,7 +63,7 @@ class Checkpoints:
         and training can continue.
 
         Returns:
-          Whether it is saved.
+          Whether the state is saved.
         """
         if self.folder is None:
             return False

@@ -72,7 +72,7 @@ def _evaluate(spec: TrainSpec, mesh: Mesh, batch_size: int, batches: int) -> Wra
         rate, distortion = result.rate.reshape(-1), result.distortion.reshape(-1)
         return result._replace(rate=rate, distortion=distortion)
 
-    population = sharding.spread(member, mesh, spec.vmap_size)
+    population = sharding.spread(sharding.side_by_side(member), mesh, spec.vmap_size)
 
     def evaluate_all(*args: Any) -> Evaluation:
         with lowering(spec.lowering, mesh.devices.flat[0].platform):
@@ -134,9 +134,10 @@ def evaluate(
     vmap_size: int | None = None,
     callback: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Compute rate and distortion of every example for every member, one draw of z each.
+    """Compute rate and distortion of every example for every member.
 
-    Matrix products have the highest precision, and everything the dtype of the parameters.
+    Each example gets one draw of z. Matrix products have the highest precision, and everything the
+    dtype of the parameters.
 
     Args:
       fitted: Models trained together.
@@ -146,7 +147,7 @@ def evaluate(
       mesh: Devices to use; by default those that trained.
       vmap_size: The most members that a device evaluates side by side; None means as many as it
         trained side by side, and no more than 16 on CPU and 128 elsewhere.
-      callback: Told now and then the number of examples done since.
+      callback: Callback, called now and then with the number of examples done since.
 
     Returns:
       NumPy arrays, on every process.

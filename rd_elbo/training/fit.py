@@ -135,7 +135,9 @@ def fit(
     callback: Callback | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Fitted:
-    """Train a population of models of any kind. All processes call it with the same arguments.
+    """Train a population of models of any kind.
+
+    All processes call it with the same arguments.
 
     Args:
       spec: The program: the model that all train as, the objective, the batch size, ...
@@ -145,11 +147,11 @@ def fit(
       data: (examples, ...) training data, in the form that the models take.
       steps: Steps to make; the schedule of the learning rate spans them.
       mesh: Devices to spread members over; by default all, see `sharding.make_mesh`.
-      metrics_every: Metrics are kept of every so many steps, and of the last.
+      metrics_every: Steps between two rows of metrics; the last step has a row too.
       checkpoints: States to resume from and to save. The result is the same to the last bit, on
         the same devices, as if training had never been interrupted.
-      callback: Told after every call, see `Callback`.
-      stop: Asked after every call whether to save and stop; one process that says so stops all.
+      callback: Callback after every call, see `Callback`.
+      stop: Function that says after every call whether to save and stop; one process stops all.
 
     Returns:
       The trained models. One that diverged is in its last finite state, with `finite` False.

@@ -25,7 +25,7 @@ _IN_FLIGHT = 2
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
       members: Members in training.
@@ -34,7 +34,7 @@ class Progress:
       restored: Steps that were made before a restart.
       finite: Members that have not diverged.
       rate: Mean rate over the last call and the members that have not diverged, nats.
-      distortion: Likewise, distortion.
+      distortion: Mean distortion over the same, nats.
     """
 
     members: int
@@ -55,7 +55,7 @@ class Stopped(Exception):
     """Training was asked to stop before its end.
 
     Attributes:
-      saved: Whether its last state is saved.
+      saved: Whether the last state is saved.
     """
 
     def __init__(self, when: str, saved: bool = True):
@@ -65,12 +65,14 @@ class Stopped(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """Metrics of the steps kept, in arrays of their final size: every state has one form.
+    """Metrics of the steps kept, in arrays of their final size.
+
+    So every state has one form.
 
     Attributes:
       columns: Rate, distortion and loss, each (members, kept), nats.
       steps: Steps of the whole training.
-      every: Every so many steps are kept, and the last.
+      every: Steps between two that are kept; the last is kept too.
     """
 
     columns: tuple[np.ndarray, ...]
@@ -112,7 +114,7 @@ class Pace:
 
     Attributes:
       steps: Steps of the next call.
-      fixed: Whether it is the length of all that follow.
+      fixed: Whether all calls that follow have this length.
     """
 
     def __init__(self, most: int):
@@ -156,7 +158,7 @@ class Loop:
       images: Training data on every device.
       orders: Orders of the examples.
       history: Metrics kept.
-      checkpoints: Where states are saved.
+      checkpoints: Folder and record of saved states.
       done: Steps whose results have been read.
       spent: Seconds of earlier starts.
       began: Time of this start.

@@ -3,6 +3,7 @@
 An optimizer sees the gradient of one member, so a global norm is that member's own.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -75,18 +76,18 @@ def adam(
     alive: Bool[Array, ""],
     b2: float,
 ) -> tuple[PyTree, optax.ScaleByAdamState]:
-    """Make one step of Adam (Kingma & Ba 2015), or none; the numbers are those of `optax.adam`.
+    """Make one step of Adam (Kingma & Ba 2015), or none.
 
-    Parameters are computed from the new moments, behind a barrier: computed from the old ones, as
-    XLA on CPU would have it, both are needed at once and copied in every step. The freeze of a
-    member is in the same passes over memory.
+    The numbers are those of `optax.adam`. Parameters are computed from the new moments, behind a
+    barrier: computed from the old ones, as XLA on CPU would have it, both are needed at once and
+    copied in every step. The freeze of a member is in the same passes over memory.
 
     Args:
       params: Parameters.
       moments: State of `optax.scale_by_adam`.
       gradient: Gradient, like `params`.
       step_size: Learning rate of this step.
-      alive: Whether to make the step.
+      alive: () bool, whether to make the step.
       b2: Decay of the second moment; that of the first is 0.9.
 
     Returns:
@@ -115,9 +116,9 @@ class Optimizer(NamedTuple):
     """How a member moves.
 
     Attributes:
-      init: From parameters to the optimizer's state.
-      step: From parameters, state, gradient, step size and `alive` to new parameters and state,
-        which are the old ones where `alive` is False.
+      init: Function from parameters to the optimizer's state.
+      step: Function from parameters, state, gradient, step size and `alive` to new parameters and
+        state, which are the old ones where `alive` is False.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -165,6 +166,7 @@ def clipped_adam(learning_rate: Any) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(learning_rate))
 
 
+@functools.lru_cache(maxsize=64)
 def choose_optimizer(name: Any, b2: float = 0.999) -> Optimizer:
     """The optimizer of a name, of a reference such as "optax:adamw", or of a part of optax itself.
 

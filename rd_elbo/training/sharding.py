@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax._src import distributed  # the only way to the coordination service
@@ -90,12 +91,14 @@ def put_members(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def put_rows(make: Callable[[slice], PyTree], members: int, mesh: Mesh) -> PyTree:
-    """Arrays with `members` rows, each device's made apart; nobody holds those of all processes.
+    """Make arrays with `members` rows, each device's rows apart.
+
+    No process holds the rows of all.
 
     Args:
-      make: From rows to a tree of NumPy arrays of these rows.
+      make: Function from rows to a tree of NumPy arrays of these rows.
       members: Rows in all, a multiple of the mesh's size.
-      mesh: Where the rows go.
+      mesh: Devices that the rows are spread over.
     """
     parts = []
     for device, rows in local_rows(mesh, members).items():
@@ -154,29 +157,42 @@ def fetch(tree: PyTree, members: int) -> PyTree:
 
 
 def spread(
-    member: Callable[..., PyTree], mesh: Mesh, vmap_size: int | None
+    members: Callable[..., PyTree], mesh: Mesh, vmap_size: int | None
 ) -> Callable[..., PyTree]:
-    """A population's function from one member's.
+    """Spread a function of members side by side over devices, a few members after the others.
 
     Args:
-      member: From `(own, of_device, *shared)` of one member to its results.
+      members: From `(own, of_device, *shared)` to results: of trees with members first, what is one
+        per device, and arrays that all share.
       mesh: Members, and what is one per device, are spread over its devices; the shared arrays are
         on each of them.
       vmap_size: The most members that a device advances side by side; None means `VMAP_SIZE`.
 
     Returns:
-      The function of trees with members first in place of the member's own, and with devices first
-      in place of its device's.
+      The function of all members, with devices first in place of what is one per device.
     """
 
     def on_each_device(own: PyTree, of_device: PyTree, *shared: Array) -> PyTree:
-        rest, count = (of_device, *shared), len(jax.tree.leaves(own)[0])
+        count = len(jax.tree.leaves(own)[0])
         most = vmap_size or VMAP_SIZE.get(mesh.devices.flat[0].platform, count)
         if most >= count:
-            return jax.vmap(member, in_axes=(0, *[None] * len(rest)))(own, *rest)
+            return members(own, of_device, *shared)
         # Equal parts: a smaller last one is a second program to compile.
         size = -(-count // -(-count // most))
-        return lax.map(lambda one: member(one, *rest), own, batch_size=size)
+        whole = count // size * size
+
+        def part(own: PyTree) -> PyTree:
+            return members(own, of_device, *shared)
+
+        def in_parts(x: Array) -> Array:
+            return x[:whole].reshape(whole // size, size, *x.shape[1:])
+
+        done = lax.map(part, jax.tree.map(in_parts, own))
+        done = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), done)
+        if whole == count:
+            return done
+        rest = part(jax.tree.map(lambda x: x[whole:], own))
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), done, rest)
 
     def on_all(own: PyTree, of_device: PyTree, *shared: Array) -> PyTree:
         return jax.shard_map(
@@ -191,6 +207,15 @@ def spread(
     return on_all
 
 
+def side_by_side(member: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A function of members side by side, for `spread`, from one member's."""
+
+    def members(own: PyTree, *rest: Any) -> PyTree:
+        return jax.vmap(lambda own: member(own, *rest))(own)
+
+    return members
+
+
 _asked: Counter[str] = Counter()
 
 
@@ -201,9 +226,9 @@ def agree(
 
     Args:
       name: Subject; all processes ask about the same subjects in one order.
-      value: This process's word, at most a mebibyte.
+      value: Value of this process, at most a mebibyte.
       timeout: Seconds to wait for the others.
-      report: Told, in a sentence, when others are late.
+      report: Callback with a sentence, when others are late.
 
     Returns:
       The values of all processes, in their order.

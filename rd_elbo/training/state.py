@@ -212,8 +212,8 @@ class State(NamedTuple):
       optimizer: State of the optimizer, such as Adam's moments; members first.
       multiplier: (members,) arrays of the objective `target_distortion`; others do not use it.
       steps: (members,) updates made.
-      finite: (members,) False once a member's loss or gradient was not finite, or its loss above
-        its bound; from then on the member stays as it was.
+      finite: (members,) bool, False once a member's loss or gradient was not finite, or its loss
+        above its bound; from then on the member stays as it was.
     """
 
     params: PyTree

@@ -20,7 +20,7 @@ from rd_elbo import objectives
 from rd_elbo.models.base import Params
 from rd_elbo.models.layers import lowering
 from rd_elbo.training.optim import checked
-from rd_elbo.training.sharding import by_member, everywhere, put_members, spread
+from rd_elbo.training.sharding import by_member, everywhere, put_members, side_by_side, spread
 from rd_elbo.training.state import (
     HParams,
     State,
@@ -39,9 +39,9 @@ class Seen(NamedTuple):
     """Results of a call that stay readable while the next one runs.
 
     Attributes:
-      rate: (members, call_steps) batch means in nats, zero past the steps made.
-      distortion: Likewise.
-      loss: Likewise.
+      rate: (members, call_steps) batch means, nats, zero past the steps made.
+      distortion: (members, call_steps) batch means, nats, zero past the steps made.
+      loss: (members, call_steps) batch means, nats, zero past the steps made.
       steps: (members,) updates made so far.
       finite: (members,) whether the member has not diverged.
     """
@@ -67,7 +67,46 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
         distortion = terms.distortion.astype(spec.dtype).mean()
         return objective(rate, distortion, weights), (rate, distortion)
 
-    def member(
+    def step(
+        state: State,
+        hparams: HParams,
+        row: Array,
+        made: Array,
+        at: Array,
+        orders: Array,
+        images: Array,
+        total_steps: Array,
+    ) -> tuple[State, tuple[Array, Array, Array]]:
+        """One step of one member, after `made` others; `at` is the batch's place in `orders`."""
+        size, done = spec.batch_size, made.astype(spec.dtype) / total_steps.astype(spec.dtype)
+        if size == len(images):
+            x = images
+        else:
+            x = images[lax.dynamic_slice(orders, (row, at * size), (1, size))[0]]
+        weights = objectives.annealed(hparams.weights, done, hparams.annealing)
+        if constrained:
+            pressed = objectives.pressure(state.multiplier, weights)
+            weights = weights._replace(multiplier=pressed)
+        key = jax.random.fold_in(key_of(hparams.seed, Stream.NOISE), made)
+        (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.params, x.astype(batch_dtype), key, weights
+        )
+        gradient, sound = checked(gradient)
+        factor, part = spec.learning_rate(done, made)
+        scale = (hparams.learning_rate * factor).astype(spec.dtype)
+        finite = state.finite & jnp.isfinite(value) & sound & jnp.isfinite(scale)
+        finite &= value <= hparams.loss_bound
+        multiplier = state.multiplier
+        if constrained:
+            multiplier = objectives.ascend(multiplier, distortion, weights, part)
+        multiplier = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), multiplier, state.multiplier
+        )
+        params, optimizer = update.step(state.params, state.optimizer, gradient, scale, finite)
+        moved = State(params, optimizer, multiplier, state.steps + finite, finite)
+        return moved, (rate, distortion, value)
+
+    def members(
         own: tuple[State, HParams, Array],
         orders: Array,
         images: Array,
@@ -76,48 +115,22 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
         steps: Array,
         total_steps: Array,
     ) -> tuple[State, Seen]:
-        state, hparams, row = own
-        noise = key_of(hparams.seed, Stream.NOISE)
-        size, whole = spec.batch_size, spec.batch_size == len(images)
+        """Steps of members side by side; a loop inside the vmap would be traced thrice."""
+        state, hparams, rows = own
 
-        def batch(i: Array) -> Array:
-            if whole:
-                return images
-            return images[lax.dynamic_slice(orders, (row, (offset + i) * size), (1, size))[0]]
-
-        def step(i: Array, carry: tuple[State, Any]) -> tuple[State, Any]:
+        def advance(i: Array, carry: tuple[State, Any]) -> tuple[State, Any]:
             state, columns = carry
-            done = (first_step + i).astype(spec.dtype) / total_steps.astype(spec.dtype)
-            weights = objectives.annealed(hparams.weights, done, hparams.annealing)
-            if constrained:
-                pressed = objectives.pressure(state.multiplier, weights)
-                weights = weights._replace(multiplier=pressed)
-            key = jax.random.fold_in(noise, first_step + i)
-            (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
-                state.params, batch(i).astype(batch_dtype), key, weights
-            )
-            gradient, sound = checked(gradient)
-            factor, part = spec.learning_rate(done, first_step + i)
-            scale = (hparams.learning_rate * factor).astype(spec.dtype)
-            finite = state.finite & jnp.isfinite(value) & sound & jnp.isfinite(scale)
-            finite &= value <= hparams.loss_bound
-            multiplier = state.multiplier
-            if constrained:
-                multiplier = objectives.ascend(multiplier, distortion, weights, part)
-            multiplier = jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old), multiplier, state.multiplier
-            )
-            params, optimizer = update.step(state.params, state.optimizer, gradient, scale, finite)
-            state = State(params, optimizer, multiplier, state.steps + finite, finite)
-            now = (rate, distortion, value)
-            return state, jax.tree.map(lambda column, x: column.at[i].set(x), columns, now)
+            shared = first_step + i, offset + i, orders, images, total_steps
+            side_by_side = jax.vmap(step, (0, 0, 0, *[None] * len(shared)))
+            state, now = side_by_side(state, hparams, rows, *shared)
+            return state, jax.tree.map(lambda column, x: column.at[:, i].set(x), columns, now)
 
         # Zeros, not NaN, for what is not reached: JAX may be told to look for NaN.
-        blank = (jnp.zeros(spec.call_steps, spec.dtype),) * 3
-        state, (rate, distortion, losses) = lax.fori_loop(0, steps, step, (state, blank))
+        blank = (jnp.zeros((len(rows), spec.call_steps), spec.dtype),) * 3
+        state, (rate, distortion, losses) = lax.fori_loop(0, steps, advance, (state, blank))
         return state, Seen(rate, distortion, losses, state.steps, state.finite)
 
-    population = spread(member, mesh, spec.vmap_size)
+    population = spread(members, mesh, spec.vmap_size)
 
     def train(state: State, hparams: HParams, rows: Array, *shared: Array) -> tuple[State, Seen]:
         with lowering(spec.lowering, mesh.devices.flat[0].platform):
@@ -229,7 +242,7 @@ def _draw(spec: TrainSpec, mesh: Mesh, examples: int) -> Wrapped:
 
         return lax.map(epoch, jnp.arange(epochs, dtype=jnp.int32)).astype(jnp.int32).reshape(-1)
 
-    return jax.jit(spread(one, mesh, _DRAWN_TOGETHER))
+    return jax.jit(spread(side_by_side(one), mesh, _DRAWN_TOGETHER))
 
 
 class Orders:

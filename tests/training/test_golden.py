@@ -30,7 +30,9 @@ DISTORTIONS = {
 
 
 @pytest.mark.parametrize("family", ["mlp", "---", pytest.param("++v", marks=pytest.mark.slow)])
-def test_numbers_are_those_on_record(family):
+def test_numbers_are_those_on_record(request, family):
+    if family == "mlp":
+        request.getfixturevalue("optimised")
     images, base = images_of(shape=(8, 8)), Member(**FAMILIES[family], **SIZES)
     members = several(base, beta=(0.3, 1.0), seed=(0, 5))
     fitted = train(members, images, steps=20, spec={"dtype": "float32"})
