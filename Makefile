@@ -60,9 +60,9 @@ check: lint types test test-slow   ## everything CI asks
 docs: install    ## build the documentation (docs/_build/html)
 	$(BIN)/python -m sphinx -c docs -W --keep-going -q . docs/_build/html
 
-benchmark: install   ## measure the population against its alternatives
-	$(BIN)/python scripts/benchmark.py population
-	$(BIN)/python scripts/benchmark.py toy
+benchmark: install   ## measure populations beside other tools (pip install -e ".[benchmark]" has them)
+	$(BIN)/python scripts/benchmark.py all
+	$(BIN)/python scripts/benchmark.py scaling
 
 lock: install    ## pin the newest versions for all supported Pythons; keeps registry names out of the file
 	$(BIN)/python -m pip install --quiet uv

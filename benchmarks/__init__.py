@@ -1,0 +1,1 @@
+"""Populations measured beside the tools that people would use in their place."""
