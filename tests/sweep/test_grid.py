@@ -67,6 +67,7 @@ def test_members_that_train_alike_are_equal():
 PAPERS_NAME = "f0d0a0420d"
 
 OTHER_VALUES = {
+    "likelihood": "gaussian",
     "encoder": "conv",
     "decoder": "pixelcnn",
     "marginal": "vampprior",
