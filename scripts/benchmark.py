@@ -110,20 +110,25 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("what", choices=[*SUITES, "all", "scaling", "page", "members", "vmap_size"])
-    add("--output", type=pathlib.Path, default=ROOT / "results" / "benchmarks", help="folder")
-    add("--rounds", type=int, help="turns of each contender")
-    add("--seconds", type=float, help="aim of a turn's length, or time of each number of members")
-    add("--minutes", type=float, default=10.0, help="of a suite: no case begins after these")
-    add("--only", default="", help="of a suite: cases whose names have this; printed alone")
-    add("--full", action="store_true", help="of quickstart: the whole sweep, not its quick form")
-    add("--before", type=pathlib.Path, help="of quickstart: another checkout to compare with")
-    add("--members", type=int, help="of members: by default 10, 40, 160 and 640 in turn")
-    add("--vmap_size", type=int, help="of members: how many are advanced side by side")
-    add("--config", help="of vmap_size: the sweep, such as configs/quickstart.py")
-    add("--sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="of vmap_size: sizes to try")
-    add("--steps", type=int, default=32, help="of vmap_size: training steps a turn")
+    parser.add_argument(
+        "what",
+        choices=[
+            *["toy", "dense", "conv", "pixelcnn", "flow", "evaluate", "quickstart", "compile"],
+            *["all", "scaling", "page", "members", "vmap_size"],
+        ],
+    )
+    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "results" / "benchmarks", help="folder")
+    parser.add_argument("--rounds", type=int, help="turns of each contender")
+    parser.add_argument("--seconds", type=float, help="aim of a turn's length, or time of each number of members")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of a suite: no case begins after these")
+    parser.add_argument("--only", default="", help="of a suite: cases whose names have this; printed alone")
+    parser.add_argument("--full", action="store_true", help="of quickstart: the whole sweep, not its quick form")
+    parser.add_argument("--before", type=pathlib.Path, help="of quickstart: another checkout to compare with")
+    parser.add_argument("--members", type=int, help="of members: by default 10, 40, 160 and 640 in turn")
+    parser.add_argument("--vmap_size", type=int, help="of members: how many are advanced side by side")
+    parser.add_argument("--config", help="of vmap_size: the sweep, such as configs/quickstart.py")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="of vmap_size: sizes to try")
+    parser.add_argument("--steps", type=int, default=32, help="of vmap_size: training steps a turn")
     args = parser.parse_args()
     for name in ("members", "steps", "rounds", "vmap_size"):
         if getattr(args, name) is not None:

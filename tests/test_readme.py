@@ -162,7 +162,8 @@ def flags_of(program):
             first = node.args[0]
             if isinstance(first, ast.Constant) and re.match(r"DEFINE_|add_argument", node.func.attr):
                 if node.func.attr == "add_argument" and not first.value.startswith("--"):
-                    choices |= {v for key in node.keywords if key.arg == "choices" for v in ast.literal_eval(key.value)}
+                    listed = [key.value for key in node.keywords if key.arg == "choices"]
+                    choices |= {leaf.value for part in listed for leaf in ast.walk(part) if isinstance(leaf, ast.Constant)}
                 names.add(first.value.lstrip("-"))
     assert names
     return names, choices

@@ -56,10 +56,7 @@ def lowering(name: str, platform: str | None = None) -> Iterator[None]:
 
 
 def _how() -> tuple[str, bool]:
-    """The lowering that is asked for, and whether it is for CPU.
-
-    Decided while tracing: `lax.platform_dependent` would trace, batch and differentiate the forms of all platforms.
-    """
+    """The lowering that is asked for, and whether it is for CPU; `lax.platform_dependent` would trace all forms."""
     name, platform = _LOWERING.get()
     return name, (platform or jax.default_backend()) == "cpu"
 

@@ -153,27 +153,9 @@ def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Memb
       BadInput: If an axis is no field of `Member`, is empty, or holds a value that is not allowed.
     """
     values = checked_axes(axes)
-    return _filled(base, values, itertools.product(*values.values()))
-
-
-def zipped(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
-    """Like `product`, but the axes, of equal length, advance together, as `zip` does."""
-    values = checked_axes(axes)
-    if len({len(v) for v in values.values()}) > 1:
-        raise BadInput(
-            f"zipped axes must be of equal length, not { ({k: len(v) for k, v in values.items()}) }"
-        )
-    return _filled(base, values, zip(*values.values(), strict=True))
-
-
-def _filled(
-    base: Member | Sequence[Member], fields: Iterable[str], combinations: Iterable[tuple[Any, ...]]
-) -> list[Member]:
-    """Every combination of values put into `fields` of every base."""
-    several, changes = (
-        [base] if isinstance(base, Member) else base,
-        [dict(zip(fields, c, strict=True)) for c in combinations],
-    )
+    combinations = itertools.product(*values.values())
+    changes = [dict(zip(values, combination, strict=True)) for combination in combinations]
+    several = [base] if isinstance(base, Member) else base
     return unique(dataclasses.replace(member, **change) for member in several for change in changes)
 
 

@@ -162,8 +162,8 @@ def spread(
     """Spread a function of members side by side over devices, a few members after the others.
 
     Args:
-      members: From `(own, of_device, *shared)` to results: of trees with members first, what is one
-        per device, and arrays that all share.
+      members: Function of `(own, of_device, *shared)`: trees with members first, trees with one
+        entry per device, and arrays that all share.
       mesh: Members, and what is one per device, are spread over its devices; the shared arrays are
         on each of them.
       vmap_size: The most members that a device advances side by side; None means `VMAP_SIZE`.

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from rd_elbo.errors import BadInput
-from rd_elbo.sweep.grid import FIELDS, Member, product, zipped
+from rd_elbo.sweep.grid import FIELDS, Member, product
 
 
-def test_product_and_zip():
+def test_product():
     got = product(Member(), beta=(0.5, 1.0), seed=(0, 1))
     assert [(m.beta, m.seed) for m in got] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
-    assert [(m.beta, m.seed) for m in zipped(Member(), beta=(0.5, 1.0), seed=(0, 1))] == [(0.5, 0), (1.0, 1)]
     assert product(Member()) == [Member()]
     assert len(product(product(Member(), seed=(0, 1)), beta=(1.0, 2.0))) == 4
 
@@ -122,5 +121,3 @@ def test_bad_axes():
         product(Member(), beta=())
     with pytest.raises(BadInput, match="must be a sequence"):
         product(Member(), beta=1.0)
-    with pytest.raises(BadInput, match="equal length"):
-        zipped(Member(), beta=(1.0, 2.0), seed=(0,))
