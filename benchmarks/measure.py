@@ -31,7 +31,7 @@ _FEWEST = 3
 _MOST_STEPS = 256
 _SIZES = (1024, 2048, 3072)
 # Defaults: turns of each contender, and the aim of their length in seconds.
-ROUNDS, SECONDS = 7, 0.7
+ROUNDS, SECONDS = 5, 1.5
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
@@ -145,7 +145,7 @@ def run_case(case: Case, rounds: int, seconds: float, say: Say) -> list[Row]:
 
     Args:
       case: The case.
-      rounds: Turns of each contender. One whose turn takes very long has fewer, but three.
+      rounds: Turns of each contender. One that is very slow has fewer, but three.
       seconds: Aim of a turn's length.
       say: Callback with a sentence about the progress.
 
@@ -173,33 +173,40 @@ def run_case(case: Case, rounds: int, seconds: float, say: Say) -> list[Row]:
         losses[name] = own.run(own.unit)
         first = time.perf_counter() - began
         if losses[name] is not None and name != "ours":
-            agreement = contender.same(_of(case, name), losses[name], losses["ours"])
+            # The first steps, from the same parameters.
+            firsts = losses[name][:, 0], losses["ours"][:, 0]
+            agreement = contender.same(_of(case, name), *firsts)
         held, once = memory.grown(lambda own=own: own.run(own.unit))
         steps[name], length = _turn(own, once, seconds)
         rows[name] = blank(case, name, members=own.members, status=MEASURED, note=own.note) | {
             "first_seconds": first,
             "memory_mib": held,
             "agreement": agreement,
-            "turns": max(_FEWEST, min(rounds, int(4 * rounds * seconds / length))),
         }
         say(f"{_of(case, name)}: ready, {length:.1f} s a turn")
-    # Memory has been handed back since they warmed up.
-    for name, own in made.items():
-        if rows[name]["turns"] >= rounds:
-            own.run(own.unit)
-    times: dict[str, list[float]] = {name: [] for name in made}
-    for turn in range(max(_FEWEST, rounds)):
-        for name, own in made.items():
-            if turn < rows[name]["turns"]:
-                began = time.perf_counter()
-                own.run(steps[name])
-                spent = time.perf_counter() - began
-                times[name].append(spent / (steps[name] * own.members))
+    times = _race(made, steps, max(_FEWEST, rounds), 4 * rounds * seconds)
     for name, values in times.items():
-        rows[name] |= _numbers(case, values, times["ours"])
+        rows[name] |= _numbers(case, values, times["ours"]) | {"turns": len(values)}
         each = steps[name] * made[name].members
         rows[name]["seconds"] = rows[name]["seconds_per_member_step"] * each
     return [rows[name] for name in case.contenders]
+
+
+def _race(
+    made: dict[str, Contender], steps: dict[str, int], rounds: int, most: float
+) -> dict[str, list[float]]:
+    """Give turns until each has had its rounds, or `most` seconds and a few."""
+    times: dict[str, list[float]] = {name: [] for name in made}
+    spent = dict.fromkeys(made, 0.0)
+    for _ in range(rounds):
+        for name, own in made.items():
+            if len(times[name]) < _FEWEST or spent[name] < most:
+                began = time.perf_counter()
+                own.run(steps[name])
+                turn = time.perf_counter() - began
+                spent[name] += turn
+                times[name].append(turn / (steps[name] * own.members))
+    return times
 
 
 def _turn(own: Contender, once: float, seconds: float) -> tuple[int, float]:

@@ -10,8 +10,9 @@ import numpy as np
 from benchmarks.cases import Probe, Problem
 from rd_elbo.training import evaluate, fit, sharding, state, step
 
-# Batches of one evaluation, which is a unit of it.
-BATCHES = 2
+# Steps of a call, where members wait for others: to begin and end with each group of them, which
+# training does once in hundreds of steps, must not weigh on a few.
+_STEPS = 16
 
 
 def trainer(
@@ -46,6 +47,8 @@ class Population:
     def __init__(self, problem: Problem, devices: int | None = None):
         self.members = problem.members
         mesh = sharding.make_mesh(devices, problem.members)
+        together = sharding.VMAP_SIZE.get(mesh.devices.flat[0].platform, self.members)
+        self.unit = 1 if self.members <= together * mesh.size else _STEPS
         own = problem.spec, problem.params, problem.hparams
         self.run = trainer(*own, mesh, problem.data)
 
@@ -73,12 +76,10 @@ class Sequential(Population):
 class Evaluation(Population):
     """`ours`, forward only: `training.evaluate` of all members."""
 
-    unit = BATCHES
-
     def __init__(self, problem: Problem):
-        self.members, self._problem = problem.members, problem
+        self.members, self.unit = problem.members, problem.case.batches
         spec, mesh = problem.spec, sharding.make_mesh(None, problem.members)
-        data = problem.data[problem.rows[:BATCHES].reshape(-1)]
+        data = problem.data[problem.rows[: self.unit].reshape(-1)]
         with state.settings(spec.dtype):
             params = sharding.put_members(problem.params, mesh)
             resident = sharding.put_everywhere(data, mesh)
@@ -88,7 +89,7 @@ class Evaluation(Population):
         fitted = fit.Fitted(spec, mesh, params, steps, alive, metrics, 0.0, 0.0)
 
         def run(steps: int) -> None:
-            for _ in range(0, steps, BATCHES):
+            for _ in range(0, steps, self.unit):
                 evaluate.evaluate(fitted, problem.hparams.seed.tolist(), resident)
 
         self.run = run

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 
 from benchmarks.cases import QUICKLY, Probe, Problem
-from benchmarks.ours import BATCHES
 from rd_elbo.exact import toy
 from rd_elbo.models.base import Terms
 from rd_elbo.models.pixelcnn import causal_mask
@@ -269,7 +268,8 @@ class VmapFlax:
             for _ in range(steps):
                 key = jax.random.key(self._at)
                 if self._problem.case.forward:
-                    last = self._forward(self._params, self._data, rows[self._at % BATCHES], key)
+                    index = rows[self._at % self._problem.case.batches]
+                    last = self._forward(self._params, self._data, index, key)
                 else:
                     index = np.tile(rows[self._at % len(rows)], (self.members, 1))
                     state = self._params, self._moments

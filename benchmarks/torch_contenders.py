@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from benchmarks.cases import Probe, Problem
-from benchmarks.ours import BATCHES
 from benchmarks.torch_models import VAE, Toy, arranged
 
 Tensor = torch.Tensor
@@ -125,7 +124,7 @@ class Torch:
             with torch.inference_mode():
                 for model in self._models:
                     for i in range(steps):
-                        model(*self._data.batch(i % BATCHES))
+                        model(*self._data.batch(i % self._problem.case.batches))
             return
         for model, optimizer, beta in zip(self._models, self._optimizers, self._betas, strict=True):
             self._train(model, optimizer, beta, self._at, steps)
@@ -181,7 +180,7 @@ class TorchFunc:
         if self._problem.case.forward:
             with torch.inference_mode():
                 for i in range(steps):
-                    own = self._data.batch(i % BATCHES, self.members)
+                    own = self._data.batch(i % self._problem.case.batches, self.members)
                     torch.func.vmap(self._terms)(self._params, self._buffers, *own)
             return
         for _ in range(steps):
