@@ -90,14 +90,14 @@ def _relative(folder: pathlib.Path, path: pathlib.Path) -> str:
 
 
 def _about(rows: list[Row], record: Any) -> str:
-    """Hardware, versions and commit, in brackets."""
+    """Hardware, versions and commit, a line each."""
     versions = record["versions"]
     names = ("jax", "flax", "torch", "pythae")
     of = ", ".join(f"{name} {versions[name]}" for name in names if versions.get(name))
     peak = next((row["peak_gflops"] for row in rows if row["peak_gflops"] != ""), None)
     at = f"; peak {peak:.0f} GFLOP/s" if peak is not None else ""
     revision = (record.get("revision") or "unknown")[:7]
-    return f"({record['cores']} cores of {record['processor']}, {of}, commit {revision}{at}.)"
+    return f"{record['cores']} cores of {record['processor']}{at}.\nCommit {revision}; {of}."
 
 
 def _steps(rows: list[Row]) -> str:
