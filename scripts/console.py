@@ -220,7 +220,7 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
     for point, following in zip(rows, [*rows[1:], None], strict=True):
         table.add_row(
             point["family"],
-            f"{point['decoder']} {point['decoder_width']}x{point['decoder_depth']}",
+            f"{point['decoder'].rpartition(':')[2]} {point['decoder_width']}x{point['decoder_depth']}",
             f"{_control(point):.3g}" if by_beta else aim(point),
             str(point["seed"]),
             f"{point['rate']:.2f}",

@@ -205,7 +205,7 @@ def test_the_page_shows_the_tables(rows, tmp_path):
     report.write(folder, "dense", rows, versions | {"cores": 2, "processor": "a processor"})
     page.page(folder, made)
     text = made.read_text()
-    assert "(2 cores of a processor, jax 1.2.3, commit 0123456; peak 100 GFLOP/s.)" in text
+    assert "2 cores of a processor; peak 100 GFLOP/s.\nCommit 0123456; jax 1.2.3." in text
     assert "| tiny | `torch` | 2 | 8 | absent |" in text and "## Compilation" not in text
     assert all(len(line) <= 100 or line.startswith("|") for line in text.splitlines())
 
