@@ -20,7 +20,10 @@ _TABLES = (
     *("optimum.csv", "phase_diagram.csv", "curves.csv", "models.npz", "summary.json"),
     *("provenance.json", "figures/*.png", "figures/*.pdf"),
 )
-_TRAINED = ("chunks/*.json", "params/*.msgpack", "metrics/*.csv", "checkpoints/*", "tensorboard/*")
+_TRAINED = (
+    *("chunks/*.json", "params/*.msgpack", "metrics/*.csv", "checkpoints/*", "tensorboard/*"),
+    "likelihood.csv",
+)
 # Run directories of 0.1.0 hold one of these.
 _OF_OLD = ("plan.json", "parts")
 # What a kill leaves of a file that was being written, see `disk.write_whole`.
