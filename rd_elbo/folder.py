@@ -22,7 +22,7 @@ _TABLES = (
 )
 _TRAINED = (
     *("chunks/*.json", "params/*.msgpack", "metrics/*.csv", "checkpoints/*", "tensorboard/*"),
-    "likelihood.csv",
+    *("likelihood.csv", "refined.json"),
 )
 # Run directories of 0.1.0 hold one of these.
 _OF_OLD = ("plan.json", "parts")

@@ -22,7 +22,7 @@ from rd_elbo import disk, provenance, tables
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.folder import check_run, locked, open_run
 from rd_elbo.host import Stop
-from rd_elbo.sweep import memory
+from rd_elbo.sweep import memory, refined
 from rd_elbo.sweep.config import Plan
 from rd_elbo.sweep.grid import Group
 from rd_elbo.sweep.metrics import MetricWriter
@@ -74,7 +74,8 @@ def run(
     """Train and evaluate every unfinished member, and fill the run directory.
 
     However often it is interrupted and run again, the tables are to the last bit those of a run
-    that was not, on the same devices and in the same chunks.
+    that was not, on the same devices and in the same chunks. Members that `refined` has added to
+    the run directory are trained and kept too.
 
     Args:
       plan: Members, data and settings, see `config.load`.
@@ -100,6 +101,7 @@ def run(
     shard, stop = shard or Shard(), stop or Stop()
     alone = shard.count == 1 and jax.process_index() == 0 and not collect
     version = provenance.version()
+    plan = plan if overwrite else refined.extended(plan, pathlib.Path(path))
     folder = Workdir(pathlib.Path(path), plan.identity, version, alone, report)
     with _opened(folder, plan, shard, overwrite, collect) as done:
         _agree_on("finished chunks", sorted(done))
