@@ -90,7 +90,9 @@ def settings_of(workdir: pathlib.Path | str) -> configs.Population:
       BadInput: If there is no sweep.
     """
     section = tables.recorded_config(workdir).get("population") or {}
-    return configs.load_population(section, lambda _: None)
+    fields = {field.name for field in dataclasses.fields(configs.Population)}
+    # Names of older releases change memory and speed alone.
+    return configs.Population(**{name: v for name, v in section.items() if name in fields})
 
 
 def open_run(workdir: pathlib.Path | str) -> Run:
@@ -103,8 +105,8 @@ def open_run(workdir: pathlib.Path | str) -> Run:
     points, population = tables.read_points(path), settings_of(path)
     if not (path / "params").is_dir():
         raise BadInput(
-            f"workdir={str(path)!r} has no folder params: there are no trained models to evaluate, "
-            "only tables"
+            f"workdir={str(path)!r} has no folder params: expected saved parameters to evaluate, "
+            "got tables alone"
         )
     dataset = tables.recorded_data(path)
     section = tables.recorded_config(path).get("data") or {}

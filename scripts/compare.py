@@ -2,11 +2,17 @@
 
 python scripts/compare.py --workdir=runs/mine
 python scripts/compare.py --workdir=runs/mine --markdown > page.md
+
+--check evaluates the saved parameters of a run again and says whether its table holds; the exit
+code is 1 where a rate or a distortion differs by more than --tolerance nats.
+
+python scripts/compare.py --check results/mine
 """
 
 import argparse
 import math
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +21,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import compare, paper, tables
+from rd_elbo import check, compare, host, paper, restore, tables
+from rd_elbo.data.cache import cache_folder
+from rd_elbo.errors import BadInput, number
 
 Cells = list[list[str]]
 
@@ -28,10 +36,17 @@ _NARROWEST, _WIDTH_IN_FILES = 100, 160  # columns
 @terminal.guarded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a run directory with a points.csv")
+    parser.add_argument("--workdir", type=pathlib.Path, help="a run directory with a points.csv")
+    parser.add_argument("--check", type=pathlib.Path, help="a run directory to evaluate again")
+    parser.add_argument("--tolerance", type=float, default=0.05, help="nats that --check allows")
     parser.add_argument("--split", help="the split to compare; by default the test split")
     parser.add_argument("--markdown", action="store_true", help="print Markdown, for a page of results")
     args = parser.parse_args()
+    if args.check and not args.workdir:
+        hold(args.check, args.tolerance)
+        return
+    if not args.workdir or args.check:
+        raise BadInput("give one of --workdir, to compare a run, and --check, to evaluate it again")
     points = tables.read_points(args.workdir)
     comparison = compare.compare(points, tables.data_name(args.workdir), args.split)
     written = compare.write(args.workdir, comparison)
@@ -49,6 +64,29 @@ def main() -> None:
         )
     if not args.markdown:
         show(f"table in {written}")
+
+
+def hold(workdir: pathlib.Path, tolerance: float) -> None:
+    """Says whether the table of a run holds; ends the process with code 1 where it does not."""
+    number("tolerance", tolerance)
+    population = restore.settings_of(workdir)
+    host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
+    host.check_platform()
+    run, console = restore.open_run(workdir), Console()
+    with terminal.ticker(console) as progress:
+        found = check.differences(run, progress)
+    worst, names = check.worst(found), dict.fromkeys(str(p["member"]) for p in run.points)
+    holds = worst.largest <= tolerance
+    console.print(
+        f"The table {'holds' if holds else 'does not hold'}: of {len(names)} members, "
+        f"{len(run.saved())} have saved parameters; evaluated again, their largest difference is "
+        f"{worst.rate:+.2g} nats in R and {worst.distortion:+.2g} in D "
+        f"(member {worst.member}, {worst.split} split; tolerance {tolerance:g}).",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if not holds:
+        sys.exit(1)
 
 
 def heading(comparison: compare.Comparison, points: Sequence[Mapping[str, Any]]) -> str:
