@@ -45,7 +45,7 @@ LARGE = {
         encoder_width=128, decoder="pixelcnn", decoder_width=32, decoder_depth=4, batch_size=16
     ),
     "conv": grid.Member(**_WEAK, **_PAPER, **PAPER_WEAK, batch_size=100),
-    "flow": grid.Member(marginal="maf", flow_width=128, flow_depth=2, batch_size=128),
+    "flow": grid.Member(prior="maf", flow_width=128, flow_depth=2, batch_size=128),
 }
 TOY = grid.Member(learning_rate=1e-2, batch_size=1)
 

@@ -16,7 +16,7 @@ from rd_elbo.presets import tiny
 from rd_elbo.sweep.config import blank
 
 PARTS = {"encoder": "conv", "encoder_width": 32, "encoder_depth": 2, "latent": 64}
-PARTS |= {"marginal": "maf_affine", "flow_steps": 6, "flow_width": 512, "flow_depth": 2}
+PARTS |= {"prior": "maf_affine", "flow_steps": 6, "flow_width": 512, "flow_depth": 2}
 PARTS |= {"decoder": "pixelvae", "decoder_width": 32, "decoder_depth": 2, "causal_depth": 4}
 TRAINING = {"optimizer": "normalised_adam", "schedule": "half_linear", "batch_size": 100, "epochs": 30.0}
 

@@ -27,6 +27,6 @@ def get_config(form: str = "full") -> ConfigDict:
         raise ValueError(f"configs/mnist_paper.py has the forms full and quick, not {form!r}")
     config = blank("mnist_paper")
     config.data.name = "binarized_mnist"
-    config.base = ConfigDict({**PAPER_PARTS, **PAPER_TRAINING, "beta": BETAS, "annealing": (0.0, 0.5), "seed": 0})
+    config.base = ConfigDict({**PAPER_PARTS, **PAPER_TRAINING, "beta": BETAS, "kl_warmup_fraction": (0.0, 0.5), "seed": 0})
     config.blocks = ConfigDict(families(PAPER_WEAK, PAPER_STRONG))
     return tiny(config) if form == "quick" else config

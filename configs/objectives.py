@@ -32,12 +32,12 @@ def get_config(form: str = "full") -> ConfigDict:
     target = {"objective": "target_rate", "target_rate": 10.0}
     strong = {
         "": beta,
-        "_annealed": {"beta": 1.0, "annealing": 0.5},
-        "_target": {**target, "annealing": (0.0, 0.3)},
+        "_annealed": {"beta": 1.0, "kl_warmup_fraction": 0.5},
+        "_target": {**target, "kl_warmup_fraction": (0.0, 0.3)},
         "_distortion": {"objective": "target_distortion", "target_distortion": (80.0, 83.0)},
-        "_free": {"objective": "free_bits", "free_bits": 10.0, "annealing": (0.0, 0.5)},
+        "_free": {"objective": "free_bits", "free_bits": 10.0, "kl_warmup_fraction": (0.0, 0.5)},
         "_longer": {**beta, "epochs": LONGER * SMALL_STRONG["epochs"]},
-        "_target_longer": {**target, "annealing": (0.3, 0.6), "epochs": LONGER * SMALL_STRONG["epochs"]},
+        "_target_longer": {**target, "kl_warmup_fraction": (0.3, 0.6), "epochs": LONGER * SMALL_STRONG["epochs"]},
     }
     blocks = {}
     for suffix, axes in strong.items():

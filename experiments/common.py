@@ -3,7 +3,6 @@
 import pathlib
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from rd_elbo import disk, host, provenance
+from rd_elbo import aliases, disk, host, provenance
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 from rd_elbo.folder import open_run
@@ -27,16 +26,6 @@ _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from 
 # Does the work and writes tables: given the configuration, the run directory, and who to tell how far it is and what it does.
 Tell = Callable[[float, str], None]
 Work = Callable[[dict[str, Any], pathlib.Path, Tell], dict[str, float]]
-
-
-def renamed(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without names of one release ago."""
-    population = dict(config.get("population") or {})
-    old = population.pop("lanes", None)
-    if old is not None:
-        warnings.warn("population.lanes is deprecated; give population.vmap_size", FutureWarning, stacklevel=2)
-        population["vmap_size"] = old
-    return {**config, "population": population}
 
 
 def main(
@@ -68,7 +57,7 @@ def main(
             if held != name:
                 raise BadInput(f"--workdir={str(workdir)!r} holds a run of {held!r}, not of {name!r}")
         else:
-            config = renamed(_CONFIG.value.to_dict())
+            config = aliases.current(_CONFIG.value.to_dict(), terminal.warn)
             try:
                 check(config)
             except KeyError as error:

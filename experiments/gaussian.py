@@ -101,7 +101,7 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
         ]
         for i, (beta, seed) in enumerate(members):
             exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf, i=i: leaf[i], fitted.params), mean, matrix, fixed)
-            finite = bool(fitted.finite[i]) and math.isfinite(exact.rate + exact.distortion)
+            finite = bool(fitted.alive[i]) and math.isfinite(exact.rate + exact.distortion)
             finite = finite and bool(np.isfinite([draw[i] for draw in draws]).all())
             # The sampled distortion of each draw; of a model that diverged there is nothing to tell.
             sampled = np.asarray([draw[i] if finite else math.nan for draw in draws])
@@ -135,8 +135,8 @@ def train(members: list[tuple[float, int]], model: VAE, x: np.ndarray, config: C
     nothing = np.zeros(len(members), execution["dtype"])
     hparams = state.HParams(
         seed=seed.astype(np.uint32),
-        weights=objectives.Weights(beta=beta.astype(execution["dtype"]), target_rate=nothing, target_weight=nothing),
-        annealing=nothing,
+        weights=objectives.LossWeights(beta=beta.astype(execution["dtype"]), target_rate=nothing, target_weight=nothing),
+        kl_warmup_fraction=nothing,
         learning_rate=nothing + np.asarray(config["learning_rate"], execution["dtype"]),
     )
     spec = state.TrainSpec(

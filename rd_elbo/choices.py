@@ -20,8 +20,8 @@ Row = Mapping[str, Any]
 _FEW, _MANY = 4, 12
 # Models count as of one ELBO within so many nats; those of the paper's Figure 4d lie within 3.2.
 TOLERANCE = 4.0
-# The paper shows Figure 4c for this marginal.
-_MARGINALS = "v+-"
+# The paper shows Figure 4c for this prior.
+_PRIORS = "v+-"
 # Members that differ only in these are points of one curve along beta.
 _ALONG_BETA = ("beta", "seed")
 
@@ -52,7 +52,7 @@ def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANC
 
     Figure 4 shows one family along beta (a reconstructions, b samples), families at beta = 1 (c) and models of nearly one ELBO (d);
     Figure 5 every family at beta = 1; Figure 6 the frontier (a reconstructions, b samples each). In Figure 4c there are at most
-    four families, those of one marginal.
+    four families, those of one prior.
 
     Args:
       rows: Rows of points.csv.
@@ -70,7 +70,7 @@ def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANC
     chosen = {
         (4, "a", "reconstruction", "by_beta"): (along_beta := by_beta(of_split)),
         (4, "b", "sample", "by_beta"): along_beta,
-        (4, "c", "reconstruction", "by_family"): of_one_marginal(families),
+        (4, "c", "reconstruction", "by_family"): of_one_prior(families),
         (4, "d", "reconstruction", "equal_elbo"): equal_elbo(of_split, tolerance=tolerance),
         (5, "a", "reconstruction", "by_family"): families,
         (5, "b", "sample", "by_family"): families,
@@ -129,19 +129,19 @@ def by_family(rows: Sequence[Row], beta: float = 1.0) -> list[Row]:
       beta: Wanted beta. A family without it gives its nearest in ratio, the lower of two; the row says which it is.
 
     Returns:
-      Rows, factorised decoders first, then by marginal and encoder. Families without a member trained along beta are not there.
+      Rows, factorised decoders first, then by prior and encoder. Families without a member trained along beta are not there.
     """
     families: dict[str, list[Row]] = {}
     for row in finite(rows):
-        if row["objective"] == "beta" and row["annealing"] == 0:
+        if row["objective"] == "beta" and row["kl_warmup_fraction"] == 0:
             families.setdefault(row["family"], []).append(row)
 
     def order(row: Row) -> tuple[float, float, int, float]:
         return _distance(row["beta"], beta), row["beta"], row["seed"], _total(row)
 
     def place(row: Row) -> list[int]:
-        encoder, decoder, marginal = ("-+v".find(sign) for sign in row["family"])
-        return [decoder, marginal, encoder]
+        encoder, decoder, prior = ("-+v".find(sign) for sign in row["family"])
+        return [decoder, prior, encoder]
 
     return sorted((min(family, key=order) for family in families.values()), key=place)
 
@@ -153,12 +153,12 @@ def _distance(beta: float, wanted: float) -> float:
     return round(abs(math.log(beta / wanted)), 9) if beta > 0 and wanted > 0 else math.inf
 
 
-def of_one_marginal(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
-    """Of rows by family those of the marginal with the most families, the VampPrior before others; all of them if they are few."""
+def of_one_prior(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
+    """Of rows by family those of the prior with the most families, the VampPrior before others; all of them if they are few."""
     if len(rows) <= most:
         return list(rows)
     count = Counter(row["family"][2] for row in rows)
-    kept = max(_MARGINALS, key=lambda sign: count[sign])
+    kept = max(_PRIORS, key=lambda sign: count[sign])
     return [row for row in rows if row["family"][2] == kept][:most]
 
 

@@ -22,7 +22,20 @@ from rd_elbo.sweep import grid
 
 Row = dict[str, Any]
 
-_OURS = ("family", "model", "member", "objective", "beta", "target", "annealing", "seed", "status", "rate", "distortion", "total")
+_OURS = (
+    "family",
+    "model",
+    "member",
+    "objective",
+    "beta",
+    "target",
+    "kl_warmup_fraction",
+    "seed",
+    "status",
+    "rate",
+    "distortion",
+    "total",
+)
 _THEIRS = (
     "paper_annealed",
     "paper_rate",
@@ -36,7 +49,7 @@ _THEIRS = (
 _AREA = ("curve", "lowest_rate", "highest_rate", "area", "above", "below", "mean_gap")
 COLUMNS = ("section", "split", *_OURS, *_THEIRS, *_AREA)
 # What has a column of its own; any other field in which runs of a family differ is told in `model`.
-_TOLD = {*OBJECTIVES, "objective", "annealing", "seed"}
+_TOLD = {*OBJECTIVES, "objective", "kl_warmup_fraction", "seed"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,7 +139,7 @@ def _described(point: Mapping[str, Any], varying: Sequence[str]) -> Row:
         "objective": objective,
         "beta": point["beta"] if "beta" in SETTINGS[objective] else "",
         "target": "" if objective == "beta" else point.get(objective, ""),
-        "annealing": point["annealing"],
+        "kl_warmup_fraction": point["kl_warmup_fraction"],
         "seed": point["seed"],
         "status": point["status"],
         "rate": point["rate"],
@@ -137,7 +150,13 @@ def _described(point: Mapping[str, Any], varying: Sequence[str]) -> Row:
 
 def _order(point: Mapping[str, Any], varying: Sequence[str]) -> tuple[Any, ...]:
     objective = point["objective"]
-    values = (*(point[field] for field in varying), objective, point.get(objective, 0.0), point["annealing"], point["seed"])
+    values = (
+        *(point[field] for field in varying),
+        objective,
+        point.get(objective, 0.0),
+        point["kl_warmup_fraction"],
+        point["seed"],
+    )
     # An empty cell reads as a string, also in a column of numbers.
     return (*_place(point["family"]), *((isinstance(value, str), value) for value in values))
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from rd_elbo import disk
+from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 
 Config = Mapping[str, Any]
@@ -96,7 +96,8 @@ def check_run(
             return None
     try:
         before = json.loads((workdir / "config.json").read_text())
-        difference = disk.difference(bound(before), bound(json.loads(json.dumps(config))))
+        held = bound(aliases.current(before))
+        difference = disk.difference(held, bound(json.loads(json.dumps(config))))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         known = isinstance(error, OSError | ValueError)
         why = disk.gist(error) if known else "it is no configuration"

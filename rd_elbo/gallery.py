@@ -59,7 +59,7 @@ def draw(model: Any, params: Params, x: Float[Array, "examples ..."], key: Array
     """
     of_e, of_m, of_d = jax.random.split(key, 3)
     from_e = model.encode(params, x).sample(seed=of_e)
-    from_m = model.prior(params, x).sample(seed=of_m, sample_shape=len(x))
+    from_m = model.prior_distribution(params, x).sample(seed=of_m, sample_shape=len(x))
     # Together, since an autoregressive decoder takes nearly as long for a few images as for many.
     images = model.decode(params, jnp.concatenate([from_e, from_m])).sample(seed=of_d, sample_shape=draws)
     return Pictures(images[:, : len(x)], images[:, len(x) :])

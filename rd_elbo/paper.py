@@ -25,7 +25,7 @@ from jaxtyping import Float
 from rd_elbo import frontier
 
 FILE = pathlib.Path(__file__).with_name("paper.json")
-# The twelve families (encoder, decoder, marginal) in the order of Figure 3's colours.
+# The twelve families (encoder, decoder, prior) in the order of Figure 3's colours.
 FAMILIES = ("---", "-+-", "--+", "-++", "+--", "++-", "+-+", "+++", "--v", "-+v", "+-v", "++v")
 DIGITISED_ERROR = 0.2  # nats
 
@@ -46,7 +46,7 @@ class Point:
     """A model of the paper whose rate and distortion are known.
 
     Attributes:
-      family: Name in three characters (encoder, decoder, marginal).
+      family: Name in three characters (encoder, decoder, prior).
       beta: Weight of the rate.
       annealed: Whether the KL was annealed; None where the paper does not say.
       rate: R, nats.

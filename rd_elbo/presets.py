@@ -70,7 +70,7 @@ _TINY |= {
     "batch_size": 8,
     "epochs": 0.5,
     "beta": 1.0,
-    "annealing": 0.0,
+    "kl_warmup_fraction": 0.0,
 }
 
 
@@ -106,7 +106,7 @@ def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
     """
     config.data.update({"name": "mnist_static", "examples": 64})
     config.base = ConfigDict({**config.base, **_TINY})
-    shrunk = _TINY.keys() - {"beta", "annealing"}
+    shrunk = _TINY.keys() - {"beta", "kl_warmup_fraction"}
     kept = {
         name: {field: axis for field, axis in block.items() if field not in shrunk}
         for name, block in config.blocks.items()

@@ -11,7 +11,7 @@ import flax.serialization
 import jax
 import numpy as np
 
-from rd_elbo import data, disk, references
+from rd_elbo import aliases, data, disk, references
 from rd_elbo.data.dataset import SPLITS
 from rd_elbo.errors import BadInput, choice
 from rd_elbo.models.base import Params
@@ -32,7 +32,7 @@ POINT_COLUMNS = (
 )
 # What makes a table one of a sweep's points; other columns may be younger than the table.
 _SWEEP_COLUMNS = (
-    *("split", "member", "family", "encoder", "decoder", "marginal", "objective", "beta", "seed"),
+    *("split", "member", "family", "encoder", "decoder", "prior", "objective", "beta", "seed"),
     *("rate", "distortion", "examples", "status"),
 )
 
@@ -72,7 +72,7 @@ def points(
             estimates = means(result.rate[i], result.distortion[i])
             own = jax.tree.leaves(parameter_shapes(member.build(shape), shape, spec.dtype))
             # A last step may explode without a further one to notice it.
-            sound = bool(fitted.finite[i]) and math.isfinite(estimates["elbo"])
+            sound = bool(fitted.alive[i]) and math.isfinite(estimates["elbo"])
             row: Point = {"member": member.name, "split": split, "family": member.family}
             row |= {**dataclasses.asdict(member), "steps": int(fitted.steps[i]), **estimates}
             row |= {"rate_estimator": estimator, "active_units": int(active[i])}
@@ -201,7 +201,8 @@ def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]
     path = params_path(workdir, name)
     try:
         content = flax.serialization.msgpack_restore(path.read_bytes())
-        return Member(**content["member"]), content["params"]
+        member, params = aliases.renamed(content["member"]), content["params"]
+        return Member(**member), aliases.renamed(params, aliases.PARTS)
     except OSError as error:
         raise BadInput(
             f"member {name!r} has no saved parameters in {str(workdir)!r} ({error.strerror})"
@@ -226,7 +227,7 @@ def recorded_config(workdir: str | pathlib.Path) -> dict[str, Any]:
                 f"workdir={str(workdir)!r} holds a damaged config.json: its {section} is "
                 f"{config[section]!r}"
             )
-    return config
+    return aliases.current(config)
 
 
 def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:

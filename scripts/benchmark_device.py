@@ -175,7 +175,7 @@ def measure(case: Case, member: grid.Member, images: np.ndarray, made: Any, seco
     marks: list[tuple[float, int, int]] = []
 
     def mark(seen: training.Progress, _: Any) -> None:
-        marks.append((time.perf_counter(), seen.steps, seen.finite))
+        marks.append((time.perf_counter(), seen.steps, seen.alive))
 
     def enough() -> bool:
         return len(marks) > 5 and marks[-1][0] - marks[0][0] > seconds

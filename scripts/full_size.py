@@ -82,7 +82,7 @@ def measure(family: str, steps: int) -> dict[str, Any]:
     @jax.jit
     def sample(params: Any, key: jax.Array) -> jax.Array:
         of_z, of_x = jax.random.split(key)
-        z = model.prior(params, images[:1].astype("float32")).sample(seed=of_z, sample_shape=_IMAGES)
+        z = model.prior_distribution(params, images[:1].astype("float32")).sample(seed=of_z, sample_shape=_IMAGES)
         return model.decode(params, z).sample(seed=of_x)
 
     params = jax.tree.map(lambda leaf: leaf[0], fitted.params)

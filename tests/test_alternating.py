@@ -25,7 +25,7 @@ def test_the_objective_never_rises(seed, beta, zeros):
         d[:, :12] = 0.9 * d[:, :12] + 0.1 / 12  # so that every symbol can be generated and the start is finite
         start = discrete.tables(p, e, d, 0.9 * m + 0.1 / len(m))
         before = float(discrete.distortion(start) + beta * discrete.rate(start))
-        for parts in (alternating.PARTS, ("encoder", "marginal"), ("decoder", "marginal"), ("encoder",)):
+        for parts in (alternating.PARTS, ("encoder", "prior"), ("decoder", "prior"), ("encoder",)):
             _, history = alternating.minimise(start, beta, 8, parts)
             values = np.asarray([before, *history])
             assert (np.diff(values) <= 1e-10 * (1 + np.abs(values[1:]))).all()
@@ -54,12 +54,12 @@ def test_at_beta_one_it_is_em_of_a_mixture(x64):
             [[sum(p[x] * responsible[x, z] * BITS[x, i] for x in range(16)) / count[z] for i in range(4)] for z in codes]
         )
         weights = count
-    np.testing.assert_allclose(np.exp(t.marginal), weights, rtol=1e-10)
+    np.testing.assert_allclose(np.exp(t.prior), weights, rtol=1e-10)
     likelihood = [np.prod([on[z, i] if bit else 1 - on[z, i] for i, bit in enumerate(bits)]) for z in codes for bits in BITS]
     np.testing.assert_allclose(np.exp(t.decoder).ravel(), likelihood, rtol=1e-10)
     assert (np.diff(history) <= 1e-14).all() and history[0] - history[-1] > 1e-3
     # The ELBO is tight after the encoder's step: then it is the log-likelihood of the mixture.
-    tight = t._replace(encoder=alternating.encoder_step(t.marginal, t.decoder, 1.0))
+    tight = t._replace(encoder=alternating.encoder_step(t.prior, t.decoder, 1.0))
     np.testing.assert_allclose(discrete.elbo(tight), discrete.expect(t.source, discrete.evidence(t)), rtol=1e-12)
 
 
@@ -109,7 +109,7 @@ def test_the_fit_of_bernoulli_products_is_the_best_of_them(x64):
 @pytest.mark.parametrize("beta", [0.3, 1.0, 2.5])
 def test_the_encoders_step_is_stationary_and_minimal(x64, beta):
     t = random_tables(3)
-    best = alternating.encoder_step(t.marginal, t.decoder, beta)
+    best = alternating.encoder_step(t.prior, t.decoder, beta)
 
     def objective(logits):
         moved = t._replace(encoder=jax.nn.log_softmax(logits, axis=1))
@@ -123,21 +123,21 @@ def test_the_encoders_step_is_stationary_and_minimal(x64, beta):
 def test_at_beta_one_the_encoder_is_the_posterior(x64):
     t = random_tables(4)
     generated = np.exp(discrete.generating(t))
-    np.testing.assert_allclose(np.exp(alternating.encoder_step(t.marginal, t.decoder, 1.0)), (generated / generated.sum(0)).T)
+    np.testing.assert_allclose(np.exp(alternating.encoder_step(t.prior, t.decoder, 1.0)), (generated / generated.sum(0)).T)
 
 
-def test_a_symbol_no_code_can_emit_keeps_the_marginal(x64):
+def test_a_symbol_no_code_can_emit_keeps_the_prior(x64):
     t = random_tables()
     t = t._replace(decoder=t.decoder.at[:, 2].set(-jnp.inf))
-    encoder = alternating.encoder_step(t.marginal, t.decoder, 0.5)
-    np.testing.assert_array_equal(encoder[2], t.marginal)
+    encoder = alternating.encoder_step(t.prior, t.decoder, 0.5)
+    np.testing.assert_array_equal(encoder[2], t.prior)
     np.testing.assert_allclose(np.exp(encoder).sum(1), 1)
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
 def test_with_the_decoder_fixed_it_is_blahut_arimoto(x64, beta):
     t = random_tables(5, symbols=6, codes=4)
-    reached, history = alternating.minimise(t, beta, 3000, ("encoder", "marginal"))
+    reached, history = alternating.minimise(t, beta, 3000, ("encoder", "prior"))
     np.testing.assert_array_equal(reached.decoder, t.decoder)
     curve = blahut_arimoto(np.exp(t.source), -np.asarray(t.decoder).T, beta)
     np.testing.assert_allclose(history[-1], curve.distortion[0] + beta * curve.rate[0], atol=1e-8)

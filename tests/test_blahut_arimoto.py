@@ -80,14 +80,12 @@ def test_another_optimiser_finds_nothing_lower(seed):
     rng = np.random.default_rng(seed)
     p, costs, beta = rng.dirichlet(np.ones(4)), rng.exponential(size=(4, 3)), (0.1, 0.3, 0.6, 1.0)[seed]
 
-    # With the best encoder for a marginal m the objective is convex in m.
-    def of_marginal(m):
+    # With the best encoder for a prior m the objective is convex in m.
+    def of_prior(m):
         return -beta * p @ np.log(np.exp(-costs / beta) @ m)
 
     simplex = {"type": "eq", "fun": lambda m: m.sum() - 1}
-    found = optimize.minimize(
-        of_marginal, np.full(3, 1 / 3), bounds=[(0, 1)] * 3, constraints=simplex, method="SLSQP", tol=1e-14
-    ).fun
+    found = optimize.minimize(of_prior, np.full(3, 1 / 3), bounds=[(0, 1)] * 3, constraints=simplex, method="SLSQP", tol=1e-14).fun
     curve = blahut_arimoto(p, costs, beta)
     np.testing.assert_allclose(curve.distortion[0] + beta * curve.rate[0], found, atol=1e-6)
 
@@ -95,7 +93,7 @@ def test_another_optimiser_finds_nothing_lower(seed):
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5]), st.floats(0.02, 30))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_never_above_another_model_of_the_same_decoder(seed, zeros, beta):
-    """Random encoders and marginals, and p* with symbols that never occur."""
+    """Random encoders and priors, and p* with symbols that never occur."""
     p, e, d, m = draw(seed, 10, 7, zeros)
     d = 0.95 * d + 0.05 / d.shape[1]
     curve = blahut_arimoto(p, -np.log(d).T, [beta])
@@ -104,7 +102,7 @@ def test_never_above_another_model_of_the_same_decoder(seed, zeros, beta):
         t = discrete.tables(p, e, d, m)
         assert curve.distortion[0] + beta * curve.rate[0] <= discrete.distortion(t) + beta * discrete.rate(t) + 1e-9
         # What is returned is a model of those numbers.
-        t = t._replace(encoder=jnp.asarray(curve.encoder[0]), marginal=jnp.asarray(curve.marginal[0]))
+        t = t._replace(encoder=jnp.asarray(curve.encoder[0]), prior=jnp.asarray(curve.prior[0]))
         np.testing.assert_allclose(discrete.rate(t), curve.rate[0], atol=1e-10)
         np.testing.assert_allclose(discrete.distortion(t), curve.distortion[0], atol=1e-10)
 

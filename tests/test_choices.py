@@ -83,7 +83,7 @@ def test_by_beta_takes_the_lowest_seed_that_did_not_diverge_and_no_target_rates(
 
 def test_by_family_takes_beta_one_and_nothing_annealed():
     rows = [
-        row("-+v", beta=1.0, annealing=0.5, distortion=50.0),
+        row("-+v", beta=1.0, kl_warmup_fraction=0.5, distortion=50.0),
         row("-+v", beta=1.0, seed=1, distortion=60.0),
         row("-+v", beta=1.0, distortion=70.0),
         row("-+v", beta=1.0, decoder_width=8, distortion=69.0),
@@ -104,7 +104,7 @@ def test_by_family_takes_the_nearest_beta_where_one_is_missing():
     assert [r["beta"] for r in choices.by_family([row(beta=beta) for beta in (0.3, 1.8)])] == [1.8]
     assert [r["beta"] for r in choices.by_family([row(beta=beta) for beta in (2.0, 0.5)])] == [0.5]
     assert [r["beta"] for r in choices.by_family([row(beta=beta) for beta in (0.0, 1e-9)])] == [1e-9]
-    assert choices.by_family([row(beta=1.0, annealing=1.0)]) == []
+    assert choices.by_family([row(beta=1.0, kl_warmup_fraction=1.0)]) == []
 
 
 def test_by_family_is_in_the_order_of_the_paper():
@@ -112,10 +112,10 @@ def test_by_family_is_in_the_order_of_the_paper():
     order = ["---", "+--", "--+", "+-+", "--v", "+-v", "-+-", "++-", "-++", "+++", "-+v", "++v"]
     families = choices.by_family([row(family, seed=i) for i, family in enumerate(signs)])
     assert [r["family"] for r in families] == order
-    assert [r["family"] for r in choices.of_one_marginal(families)] == ["--v", "+-v", "-+v", "++v"]
+    assert [r["family"] for r in choices.of_one_prior(families)] == ["--v", "+-v", "-+v", "++v"]
     without = [r for r in families if r["family"] not in ("--v", "++v")]
-    assert [r["family"] for r in choices.of_one_marginal(without)] == ["--+", "+-+", "-++", "+++"]
-    assert choices.of_one_marginal(families[:4]) == families[:4]
+    assert [r["family"] for r in choices.of_one_prior(without)] == ["--+", "+-+", "-++", "+++"]
+    assert choices.of_one_prior(families[:4]) == families[:4]
 
 
 def test_equal_elbo_by_hand():

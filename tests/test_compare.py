@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def points():
     return [
         row("-+v", 5.0, 77.0, beta=1.0, seed=1),
-        row("-+v", 0.5, 81.0, beta=1.0, annealing=0.5),
+        row("-+v", 0.5, 81.0, beta=1.0, kl_warmup_fraction=0.5),
         row("-+v", 40.0, 50.0, beta=0.5),
         row("---", 27.0, 61.0, beta=1.0, decoder_width=128),
         row("---", 60.0, 38.0, beta=0.25, decoder_width=16),
@@ -33,7 +33,7 @@ def points():
 def test_runs_stand_beside_every_printed_model_of_their_family_and_beta(points):
     compared = compare.compare(points, "binarized_mnist")
     assert compared.split == "test" and compared.reference.same_data
-    found = [(r["family"], r["beta"], r["target"], r["annealing"], r["seed"], r.get("paper_rate")) for r in compared.runs]
+    found = [(r["family"], r["beta"], r["target"], r["kl_warmup_fraction"], r["seed"], r.get("paper_rate")) for r in compared.runs]
     assert found == [
         ("---", 0.1, "", 0.0, 0, None),
         ("---", 0.25, "", 0.0, 0, None),

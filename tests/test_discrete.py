@@ -18,7 +18,7 @@ FUNCTIONALS = (
     "rate",
     "distortion",
     "encoder_information",
-    "marginal_gap",
+    "prior_gap",
     "decoder_gap",
     "generative_lower",
     "generative_information",
@@ -75,7 +75,7 @@ def written_out(p, e, d, m, q):
             "rate": plog(joint, e / m),
             "distortion": -plog(joint, d.T),
             "encoder_information": plog(joint, joint / (p[:, None] * pz)),
-            "marginal_gap": plog(pz, pz / m),
+            "prior_gap": plog(pz, pz / m),
             "decoder_gap": plog(joint, joint / pz / d.T),
             "generative_lower": plog(generated, (e / m).T),
             "generative_information": plog(generated, generated / (m[:, None] * px)),
@@ -98,10 +98,10 @@ def test_values_bounds_and_gaps_of_random_tables(seed, symbols, codes, zeros):
     rate, distortion, information, entropy = (v[name] for name in ("rate", "distortion", "encoder_information", "entropy"))
     assert -1e-11 <= information <= min(entropy, np.log(codes)) + 1e-11
     assert entropy - distortion <= information + 1e-11 and information <= rate + 1e-11
-    assert v["marginal_gap"] >= -1e-11 and v["decoder_gap"] >= -1e-11
+    assert v["prior_gap"] >= -1e-11 and v["decoder_gap"] >= -1e-11
     assert v["elbo"] == -(rate + distortion)
     if np.isfinite(rate):
-        np.testing.assert_allclose(rate - information, v["marginal_gap"], atol=1e-11)
+        np.testing.assert_allclose(rate - information, v["prior_gap"], atol=1e-11)
     if np.isfinite(distortion):
         np.testing.assert_allclose(information - (entropy - distortion), v["decoder_gap"], atol=1e-10)
         np.testing.assert_allclose(v["decoder_advantage"] - v["density_gap"], entropy - distortion, atol=1e-10)
@@ -128,15 +128,15 @@ def test_log_likelihood_is_elbo_plus_posterior_gap(seed, symbols, codes, zeros):
 def test_bounds_are_tight_where_theory_says_and_nowhere_else(seed, symbols, codes, zeros):
     with jax.enable_x64(True):
         t = discrete.tables(*draw(seed, symbols, codes, zeros))
-        best = t._replace(marginal=discrete.aggregate(t.source, t.encoder), decoder=discrete.posterior(t.source, t.encoder))
+        best = t._replace(prior=discrete.aggregate(t.source, t.encoder), decoder=discrete.posterior(t.source, t.encoder))
         v = values_of(best)
         np.testing.assert_allclose(v["rate"], v["encoder_information"], atol=1e-11)
         np.testing.assert_allclose(v["entropy"] - v["distortion"], v["encoder_information"], atol=1e-11)
         np.testing.assert_allclose(v["elbo"], -v["entropy"], atol=1e-11)
-        # Half of another marginal, or decoder, costs what it is away.
-        shifted = jnp.logaddexp(best.marginal, jnp.roll(best.marginal, 1)) - np.log(2)
-        if np.abs(np.exp(shifted) - np.exp(best.marginal)).max() > 1e-3:
-            assert values_of(best._replace(marginal=shifted))["rate"] > v["rate"] + 1e-8
+        # Half of another prior, or decoder, costs what it is away.
+        shifted = jnp.logaddexp(best.prior, jnp.roll(best.prior, 1)) - np.log(2)
+        if np.abs(np.exp(shifted) - np.exp(best.prior)).max() > 1e-3:
+            assert values_of(best._replace(prior=shifted))["rate"] > v["rate"] + 1e-8
         # A posterior encoder: E = I_d, and with q = p_d also G.
         log_z = discrete.generating(t)
         evidence = discrete.evidence(t)
@@ -158,17 +158,17 @@ def random_tables(seed=0, symbols=5, codes=4):
     )
 
 
-def test_best_marginal_and_decoder_are_stationary_and_minimal(x64):
+def test_best_prior_and_decoder_are_stationary_and_minimal(x64):
     t = random_tables()
-    marginal, decoder = discrete.aggregate(t.source, t.encoder), discrete.posterior(t.source, t.encoder)
+    prior, decoder = discrete.aggregate(t.source, t.encoder), discrete.posterior(t.source, t.encoder)
 
     def rate(logits):
-        return discrete.rate(t._replace(marginal=jax.nn.log_softmax(logits)))
+        return discrete.rate(t._replace(prior=jax.nn.log_softmax(logits)))
 
     def distortion(logits):
         return discrete.distortion(t._replace(decoder=jax.nn.log_softmax(logits, axis=1)))
 
-    for functional, at in ((rate, marginal), (distortion, decoder)):
+    for functional, at in ((rate, prior), (distortion, decoder)):
         np.testing.assert_allclose(jax.grad(functional)(at), 0, atol=1e-14)
         assert np.abs(jax.grad(functional)(at + jnp.arange(at.shape[-1]))).max() > 1e-2
         for seed in range(50):
@@ -178,7 +178,7 @@ def test_best_marginal_and_decoder_are_stationary_and_minimal(x64):
 
 def test_infinite_where_the_paper_is(x64):
     t = random_tables()
-    assert discrete.rate(t._replace(marginal=t.marginal.at[1].set(-jnp.inf))) == jnp.inf
+    assert discrete.rate(t._replace(prior=t.prior.at[1].set(-jnp.inf))) == jnp.inf
     impossible = t._replace(decoder=t.decoder.at[:, 2].set(-jnp.inf))
     assert discrete.distortion(impossible) == jnp.inf
     # What never happens costs nothing.
@@ -203,7 +203,7 @@ def test_mutual_information_of_known_joints(x64):
 
 def test_generated_and_reconstructed_are_the_sums_they_are_called(x64):
     t = random_tables()
-    p, e, d, m = np.exp(t.source), np.exp(t.encoder), np.exp(t.decoder), np.exp(t.marginal)
+    p, e, d, m = np.exp(t.source), np.exp(t.encoder), np.exp(t.decoder), np.exp(t.prior)
     np.testing.assert_allclose(np.exp(discrete.generated(t)), m @ d)
     np.testing.assert_allclose(np.exp(discrete.reconstruction(t)), e @ d)
     np.testing.assert_allclose(np.exp(discrete.reconstructed(t)), p @ e @ d)

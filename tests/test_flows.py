@@ -13,7 +13,7 @@ from rd_elbo import information
 from rd_elbo.models import flows
 from rd_elbo.models.encoders import DenseEncoder, FlowEncoder
 from rd_elbo.models.flows import MADE, AutoregressiveFlow, RealNVP, coupling_halves, made_masks
-from rd_elbo.models.marginals import FlowMarginal, VampPrior
+from rd_elbo.models.priors import FlowPrior, VampPrior
 
 
 def stirred(params, scale=0.5, key=9):
@@ -126,8 +126,8 @@ def test_an_iaf_encoder_scores_what_it_draws_and_integrates_to_one(x64):
     np.testing.assert_allclose(mass, 1.0, atol=1e-3)
 
 
-def test_a_flow_marginal_is_the_change_of_variables_of_a_normal(x64):
-    module, unused = FlowMarginal(AutoregressiveFlow(3, 2, 8, 1)), lambda x: x
+def test_a_flow_prior_is_the_change_of_variables_of_a_normal(x64):
+    module, unused = FlowPrior(AutoregressiveFlow(3, 2, 8, 1)), lambda x: x
     params = stirred(module.init(jax.random.key(0), unused, jnp.zeros((1, 4, 4))))
     m = module.apply(params, unused, jnp.zeros((1, 4, 4)))
     z = jax.random.normal(jax.random.key(1), (6, 3))
@@ -271,8 +271,8 @@ def test_gradients_go_through_both_directions_of_affine_flows(x64, kind, way):
 
 
 @pytest.mark.parametrize("kind", AFFINE)
-def test_an_affine_marginal_integrates_to_one_and_scores_what_it_draws(x64, kind):
-    module, unused, like = FlowMarginal(AFFINE[kind](2, 3, 8, 1)), lambda x: x, jnp.zeros((1, 4, 4))
+def test_an_affine_prior_integrates_to_one_and_scores_what_it_draws(x64, kind):
+    module, unused, like = FlowPrior(AFFINE[kind](2, 3, 8, 1)), lambda x: x, jnp.zeros((1, 4, 4))
     m = module.apply(stirred(module.init(jax.random.key(0), unused, like), 0.1), unused, like)
     drawn, log_m = m.sample_and_log_prob(seed=jax.random.key(2), sample_shape=2000)
     np.testing.assert_allclose(jax.jit(m.log_prob)(drawn), log_m, rtol=1e-7)
@@ -290,7 +290,7 @@ def test_an_affine_marginal_integrates_to_one_and_scores_what_it_draws(x64, kind
 @pytest.mark.parametrize("kind", AFFINE)
 def test_an_affine_flow_is_never_taken_for_the_encoders(x64, kind):
     encode, x = encoder()
-    module = FlowMarginal(AFFINE[kind](2, 2, 8, 1))
+    module = FlowPrior(AFFINE[kind](2, 2, 8, 1))
     m = module.apply(module.init(jax.random.key(0), encode, x), encode, x)
     e = encode(x)
     assert flows.without_common_flow(e, m)[:2] == (e, m) and not flows.is_flow(m)

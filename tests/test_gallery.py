@@ -28,7 +28,7 @@ TINY = {"latent": 2, "encoder_width": 4, "encoder_depth": 1, "decoder_width": 4,
 MEMBERS = [
     Member(**TINY, beta=0.5),
     Member(**TINY, beta=1.0),
-    Member(**TINY, beta=1.0, marginal="vampprior", pseudo_inputs=3),
+    Member(**TINY, beta=1.0, prior="vampprior", pseudo_inputs=3),
     Member(**TINY, decoder="pixelcnn", beta=1.0),
 ]
 
@@ -48,7 +48,7 @@ class Known:
         self.traces[0].append(x.shape)
         return distrax.MultivariateNormalDiag(100 * x[:, :1, 0], jnp.ones((len(x), 1)))
 
-    def prior(self, params, x):
+    def prior_distribution(self, params, x):
         return distrax.MultivariateNormalDiag(jnp.full(1, -100.0), jnp.ones(1))
 
     def decode(self, params, z):
@@ -101,7 +101,7 @@ def test_models_of_one_architecture_share_one_program():
 def test_members_of_one_architecture_share_one_program():
     x = jnp.zeros((2, *SHAPE))
     before = gallery.draw._cache_size()
-    for seed, member in enumerate([*MEMBERS[:2], dataclasses.replace(MEMBERS[0], seed=3, annealing=0.5)]):
+    for seed, member in enumerate([*MEMBERS[:2], dataclasses.replace(MEMBERS[0], seed=3, kl_warmup_fraction=0.5)]):
         model = member.build(SHAPE)
         gallery.draw(model, model.init(jax.random.key(seed), x), x, gallery.member_key(seed, member.name))
     assert gallery.draw._cache_size() == before + 1
@@ -261,7 +261,7 @@ def test_panels_hold_data_then_sample_and_average():
     ("changes", "lines"),
     [
         ({}, ["−+v", r"$\beta$ = 0.5", "$R$ 2.0", "$D$ 80.2"]),
-        ({"annealing": 0.5}, ["−+v, ann.", r"$\beta$ = 0.5", "$R$ 2.0", "$D$ 80.2"]),
+        ({"kl_warmup_fraction": 0.5}, ["−+v, ann.", r"$\beta$ = 0.5", "$R$ 2.0", "$D$ 80.2"]),
         ({"objective": "target_rate", "target_rate": 12.0}, ["−+v", r"$\sigma$ = 12", "$R$ 2.0", "$D$ 80.2"]),
         ({"objective": "target_gap", "target_gap": 3}, ["−+v", "target gap = 3", "$R$ 2.0", "$D$ 80.2"]),
         ({"objective": "something_else"}, ["−+v", "something else", "$R$ 2.0", "$D$ 80.2"]),
@@ -317,7 +317,7 @@ def test_a_figure_places_every_panel_inside_and_none_on_another(run, dataset):
 
 @pytest.mark.parametrize("objective", ["beta", "target_rate", "target_distortion", "free_bits"])
 def test_twelve_models_beside_each_other_can_be_read(objective):
-    worst = {"objective": objective, objective: 0.251, "annealing": 0.5, "rate": 123.4, "distortion": 123.4}
+    worst = {"objective": objective, objective: 0.251, "kl_warmup_fraction": 0.5, "rate": 123.4, "distortion": 123.4}
     rows = [
         {**gallery.table_row(choice(0, 5, panel, part, i), "made_up"), **worst, "member": str(i)}
         for panel, part in (("a", "reconstruction"), ("b", "sample"))

@@ -111,7 +111,7 @@ def linear_params(seed=0, n=4, latent=2, learned=False):
             "log_scale": 0.5 * rng.standard_normal(latent),
         },
         "decoder": decoder | ({"log_noise": np.asarray(-0.3)} if learned else {}),
-        "marginal": {},
+        "prior": {},
     }
 
 

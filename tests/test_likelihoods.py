@@ -153,7 +153,7 @@ def made(shape, n=3, **fields):
 @pytest.mark.parametrize(
     ("likelihood", "shape", "parts"),
     [
-        ("gaussian", (5,), {"marginal": "vampprior"}),
+        ("gaussian", (5,), {"prior": "vampprior"}),
         ("continuous_bernoulli", (3, 2), {}),
         ("discretised_logistic", (5, 4, 3), {"encoder": "conv", "decoder": "deconv"}),
     ],
@@ -185,15 +185,15 @@ def test_distortion_is_the_likelihood_of_the_decoders_outputs(likelihood, shape,
 
 
 def test_encoders_see_levels_from_minus_one_to_one():
-    mixed = {"likelihood": "discretised_logistic", "marginal": "vampprior", "pseudo_inputs": 2}
+    mixed = {"likelihood": "discretised_logistic", "prior": "vampprior", "pseudo_inputs": 2}
     model, params, x = made((3, 2), **mixed)
     plain = dataclasses.replace(TINY).build((3, 2))
     seen, same = model.encode(params, x).mean(), plain.encode(params, x / 255).mean()
     np.testing.assert_allclose(seen, same, rtol=1e-5)
     # Pseudo-inputs are between 0 and 1 as they are.
-    phi = jax.nn.sigmoid(params["marginal"]["pseudo_inputs"])
+    phi = jax.nn.sigmoid(params["prior"]["pseudo_inputs"])
     expected = model.encode(params, 255 * phi).mean()
-    np.testing.assert_allclose(model.prior(params, x).components_distribution.loc, expected, rtol=1e-5)
+    np.testing.assert_allclose(model.prior_distribution(params, x).components_distribution.loc, expected, rtol=1e-5)
 
 
 def test_densities_may_be_above_one():

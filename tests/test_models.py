@@ -22,20 +22,20 @@ from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_WEAK
 SHAPE = (5, 4)
 SMALL = Architecture(latent=3, encoder_width=6, decoder_width=4, decoder_depth=1)
 ARCHITECTURES = {
-    f"{decoder}, {marginal}": dataclasses.replace(SMALL, decoder=decoder, marginal=marginal, pseudo_inputs=4)
-    for decoder, marginal in (("mlp", "normal"), ("mlp", "vampprior"), ("pixelcnn", "normal"))
+    f"{decoder}, {prior}": dataclasses.replace(SMALL, decoder=decoder, prior=prior, pseudo_inputs=4)
+    for decoder, prior in (("mlp", "normal"), ("mlp", "vampprior"), ("pixelcnn", "normal"))
 }
 TINY = dict(encoder_width=2, decoder_width=3, encoder_depth=1, flow_steps=2, flow_width=7, flow_depth=1, pseudo_inputs=4)
 FAMILIES = {name: dataclasses.replace(SMALL, **paper_family(name), **TINY) for name in PAPER_FAMILIES}
-# Compiling takes long: every part is here once, and the flow's encoder with every marginal, beside a decoder that costs nothing.
+# Compiling takes long: every part is here once, and the flow's encoder with every prior, beside a decoder that costs nothing.
 FLOW = dict(encoder="conv_iaf", **TINY)
 NEW = dict(encoder="resnet", encoder_width=2, encoder_depth=1, decoder_width=3, flow_steps=2, flow_width=7, flow_depth=1)
 ARCHITECTURES |= {
     "--+": FAMILIES["--+"],
-    "iaf, maf": dataclasses.replace(SMALL, **FLOW, marginal="maf"),
-    "iaf, vampprior": dataclasses.replace(SMALL, **FLOW, marginal="vampprior"),
-    "resnet, realnvp": dataclasses.replace(SMALL, **NEW, decoder="resnet", marginal="realnvp"),
-    "pixelvae, maf_affine": dataclasses.replace(SMALL, **NEW, decoder="pixelvae", marginal="maf_affine", causal_depth=1),
+    "iaf, maf": dataclasses.replace(SMALL, **FLOW, prior="maf"),
+    "iaf, vampprior": dataclasses.replace(SMALL, **FLOW, prior="vampprior"),
+    "resnet, realnvp": dataclasses.replace(SMALL, **NEW, decoder="resnet", prior="realnvp"),
+    "pixelvae, maf_affine": dataclasses.replace(SMALL, **NEW, decoder="pixelvae", prior="maf_affine", causal_depth=1),
     "pixelcnnpp, z in every layer": dataclasses.replace(SMALL, **NEW, decoder="pixelcnnpp", z_in_every_layer=True),
 }
 
@@ -116,8 +116,8 @@ def test_one_sample_rate_averages_to_the_closed_form():
     assert information.elbo(2.0, 3.0) == -5.0
 
 
-NEW_PARTS = dict(encoder="resnet", decoder="pixelvae", marginal="maf_affine")
-# Every encoder, decoder and marginal is in one of these.
+NEW_PARTS = dict(encoder="resnet", decoder="pixelvae", prior="maf_affine")
+# Every encoder, decoder and prior is in one of these.
 HALF = (
     "mlp, vampprior",
     "pixelcnn, normal",
@@ -164,7 +164,7 @@ def test_terms_are_their_definitions(name):
 
     @jax.jit
     def densities(params):
-        e, m = model.encode(params, x), model.prior(params, x)
+        e, m = model.encode(params, x), model.prior_distribution(params, x)
         z = e.sample(seed=key)
         # Through the flows' inverses, which `terms` never takes.
         base = e.distribution if flows.is_flow(e) else e
@@ -174,9 +174,11 @@ def test_terms_are_their_definitions(name):
     np.testing.assert_allclose(terms.distortion, -log_d, rtol=1e-5)
     assert (terms.distortion >= 0).all()
     architecture = ARCHITECTURES[name]
-    gaussian = architecture.encoder != "conv_iaf" and architecture.marginal == "normal"
+    gaussian = architecture.encoder != "conv_iaf" and architecture.prior == "normal"
     if gaussian:
-        np.testing.assert_allclose(terms.rate, model.encode(params, x).kl_divergence(model.prior(params, x)), rtol=1e-5)
+        np.testing.assert_allclose(
+            terms.rate, model.encode(params, x).kl_divergence(model.prior_distribution(params, x)), rtol=1e-5
+        )
         assert (terms.rate >= 0).all()
     else:
         np.testing.assert_allclose(terms.rate, log_e - log_m, rtol=1e-4, atol=1e-4)
@@ -207,15 +209,15 @@ def test_bernoulli_of_binary_values_is_scipys_at_any_logit(dtype):
 
 def test_vampprior_is_a_mixture_of_encodings():
     model, params, x = built("mlp, vampprior")
-    params["marginal"]["weights"] = jnp.array([0.3, -1.0, 2.0, 0.1])
+    params["prior"]["weights"] = jnp.array([0.3, -1.0, 2.0, 0.1])
     z = jax.random.normal(jax.random.key(2), (7, 3))
-    pseudo_inputs = scipy.special.expit(np.asarray(params["marginal"]["pseudo_inputs"]))
+    pseudo_inputs = scipy.special.expit(np.asarray(params["prior"]["pseudo_inputs"]))
     components = model.encode(params, jnp.asarray(pseudo_inputs))
     mean, scale = np.asarray(components.loc), np.asarray(components.scale_diag)
     log_weights = scipy.special.log_softmax([0.3, -1.0, 2.0, 0.1])
     each = scipy.stats.norm.logpdf(np.asarray(z)[:, None], mean, scale).sum(-1)
     explicit = scipy.special.logsumexp(each + log_weights, axis=1)
-    np.testing.assert_allclose(model.prior(params, x).log_prob(z), explicit, rtol=1e-4)
+    np.testing.assert_allclose(model.prior_distribution(params, x).log_prob(z), explicit, rtol=1e-4)
 
 
 def test_encoder_sees_pixels_from_minus_one_to_one():
@@ -236,7 +238,7 @@ def test_parameter_counts_at_full_size():
     encoder = 2 * (784 * 128 + 128) + 2 * (128 * 128 + 128) + 2 * (128 * 32 + 32)
     decoder = 2 * (32 * 512 + 512) + 512 * 784 + 784
     assert count() == encoder + decoder == 678_224
-    assert count(marginal="vampprior", pseudo_inputs=50) == encoder + decoder + 50 * 784 + 50
+    assert count(prior="vampprior", pseudo_inputs=50) == encoder + decoder + 50 * 784 + 50
 
 
 def test_parameters_of_the_residual_networks_at_full_size():
@@ -254,8 +256,8 @@ def test_parameters_of_the_residual_networks_at_full_size():
 
 def test_family_names():
     assert Architecture().family == "---"
-    assert Architecture(decoder="pixelcnn", marginal="vampprior").family == "-+v"
-    assert Architecture(decoder="pixelvae", marginal="realnvp").family == "-++" == Architecture(**NEW_PARTS).family
+    assert Architecture(decoder="pixelcnn", prior="vampprior").family == "-+v"
+    assert Architecture(decoder="pixelvae", prior="realnvp").family == "-++" == Architecture(**NEW_PARTS).family
     assert len(PAPER_FAMILIES) == 12 == len({*FAMILIES.values()})
     assert all(architecture.family == name for name, architecture in FAMILIES.items())
     with pytest.raises(BadInput, match=r"family='-x-' does not exist; there are ---, --\+"):
@@ -264,16 +266,16 @@ def test_family_names():
 
 # Worked out by hand from the paper's App. A; see the counts in the modules' own tests.
 PAPER_PARAMETERS = {"encoder": {"-": 1_999_424, "+": 5_611_840}, "decoder": {"-": 998_753, "+": 2_421_217}}
-PAPER_PARAMETERS |= {"marginal": {"-": 0, "+": 3_612_416, "v": 500 * 784 + 500}}
+PAPER_PARAMETERS |= {"prior": {"-": 0, "+": 3_612_416, "v": 500 * 784 + 500}}
 
 
 @pytest.mark.parametrize("name", PAPER_FAMILIES)
 def test_the_papers_families_have_the_papers_parameters(name):
-    """Encoder 2.00 M and 3.61 M for its flow, decoder 1.00 M, marginal 3.61 M."""
+    """Encoder 2.00 M and 3.61 M for its flow, decoder 1.00 M, prior 3.61 M."""
     sizes = PAPER_PARTS | (PAPER_STRONG if name[1] == "+" else PAPER_WEAK)
     model = Architecture(**paper_family(name), **sizes).build((28, 28))
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28)))
-    for part, sign in zip(("encoder", "decoder", "marginal"), name, strict=True):
+    for part, sign in zip(("encoder", "decoder", "prior"), name, strict=True):
         count = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes[part]))
         assert count == PAPER_PARAMETERS[part][sign]
     # The same from the layers' sizes: the MADEs, and the convolutional encoder and decoder.
@@ -289,7 +291,7 @@ def test_the_papers_families_have_the_papers_parameters(name):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[("decoder", "mlpp"), ("encoder", ""), ("marginal", None), ("decoder_width", 0), ("decoder_width", 2.5), ("latent", True)],
+        *[("decoder", "mlpp"), ("encoder", ""), ("prior", None), ("decoder_width", 0), ("decoder_width", 2.5), ("latent", True)],
         *[("causal_depth", 0), ("z_in_every_layer", 1), ("z_in_every_layer", "True")],
     ],
 )

@@ -51,7 +51,7 @@ class Needy(nn.Module):
 def test_a_class_is_filled_with_what_a_member_has():
     model = dataclasses.replace(OWN, decoder_width=5).build((6, 7))
     assert model.decoder == BroadcastDecoder(5, (6, 7)) and hash(model.decoder)
-    assert OWN.family == "---" and "pseudo_inputs" in OWN.idle
+    assert OWN.family == "---" and "pseudo_inputs" in OWN.unused_fields
 
 
 def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
     assert {row["decoder"] for row in points} == {REFERENCE} and all(row["rate"] > 0 for row in points)
     member, params = rd.load_params(tmp_path, points[0]["member"])
     model, x = member.build((28, 28)), jnp.asarray(digits.splits["test"], jnp.float32)
-    rate = model.encode(params, x).kl_divergence(model.prior(params, x)).mean()
+    rate = model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean()
     np.testing.assert_allclose(rate, points[0]["rate"], rtol=1e-5)
     # Tables and figures need no module.
     references.load.cache_clear()
@@ -97,8 +97,8 @@ def test_a_padded_own_part_trains_as_alone():
 
 def test_registered_parts_are_members_like_others(parts):
     rd.register_decoder("flat", Flat, sign="f")
-    rd.register_prior("wide", lambda a, shape: rd.Member(latent=a.latent).build(shape).marginal)
-    member = rd.Member(decoder="flat", marginal="wide", latent=3)
+    rd.register_prior("wide", lambda a, shape: rd.Member(latent=a.latent).build(shape).prior)
+    member = rd.Member(decoder="flat", prior="wide", latent=3)
     assert member.family == "-fo" and member.build((4, 5)).decoder == Flat((4, 5))
     assert member.name != rd.Member(decoder="mlp", latent=3).name
     rd.register_decoder("flat", Flat, sign="f")  # again, as a reloaded notebook does
@@ -131,7 +131,7 @@ def test_a_member_is_known_by_the_text_of_its_parts(tmp_path, monkeypatch):
     [
         ("decoder", "nowhere:Mine", "'nowhere' cannot be imported"),
         ("encoder", "rd_elbo:Nothing", "'rd_elbo' has no 'Nothing'"),
-        ("marginal", "rd_elbo:", "has no ''"),
+        ("prior", "rd_elbo:", "has no ''"),
         ("decoder", "math:pi", "a flax module or a function, got 3.14"),
         ("optimizer", "optax:nothing", "'optax' has no 'nothing'"),
         ("optimizer", "math:pi", "optimizer=3.14"),

@@ -31,7 +31,7 @@ def rows(members, rate_of):
 @pytest.fixture
 def points():
     mlp = product(Member(learning_rate=0.1), decoder_width=(8, 16), beta=(2.0, 0.5, 1.0), seed=(0, 1))
-    pixelcnn = product(Member(decoder="pixelcnn", learning_rate=0.2), beta=(0.5, 1.0), marginal=("normal", "vampprior"))
+    pixelcnn = product(Member(decoder="pixelcnn", learning_rate=0.2), beta=(0.5, 1.0), prior=("normal", "vampprior"))
     return list(rows(mlp + pixelcnn, lambda m: (10 / m.beta + m.seed + m.decoder_width, 60 + 10 * m.beta + 3 * m.seed)))
 
 

@@ -98,7 +98,7 @@ def test_figure3a_groups_by_each_part(drawn):
             own = np.array([(p["rate"], p["distortion"]) for p in points if p["family"][position] == sign]).T
             np.testing.assert_array_equal(cloud.get_xydata().T, own)
             np.testing.assert_array_equal(line.get_xydata().T, frontier.stepwise(*own))
-        part = ("encoder", "decoder", "marginal")[position]
+        part = ("encoder", "decoder", "prior")[position]
         shown = [text.get_text() for text in axes.get_legend().get_texts()]
         assert shown == [f"{part} {sign}".replace("-", "\N{MINUS SIGN}") for sign in signs]
 
@@ -190,7 +190,7 @@ def test_the_papers_frontier_is_drawn_on_the_test_split_of_its_data_alone(tmp_pa
 
 def test_an_old_table_of_families_is_drawn(tmp_path):
     """Without columns of fields that came later."""
-    columns = [name for name in POINT_COLUMNS if name not in ("annealing", "target_weight")]
+    columns = [name for name in POINT_COLUMNS if name not in ("kl_warmup_fraction", "target_weight")]
     points = [p for p in twelve() if p["family"] in ("---", "-+-", "--v", "--+")]
     disk.write_table(tmp_path / "points.csv", columns, [{name: p[name] for name in columns} for p in points])
     written = plotting.draw_all(tmp_path)

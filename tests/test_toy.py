@@ -19,7 +19,7 @@ def params(seed=0, codes=30, scale=1.0):
     rng = np.random.default_rng(seed)
     w, b, logits = scale * rng.standard_normal((3, codes))
     v, c = scale * rng.standard_normal((2, toy.SYMBOLS))
-    return {"encoder": {"w": w, "b": b}, "decoder": {"v": v, "c": c}, "marginal": {"l": logits}}
+    return {"encoder": {"w": w, "b": b}, "decoder": {"v": v, "c": c}, "prior": {"l": logits}}
 
 
 def test_the_papers_source():
@@ -56,16 +56,16 @@ def test_tables_are_the_formulas_symbol_by_symbol(x64, codes):
     for i in range(codes):
         weights = [math.exp(-((d["v"][j] * z[i] - d["c"][j]) ** 2)) for j in range(30)]
         np.testing.assert_allclose(np.exp(t.decoder[i]), np.asarray(weights) / sum(weights))
-    np.testing.assert_allclose(np.exp(t.marginal), np.exp(p["marginal"]["l"]) / np.exp(p["marginal"]["l"]).sum())
+    np.testing.assert_allclose(np.exp(t.prior), np.exp(p["prior"]["l"]) / np.exp(p["prior"]["l"]).sum())
 
 
 def test_sixty_sixty_and_thirty_parameters():
     drawn = toy.Toy().init(jax.random.key(0), jnp.zeros((1, 30)))
     sizes = {part: sum(leaf.size for leaf in leaves.values()) for part, leaves in drawn.items()}
-    assert sizes == {"encoder": 60, "decoder": 60, "marginal": 30}
+    assert sizes == {"encoder": 60, "decoder": 60, "prior": 30}
     wide = toy.Toy(initial_scale=2.0).init(jax.random.key(0), jnp.zeros((1, 30)))
     np.testing.assert_allclose(wide["encoder"]["w"], 20 * drawn["encoder"]["w"], rtol=1e-5)
-    assert (drawn["marginal"]["l"] == 0).all() and 0.05 < np.std(drawn["decoder"]["c"]) < 0.2
+    assert (drawn["prior"]["l"] == 0).all() and 0.05 < np.std(drawn["decoder"]["c"]) < 0.2
 
 
 def test_terms_are_the_exact_functionals(x64):
@@ -96,7 +96,7 @@ def test_gradients_against_differences(x64):
 
     gradient = jax.grad(loss)(p)
     for part, name, i in itertools.chain(
-        itertools.product(["encoder"], "wb", (0, 17)), itertools.product(["decoder"], "vc", (3, 29)), [("marginal", "l", 5)]
+        itertools.product(["encoder"], "wb", (0, 17)), itertools.product(["decoder"], "vc", (3, 29)), [("prior", "l", 5)]
     ):
 
         def moved(h, part=part, name=name, i=i):

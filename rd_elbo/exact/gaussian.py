@@ -5,7 +5,7 @@ The source is x ~ N(mean, covariance) in n dimensions, or the data with those mo
     e(z|x) = N(V (x - a), diag(s^2)),    m(z) = N(0, I),    d(x|z) = N(W z + b, noise^2 I),
 
 whose distortion is a squared error in disguise, D = E|x - W z - b|^2 / (2 noise^2) + n/2 log(2 pi noise^2). So for a Gaussian
-source the lowest curve that any encoder and marginal can reach is its rate-distortion function of squared error, which reverse
+source the lowest curve that any encoder and prior can reach is its rate-distortion function of squared error, which reverse
 water-filling gives, and the linear VAE contains the optimum. Rate and distortion of a linear VAE depend on the data by their mean
 and covariance alone, so among linear VAEs that curve is the lowest for any data of this covariance. At the slope -dD/dR = beta the
 water level is beta noise^2. At beta = 1 the model is probabilistic PCA and its negative ELBO that model's -log likelihood
@@ -123,7 +123,7 @@ def distortion(error: Any, dimensions: int, noise: float) -> Any:
 def boundary(variances: Any, rate: Any, noise: float, latent: int | None = None) -> Curve:
     """Find the least distortion at given rates with a decoder N(f(z), noise^2 I).
 
-    It is that of any encoder and marginal.
+    It is that of any encoder and prior.
 
     Args:
       variances: (n,) eigenvalues of the covariance.

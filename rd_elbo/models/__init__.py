@@ -1,1 +1,1 @@
-"""Encoders, decoders and marginals, and the models they make."""
+"""Encoders, decoders and priors, and the models they make."""

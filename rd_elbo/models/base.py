@@ -1,4 +1,4 @@
-"""A latent-variable model: an encoder e(z|x), a decoder d(x|z) and a marginal m(z), with the parameters kept outside."""
+"""A latent-variable model: an encoder e(z|x), a decoder d(x|z) and a prior m(z), with the parameters kept outside."""
 
 import dataclasses
 import functools
@@ -51,32 +51,32 @@ class Trainable(Hashable, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class VAE:
-    """Encoder, decoder and marginal, each a flax module whose call returns a distrax distribution.
+    """Encoder, decoder and prior, each a flax module whose call returns a distrax distribution.
 
     The distributions hold arrays, never modules, so they may be used outside the call that made them.
 
     Attributes:
       encoder: Maps examples, such as images (batch, height, width) in [0, 1], to a distribution over z.
       decoder: Maps z (batch, latent) to a distribution over examples.
-      marginal: Maps the encoder, as a function of examples, to a distribution over z.
+      prior: Maps the encoder, as a function of examples, to a distribution over z.
       scale: Divisor of examples before the encoder sees them: 255 for 8-bit levels, which the decoder's distribution takes as
         they are.
     """
 
     encoder: nn.Module
     decoder: nn.Module
-    marginal: nn.Module
+    prior: nn.Module
     scale: float = 1.0
 
     def init(self, key: Array, x: Array) -> Params:
-        """Draws parameters {"encoder": ..., "decoder": ..., "marginal": ...} for examples like `x`."""
-        of_encoder, of_decoder, of_marginal, of_z = jax.random.split(key, 4)
+        """Draws parameters {"encoder": ..., "decoder": ..., "prior": ...} for examples like `x`."""
+        of_encoder, of_decoder, of_prior, of_z = jax.random.split(key, 4)
         x = self._scaled(x)
         encoder = self.encoder.init(of_encoder, x)
         e = self.encoder.apply(encoder, x)
         decoder = self.decoder.init(of_decoder, e.sample(seed=of_z))
-        marginal = self.marginal.init(of_marginal, functools.partial(self.encoder.apply, encoder), x)
-        parts = {"encoder": encoder, "decoder": decoder, "marginal": marginal}
+        prior = self.prior.init(of_prior, functools.partial(self.encoder.apply, encoder), x)
+        parts = {"encoder": encoder, "decoder": decoder, "prior": prior}
         return {name: dict(variables.get("params", {})) for name, variables in parts.items()}
 
     def encode(self, params: Params, x: Array) -> distrax.DistributionLike:
@@ -93,9 +93,9 @@ class VAE:
         """d(x|z)."""
         return self.decoder.apply({"params": params["decoder"]}, z)
 
-    def prior(self, params: Params, x: Array) -> distrax.DistributionLike:
+    def prior_distribution(self, params: Params, x: Array) -> distrax.DistributionLike:
         """m(z); of `x` only the shape and dtype are used."""
-        return self.marginal.apply({"params": params["marginal"]}, functools.partial(self._read, params), x)
+        return self.prior.apply({"params": params["prior"]}, functools.partial(self._read, params), x)
 
     def terms(self, params: Params, x: Float[Array, "batch ..."], key: Array) -> Terms:
         """Rate and distortion of each example, with one draw of z (Alemi et al. 2018, section 2).
@@ -103,7 +103,7 @@ class VAE:
         The rate is the closed form where there is one, see `rate_estimator`. Encoder and decoder compute in the dtype of `x`, such
         as bfloat16; densities, draws, the terms and all gradients have the dtype of the parameters.
         """
-        e, m, move = flows.without_common_flow(self.encode(params, x), self.prior(params, x))
+        e, m, move = flows.without_common_flow(self.encode(params, x), self.prior_distribution(params, x))
         if information.has_closed_form_rate(e, m):
             z = e.sample(seed=key)
             rate = information.closed_form_rate(e, m)
@@ -122,7 +122,7 @@ class VAE:
         kinds = []
 
         def look(params: Params, x: Array) -> None:
-            e, m, _ = flows.without_common_flow(self.encode(params, x), self.prior(params, x))
+            e, m, _ = flows.without_common_flow(self.encode(params, x), self.prior_distribution(params, x))
             kinds.append(information.has_closed_form_rate(e, m))
 
         jax.eval_shape(look, params, x)

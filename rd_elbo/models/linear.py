@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from rd_elbo.errors import number, whole
 from rd_elbo.models.base import VAE
-from rd_elbo.models.marginals import StandardNormal
+from rd_elbo.models.priors import StandardNormal
 
 
 class LinearEncoder(nn.Module):

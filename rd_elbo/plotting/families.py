@@ -33,7 +33,7 @@ _PAIRED = (
 FAMILY_COLOURS = dict(zip(FAMILIES, _PAIRED, strict=True))
 # The signs as figures write them: the minus, not the hyphen.
 _SIGNS = str.maketrans("-", "\N{MINUS SIGN}")
-_PARTS = ("encoder", "decoder", "marginal")
+_PARTS = ("encoder", "decoder", "prior")
 # Points beyond this many times the smallest R + D tell nothing and would squeeze all others into a corner.
 _FRAME = 3.0
 # The paper's Figure 3b, nats.
@@ -53,7 +53,7 @@ def worth_drawing(points: Sequence[Row], split: str = "test") -> bool:
 def figure3a(points: Sequence[Row], split: str = "test", reference: Reference | None = None) -> Figure:
     """Draw the rate-distortion plane, after Alemi et al. 2018, Figure 3a.
 
-    It shows all runs, then groups them by encoder, decoder and marginal.
+    It shows all runs, then groups them by encoder, decoder and prior.
 
     Args:
       points: Rows of points.csv.
@@ -170,7 +170,7 @@ def _families(drawn: Sequence[Row]) -> list[str]:
 
 
 def _marker(family: str) -> dict[str, Any]:
-    """The shape is the marginal's, dark means a strong decoder, filled a strong encoder."""
+    """The shape is the prior's, dark means a strong decoder, filled a strong encoder."""
     colour = FAMILY_COLOURS.get(family, "0.4")
     filled = family[0] == "+"
     return {
@@ -236,7 +236,7 @@ def _said(split: str, models: int, outside: int) -> str:
 def _family_legend(figure: Figure, drawn: Sequence[Row], lines: Sequence[Line2D], title: str) -> None:
     """Above everything, where no data can be: families, then lines, then what the markers mean."""
     families = [Line2D([], [], ls="none", label=family, **_marker(family)) for family in _families(drawn)]
-    title += "\ndark: decoder +; filled: encoder +; circle, square, diamond: marginal \N{MINUS SIGN}, +, v"
+    title += "\ndark: decoder +; filled: encoder +; circle, square, diamond: prior \N{MINUS SIGN}, +, v"
     legend = figure.legend(
         handles=families,
         loc="outside upper center",

@@ -142,7 +142,7 @@ def _head(row: Row) -> list[str]:
     lines = [_family(row), symbol if aim in (None, "") else f"{symbol} = {aim:.3g}"]
     # R of nearly zero is written without the sign that noise may give it.
     lines += [f"$R$ {abs(row['rate']) if abs(row['rate']) < 0.05 else row['rate']:.1f}", f"$D$ {row['distortion']:.1f}"]
-    return [lines[0] + (", ann." if row["annealing"] else ""), *lines[1:]]
+    return [lines[0] + (", ann." if row["kl_warmup_fraction"] else ""), *lines[1:]]
 
 
 def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
@@ -264,7 +264,7 @@ def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:
 def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
     missing = [name for name in ("data", "member", "reconstruction", "sample") if name not in arrays]
     # Other fields of a member are not shown, and may be younger than the table.
-    shown = [name for name in GALLERY_COLUMNS if name not in FIELDS or name in ("objective", "beta", "annealing")]
+    shown = [name for name in GALLERY_COLUMNS if name not in FIELDS or name in ("objective", "beta", "kl_warmup_fraction")]
     missing += [name for name in shown if not table or name not in table[0]]
     if missing:
         raise BadInput(f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again")
@@ -279,7 +279,7 @@ def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
             raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has no pictures of {row['member']!r}, which gallery.csv names")
         try:
             choice("part", row["part"], _PARTS)
-            for field in ("position", "rate", "distortion", "total", "annealing", "beta"):
+            for field in ("position", "rate", "distortion", "total", "kl_warmup_fraction", "beta"):
                 number(field, row[field], -math.inf)
             aim = row.get(str(row["objective"]))
             if aim not in (None, ""):

@@ -18,7 +18,7 @@ from rd_elbo.sweep import grid
 
 Row = Mapping[str, Any]
 
-_ORDER = ("decoder", "decoder_width", "decoder_depth", "marginal", "encoder")
+_ORDER = ("decoder", "decoder_width", "decoder_depth", "prior", "encoder")
 _NAMES: dict[str, str] = {
     "dense": "dense",
     "conv": "convolutions",
@@ -87,7 +87,7 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
 
 
 def _key(row: Row) -> Key:
-    left_out = {objectives.SETTINGS[row["objective"]][0], "seed", *grid.idle_fields(row)}
+    left_out = {objectives.SETTINGS[row["objective"]][0], "seed", *grid.unused_fields(row)}
     return {field: row[field] for field in grid.FIELDS if field not in left_out}
 
 
@@ -128,14 +128,14 @@ def _mean_and_spread(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.
 
 
 def _label(row: Row, named: Sequence[str]) -> str:
-    """The decoder, its size where that varies, the marginal, then whatever else tells this group from the others."""
+    """The decoder, its size where that varies, the prior, then whatever else tells this group from the others."""
     sizes = {"decoder_width": "width", "decoder_depth": "depth"}
     words = [_named(row["decoder"])]
     if "encoder" in named:
         words[0] = f"{_named(row['encoder'])}, {words[0]}"
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
-    words.append(_named(row["marginal"]))
-    words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "marginal", *sizes)]
+    words.append(_named(row["prior"]))
+    words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "prior", *sizes)]
     return ", ".join(words)
 
 

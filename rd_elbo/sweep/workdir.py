@@ -24,7 +24,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rd_elbo import disk
+from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import metrics as metric_files
 from rd_elbo.sweep.grid import FIELDS, Group, Member
@@ -176,6 +176,7 @@ class Workdir:
                     "give --overwrite"
                 )
             params, digest = record.pop("params"), record.pop("metrics")
+            record["points"] = [aliases.renamed(point) for point in record["points"]]
             chunk = Finished(**record)
             lost = [n for n, sha in params.items() if not _holds(params_path(self.path, n), sha)]
             if lost:

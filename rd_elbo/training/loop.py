@@ -32,7 +32,7 @@ class Progress:
       steps: Steps each of them has made.
       total_steps: Steps each of them will make.
       restored: Steps that were made before a restart.
-      finite: Members that have not diverged.
+      alive: Members that have not diverged.
       rate: Mean rate over the last call and the members that have not diverged, nats.
       distortion: Mean distortion over the same, nats.
     """
@@ -41,7 +41,7 @@ class Progress:
     steps: int
     total_steps: int
     restored: int
-    finite: int
+    alive: int
     rate: float
     distortion: float
 
@@ -198,8 +198,8 @@ class Loop:
         """
         total = self.history.steps
         if self.done == total and self.callback:
-            finite = int(sharding.fetch(self.state.finite, self.members).sum())
-            self._tell(finite, math.nan, math.nan)
+            alive = int(sharding.fetch(self.state.alive, self.members).sum())
+            self._tell(alive, math.nan, math.nan)
         while self.done < total:
             # A call that is measured has the devices for itself.
             most = _IN_FLIGHT if self._pace.fixed else 1
@@ -233,14 +233,14 @@ class Loop:
         columns = tuple(column[:, :now] for column in (seen.rate, seen.distortion, seen.loss))
         self.history.record(self.done, columns)
         self.done += now
-        alive = [column[seen.finite] for column in columns[:2]]
+        alive = [column[seen.alive] for column in columns[:2]]
         means = [float(x.mean(dtype=np.float64)) if x.size else math.nan for x in alive]
-        self._tell(int(seen.finite.sum()), *means)
+        self._tell(int(seen.alive.sum()), *means)
 
-    def _tell(self, finite: int, rate: float, distortion: float) -> None:
+    def _tell(self, alive: int, rate: float, distortion: float) -> None:
         if self.callback:
             steps = self.done, self.history.steps, self.restored
-            progress = Progress(self.members, *steps, finite, rate, distortion)
+            progress = Progress(self.members, *steps, alive, rate, distortion)
             self.callback(progress, self.history.since(self._told, self.done))
             self._told = self.done
 

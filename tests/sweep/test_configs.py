@@ -36,7 +36,7 @@ def test_the_twelve_families_along_beta(name):
     members = grid.members_of(config)
     betas = collections.defaultdict(set)
     for member in members:
-        if member.objective == "beta" and not member.annealing:
+        if member.objective == "beta" and not member.kl_warmup_fraction:
             betas[member.family].add(member.beta)
     assert set(betas) == set(PAPER_FAMILIES) == set(config["blocks"]) & set(PAPER_FAMILIES)
     fewest = 3 if name.startswith("omniglot") else 5

@@ -54,7 +54,9 @@ def test_a_sweep_of_colour_pictures(trained):
     values = jax.jit(lambda key: model.decode(params, model.encode(params, x).sample(seed=key)).distribution)(jax.random.key(0))
     d = -DiscretisedLogistic(values.loc, values.log_scale).log_prob(x).sum((1, 2, 3)).mean()
     np.testing.assert_allclose(point["distortion"], d, rtol=0.02)
-    np.testing.assert_allclose(model.encode(params, x).kl_divergence(model.prior(params, x)).mean(), point["rate"], rtol=1e-5)
+    np.testing.assert_allclose(
+        model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean(), point["rate"], rtol=1e-5
+    )
     about = json.loads((workdir / "provenance.json").read_text())["data"]
     assert "6x5x3, colour 0 to 255, mean" in about["origin"] and "8-bit levels kept" in about["origin"]
     assert tables.read_points(workdir)[0] == point and tuple(point) == tables.POINT_COLUMNS

@@ -1,4 +1,4 @@
-"""Marginals m(z). Each is called with the encoder, as a function of images, and one batch that shows what images are like."""
+"""Priors m(z). Each is called with the encoder, as a function of images, and one batch that shows what images are like."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Encode = Callable[[Array], distrax.DistributionLike]
 
 
 class StandardNormal(nn.Module):
-    """Marginal `-`: N(0, I).
+    """Prior `-`: N(0, I).
 
     Attributes:
       latent: Dimensions of z.
@@ -28,8 +28,8 @@ class StandardNormal(nn.Module):
         return _standard_normal(self.latent, like)
 
 
-class FlowMarginal(nn.Module):
-    """Marginal `+`: a standard normal moved by the inverse of a flow.
+class FlowPrior(nn.Module):
+    """Prior `+`: a standard normal moved by the inverse of a flow.
 
     Alemi et al. 2018, App. A, has a masked autoregressive flow, mean-only.
 
@@ -54,7 +54,7 @@ def _standard_normal(dimensions: int, like: Array) -> distrax.MultivariateNormal
 
 
 class VampPrior(nn.Module):
-    """Marginal `v`: m(z) = sum_k w_k e(z|phi_k), learned softmax weights w and pseudo-inputs phi (Tomczak & Welling 2018).
+    """Prior `v`: m(z) = sum_k w_k e(z|phi_k), learned softmax weights w and pseudo-inputs phi (Tomczak & Welling 2018).
 
     Pseudo-inputs of pixels are stored as logits, so that phi stays inside [0, 1] and always has a gradient.
 
