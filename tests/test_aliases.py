@@ -49,6 +49,7 @@ def test_configurations_of_earlier_releases_give_the_same_members_in_the_same_or
         aliases.current({"grid": {"marginal": "maf", "prior": "normal"}})
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_flags_of_earlier_releases_set_present_fields(capsys):
     old = ["--config.base.marginal=maf", "--config.grid.annealing=0.5", "--config.population.lanes=3"]
     file = f"--config={ROOT / 'configs' / 'quickstart.py'}"
