@@ -41,4 +41,4 @@ def get_config(form: str = "full") -> ConfigDict:
     config.population.chunk_size = 4
     config.population.vmap_size = 1
     config.population.compute_dtype = "bfloat16"
-    return tiny(config, keep=True) if form == "quick" else config
+    return tiny(config, all_blocks=True) if form == "quick" else config

@@ -44,4 +44,4 @@ def get_config(form: str = "full") -> ConfigDict:
         blocks |= families({}, {**SMALL_STRONG, **axes}, ("-+-",), suffix)
     blocks |= families({**SMALL_WEAK, **beta, "epochs": LONGER * SMALL_WEAK["epochs"]}, {}, ("---",), "_longer")
     config.blocks = ConfigDict(blocks)
-    return tiny(config, keep=True) if form == "quick" else config
+    return tiny(config, all_blocks=True) if form == "quick" else config

@@ -37,4 +37,4 @@ def get_config(form: str = "full") -> ConfigDict:
         varied = {**way, "learning_rate": LEARNING_RATES}
         blocks |= families({**SMALL_WEAK, **varied}, {**SMALL_STRONG, **varied}, ("---", "-+-"), f"_{name}")
     config.blocks = ConfigDict(blocks)
-    return tiny(config, keep=True) if form == "quick" else config
+    return tiny(config, all_blocks=True) if form == "quick" else config

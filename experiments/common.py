@@ -23,9 +23,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a different run in workdir.")
 _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from the tables in workdir.")
 
-# Does the work and writes tables: given the configuration, the run directory, and who to tell how far it is and what it does.
-Tell = Callable[[float, str], None]
-Work = Callable[[dict[str, Any], pathlib.Path, Tell], dict[str, float]]
+# Work writes tables: from the configuration, the run directory and a callback with the part done, 0 to 1, and the activity.
+Progress = Callable[[float, str], None]
+Work = Callable[[dict[str, Any], pathlib.Path, Progress], dict[str, float]]
 
 
 def main(
@@ -67,9 +67,9 @@ def main(
             host.configure(config["population"]["devices"], cache_folder() / "xla", x64=config["population"]["dtype"] == "float64")
             open_run(workdir, config, _OVERWRITE.value)
             began = time.perf_counter()
-            with terminal.ticker(console) as tell:
-                seconds = work(config, workdir, tell)
-                tell(1.0, "done")
+            with terminal.progress_bar(console) as progress:
+                seconds = work(config, workdir, progress)
+                progress(1.0, "done")
             seconds["total"] = time.perf_counter() - began
             about = {"name": name, "origin": "exact", "sha256": None}
             command = ["python", "-m", f"experiments.{name}", *sys.argv[1:]]

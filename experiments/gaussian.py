@@ -71,7 +71,7 @@ def data(config: Config) -> np.ndarray:
     return (rng.standard_normal(n) + scaled @ directions.T).astype(config["population"]["dtype"])
 
 
-def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, float]:
+def work(config: Config, workdir: pathlib.Path, progress: common.Progress) -> dict[str, float]:
     """Trains everything and writes the tables."""
     x = data(config)
     mean, matrix = x.mean(0, dtype=np.float64), np.atleast_2d(np.cov(x.T.astype(np.float64), bias=True))
@@ -87,12 +87,12 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     points: list[dict[str, Any]] = []
     for index, (study, latent, fixed, betas) in enumerate(programs):
 
-        def listen(p: fit.Progress, _: state.Metrics, index: int = index, study: str = study, latent: int = latent) -> None:
+        def callback(p: fit.Progress, _: state.Metrics, index: int = index, study: str = study, latent: int = latent) -> None:
             doing = f"{p.members} linear VAEs with {latent} latents ({study}): step {p.steps}/{p.total_steps}"
-            tell((index + p.steps / p.total_steps) / len(programs), doing)
+            progress((index + p.steps / p.total_steps) / len(programs), doing)
 
         members = list(itertools.product(betas, range(config["seeds"])))
-        fitted = train(members, linear_vae(n, latent, fixed), x, config, listen)
+        fitted = train(members, linear_vae(n, latent, fixed), x, config, callback)
         seconds["training"] += fitted.seconds
         seconds["compiling"] += fitted.compile_seconds
         seeds = [seed for _, seed in members]

@@ -113,7 +113,7 @@ def check(config: Config) -> None:
         toy.check_target(rate, codes)
 
 
-def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, float]:
+def work(config: Config, workdir: pathlib.Path, progress: common.Progress) -> dict[str, float]:
     """Trains everything and writes the tables."""
     everything = runs(config)
     populations: dict[tuple[str, int], list[Run]] = {}
@@ -126,11 +126,11 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     done = 0
     for (name, _), population_runs in populations.items():
 
-        def listen(p: fit.Progress, _: state.Metrics, done: int = done, name: str = name) -> None:
+        def callback(p: fit.Progress, _: state.Metrics, done: int = done, name: str = name) -> None:
             share = (done + p.members * p.steps) / total
-            tell(0.97 * share, f"{p.members} models by {name.replace('_', ' ')}: step {p.steps}/{p.total_steps}")
+            progress(0.97 * share, f"{p.members} models by {name.replace('_', ' ')}: step {p.steps}/{p.total_steps}")
 
-        fitted = train_population(population_runs, config, listen)
+        fitted = train_population(population_runs, config, callback)
         seconds["training"] += fitted.seconds
         seconds["compiling"] += fitted.compile_seconds
         model = toy.Toy(config["codes"])
@@ -141,7 +141,7 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
                 models[run.study] = jax.tree.map(lambda table, i=i: table[i], tables)
         done += sum(run.steps for run in population_runs)
     began = time.perf_counter()
-    tell(0.97, "phase diagram by Blahut-Arimoto")
+    progress(0.97, "phase diagram by Blahut-Arimoto")
     disk.write_table(workdir / "phase_diagram.csv", ("curve", "beta", "rate", "distortion", "gap"), phase_diagram())
     seconds["phase_diagram"] = time.perf_counter() - began
     hand_built = [{"study": "optimum", **functionals(models["optimum"])}]

@@ -27,7 +27,7 @@ _ALONG_BETA = ("beta", "seed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Choice:
+class Selected:
     """One model at one place in a gallery.
 
     Attributes:
@@ -47,7 +47,7 @@ class Choice:
     row: Row
 
 
-def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANCE) -> list[Choice]:
+def select(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANCE) -> list[Selected]:
     """Choose the models of Figures 4, 5 and 6 from a table of points.
 
     Figure 4 shows one family along beta (a reconstructions, b samples), families at beta = 1 (c) and models of nearly one ELBO (d);
@@ -60,7 +60,7 @@ def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANC
       tolerance: Largest excess of R + D over the lowest in Figure 4d, nats.
 
     Returns:
-      The choices, figure by figure; panels without a model are left out.
+      The selection, figure by figure; panels without a model are left out.
 
     Raises:
       BadInput: If no model of that split is finite.
@@ -77,7 +77,7 @@ def choose(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANC
         (6, "a", "reconstruction", "along_frontier"): (best := along_frontier(of_split)),
         (6, "b", "sample", "along_frontier"): best,
     }
-    return [Choice(*place, position, row) for place, rows in chosen.items() for position, row in enumerate(rows)]
+    return [Selected(*place, position, row) for place, rows in chosen.items() for position, row in enumerate(rows)]
 
 
 def finite(rows: Sequence[Row]) -> list[Row]:

@@ -49,7 +49,7 @@ _THEIRS = (
 _AREA = ("curve", "lowest_rate", "highest_rate", "area", "above", "below", "mean_gap")
 COLUMNS = ("section", "split", *_OURS, *_THEIRS, *_AREA)
 # What has a column of its own; any other field in which runs of a family differ is told in `model`.
-_TOLD = {*OBJECTIVES, "objective", "kl_warmup_fraction", "seed"}
+_OF_OBJECTIVES = {*OBJECTIVES, "objective", "kl_warmup_fraction", "seed"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def _varying(points: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     families: dict[str, list[Mapping[str, Any]]] = {}
     for point in points:
         families.setdefault(point["family"], []).append(point)
-    fields = [field for field in grid.FIELDS if field not in _TOLD]
+    fields = [field for field in grid.FIELDS if field not in _OF_OBJECTIVES]
     return {family: [field for field in fields if len({point[field] for point in alike}) > 1] for family, alike in families.items()}
 
 
@@ -173,7 +173,7 @@ def _printed(run: Row, reference: paper.Reference | None) -> list[Row]:
     return [_theirs(point, run["total"]) for point in reference.printed(run["family"], run["beta"])] or [{}]
 
 
-def _theirs(point: paper.Point, total: float) -> Row:
+def _theirs(point: paper.PaperPoint, total: float) -> Row:
     return {
         "paper_annealed": {True: "yes", False: "no", None: "not stated"}[point.annealed],
         "paper_rate": point.rate,

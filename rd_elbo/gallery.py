@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rd_elbo import disk, tables
-from rd_elbo.choices import Choice
+from rd_elbo.choices import Selected
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput, whole
 from rd_elbo.models.base import Params
@@ -103,11 +103,11 @@ class Report:
 def make(
     workdir: pathlib.Path | str,
     dataset: Dataset,
-    choices: Sequence[Choice],
+    choices: Sequence[Selected],
     *,
     examples: int = 8,
     seed: int = 0,
-    listener: Callable[[int, int], None] | None = None,
+    callback: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Draw from the chosen models; write gallery.npz and gallery.csv.
 
@@ -120,7 +120,7 @@ def make(
       choices: Models to show, all of one split, whose images are reconstructed.
       examples: Rows of the gallery.
       seed: Source of all randomness.
-      listener: Callback with the numbers of members done and in all.
+      callback: Callback with the numbers of members done and in all.
 
     Returns:
       Counts and time of the gallery.
@@ -154,8 +154,8 @@ def make(
         pictures.append(Pictures(*map(np.asarray, drawn)))
         seconds += time.perf_counter() - began
         architectures.add(architecture_of(member))
-        if listener is not None:
-            listener(done + 1, len(names))
+        if callback is not None:
+            callback(done + 1, len(names))
     arrays = {
         "data": images,
         # The values that are drawn black and white.
@@ -177,7 +177,7 @@ def _compact(images: np.ndarray) -> np.ndarray:
     return images.astype(np.uint8) if whole else images
 
 
-def table_row(choice: Choice, dataset: str) -> dict[str, Any]:
+def table_row(choice: Selected, dataset: str) -> dict[str, Any]:
     """A choice as a row of gallery.csv."""
     row = choice.row
     return {

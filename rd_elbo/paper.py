@@ -1,6 +1,6 @@
 """What the paper reports, to hold our numbers against: Alemi et al. 2018, "Fixing a Broken ELBO", arXiv:1711.00464v3.
 
-The paper gives no table. What is known of its models is of three kinds, kept apart by `Point.how`:
+The paper gives no table. What is known of its models is of three kinds, kept apart by `PaperPoint.how`:
 
     text        stated in the text
     figure      printed beside a picture in one of Figures 4 to 8, mostly to 0.1 nat
@@ -42,7 +42,7 @@ _INCOMPARABLE = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class PaperPoint:
     """A model of the paper whose rate and distortion are known.
 
     Attributes:
@@ -79,13 +79,13 @@ class Best:
 
     Attributes:
       total: R + D, nats.
-      how: "text", "figure" or "digitised", as in `Point`.
+      how: "text", "figure" or "digitised", as in `PaperPoint`.
       point: The model, where its rate and distortion are known.
     """
 
     total: float
     how: str
-    point: Point | None
+    point: PaperPoint | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ class Reference:
     same_data: bool
     rate: Float[np.ndarray, " points"]
     distortion: Float[np.ndarray, " points"]
-    points: tuple[Point, ...]
+    points: tuple[PaperPoint, ...]
     family_totals: Mapping[str, float]
 
     @property
@@ -118,11 +118,11 @@ class Reference:
         return frontier.hull(self.rate, self.distortion)
 
     @property
-    def best(self) -> Point:
+    def best(self) -> PaperPoint:
         """The model of the smallest R + D, which the paper takes for its estimate of the entropy H."""
         return min(self.points, key=lambda point: point.total)
 
-    def printed(self, family: str, beta: float) -> tuple[Point, ...]:
+    def printed(self, family: str, beta: float) -> tuple[PaperPoint, ...]:
         """The printed models of a family at this beta, of which there may be none or several."""
         return tuple(p for p in self.points if p.family == family and math.isclose(p.beta, beta, rel_tol=1e-6))
 
@@ -162,7 +162,7 @@ def reference(dataset: str | None) -> Reference | None:
         same_data=same_data,
         rate=rate[kept],
         distortion=distortion[kept],
-        points=tuple(Point(**point) for point in facts["points"]),
+        points=tuple(PaperPoint(**point) for point in facts["points"]),
         family_totals=types.MappingProxyType(facts["family_totals"]),
     )
 

@@ -94,14 +94,14 @@ def families(
     }
 
 
-def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
+def tiny(config: ConfigDict, all_blocks: bool = False) -> ConfigDict:
     """Shrink a configuration of the paper's families to take a minute.
 
     It uses the embedded digits.
 
     Args:
       config: The configuration.
-      keep: Whether the blocks stay, but for their sizes and lengths; else there are three, of three
+      all_blocks: Whether the blocks stay, but for their sizes and lengths; else there are three, of three
         families at beta = 1.
     """
     config.data.update({"name": "mnist_static", "examples": 64})
@@ -111,5 +111,5 @@ def tiny(config: ConfigDict, keep: bool = False) -> ConfigDict:
         name: {field: axis for field, axis in block.items() if field not in shrunk}
         for name, block in config.blocks.items()
     }
-    config.blocks = ConfigDict(kept if keep else families({}, {}, _QUICK))
+    config.blocks = ConfigDict(kept if all_blocks else families({}, {}, _QUICK))
     return config

@@ -110,18 +110,18 @@ def main() -> None:
             sys.exit(f"error: the reference did not end well: {said}")
     seconds = (time.monotonic() - began) / 2
 
-    def tell(what, outcome):
+    def report(what, outcome):
         nonlocal wrong
         wrong += outcome.startswith("WRONG")
         print(f"{what}: {outcome}", flush=True)
 
     for name, how in (("kills", signal.SIGKILL), ("terminations", signal.SIGTERM)):
         for i in range(count := getattr(args, name)):
-            tell(f"{name} {i}", interrupt(base / name, reference[0], how, seconds, dice))
+            report(f"{name} {i}", interrupt(base / name, reference[0], how, seconds, dice))
             if (base / name / "points.csv").exists():
                 shutil.rmtree(base / name)
         result = ended(start(base / name, 1))
-        tell(f"after the {count} {name}", verdict(base / name, reference[0], *result))
+        report(f"after the {count} {name}", verdict(base / name, reference[0], *result))
     for i in range(args.damages):
         copy = base / f"damage{i}"
         if i % 2:
@@ -133,16 +133,16 @@ def main() -> None:
         else:
             shutil.copytree(reference[0], copy)
         what, result = damage(copy, dice), ended(start(copy, 1))
-        tell(f"damage {i}, {what}", verdict(copy, reference[0], *result, may_refuse=True))
+        report(f"damage {i}, {what}", verdict(copy, reference[0], *result, may_refuse=True))
     for name, count, killed in (("shards", 4, 2), ("mesh", 2, 1)):
         for i in range(getattr(args, name)):
             copy, mesh = base / f"{name}{i}", name == "mesh"
             together(copy, count, mesh, killed, seconds, dice)
             if mesh:
                 alone = shutil.copytree(copy, base / f"{name}{i}_alone")
-                tell(f"{name} {i}, alone", verdict(alone, reference[1], *ended(start(alone, 2))))
+                report(f"{name} {i}, alone", verdict(alone, reference[1], *ended(start(alone, 2))))
             result = together(copy, count, mesh, 0, seconds, dice)
-            tell(f"{name} {i}", verdict(copy, reference[mesh], *result))
+            report(f"{name} {i}", verdict(copy, reference[mesh], *result))
     sys.exit(1 if wrong else 0)
 
 

@@ -192,12 +192,12 @@ def warn(sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def ticker(console: Console) -> Iterator[Callable[[float, str], None]]:
+def progress_bar(console: Console) -> Iterator[Callable[[float, str], None]]:
     """Shows what part is done and what is being done: a live bar in a terminal, a line now and then elsewhere."""
     if not console.is_terminal:
         began = last = time.monotonic()
 
-        def tell(done: float, doing: str) -> None:
+        def show(done: float, doing: str) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= _QUIET_SECONDS or done >= 1:
@@ -206,7 +206,7 @@ def ticker(console: Console) -> Iterator[Callable[[float, str], None]]:
                 line = f"{100 * done:3.0f} %  {doing}; {spent:.0f} s gone, {left:.0f} s left"
                 console.print(line, soft_wrap=True, highlight=False)
 
-        yield tell
+        yield show
         return
     columns = (BarColumn(bar_width=12), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"))
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as display:

@@ -49,15 +49,15 @@ def _make(workdir: pathlib.Path, console: Console) -> None:
     population = tables.recorded_config(workdir).get("population") or {}
     # Models are drawn from one after another, so all cores belong to one device.
     host.configure(1, cache_folder() / "xla", x64=population.get("dtype") == "float64")
-    chosen = choices.choose(tables.read_points(workdir), _SPLIT.value)
-    with terminal.ticker(console) as tell:
+    chosen = choices.select(tables.read_points(workdir), _SPLIT.value)
+    with terminal.progress_bar(console) as progress:
         report = gallery.make(
             workdir,
             tables.recorded_data(workdir),
             chosen,
             examples=_EXAMPLES.value,
             seed=_SEED.value,
-            listener=lambda done, members: tell(done / members, f"drawn from {done} of {members} members"),
+            callback=lambda done, members: progress(done / members, f"drawn from {done} of {members} members"),
         )
     for choice in chosen:
         if choice.choice == "by_family" and choice.figure == 5 and choice.part == "sample" and choice.row["beta"] != 1:

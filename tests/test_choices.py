@@ -148,7 +148,7 @@ def test_choose_fills_the_paper_s_figures_from_one_split():
     rows = [row("-+-", beta=beta, rate=5 / beta, distortion=80 - 2 / beta) for beta in (0.5, 1.0, 2.0)]
     rows += [row("---", decoder_width=8, beta=beta, rate=30 / beta, distortion=90.0) for beta in (0.5, 1.0)]
     others = [{**r, "split": "train", "rate": 1.0, "distortion": 1.0} for r in rows]
-    chosen = choices.choose(rows + others)
+    chosen = choices.select(rows + others)
     assert all(c.row["split"] == "test" for c in chosen)
     panels = {}
     for c in chosen:
@@ -170,11 +170,11 @@ def test_choose_fills_the_paper_s_figures_from_one_split():
 
 def test_nothing_to_choose_from_is_one_sentence():
     with pytest.raises(BadInput, match="no finite points of the split 'valid'"):
-        choices.choose([row()], "valid")
+        choices.select([row()], "valid")
     with pytest.raises(BadInput, match="no finite points of the split 'test'"):
-        choices.choose([row(status="diverged")])
+        choices.select([row(status="diverged")])
 
 
 def test_a_run_of_target_rates_alone_has_no_panels_along_beta():
     rows = [row("-+-", objective="target_rate", target_rate=r, rate=r, distortion=80 - 0.9 * r) for r in (1.0, 2.0)]
-    assert {(c.figure, c.panel) for c in choices.choose(rows)} == {(4, "d"), (6, "a"), (6, "b")}
+    assert {(c.figure, c.panel) for c in choices.select(rows)} == {(4, "d"), (6, "a"), (6, "b")}

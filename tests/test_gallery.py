@@ -152,7 +152,7 @@ def run(tmp_path):
 def choice(i, figure=5, panel="a", part="reconstruction", position=0, by="by_family", **changes):
     member = MEMBERS[i]
     row = {**dataclasses.asdict(member), "member": member.name, "family": member.family, "split": "test", "status": "ok"}
-    return choices.Choice(figure, panel, part, by, position, {**row, "rate": 2.0 + i, "distortion": 80.25, **changes})
+    return choices.Selected(figure, panel, part, by, position, {**row, "rate": 2.0 + i, "distortion": 80.25, **changes})
 
 
 CHOICES = [choice(i, 5, panel, part, i) for panel, part in (("a", "reconstruction"), ("b", "sample")) for i in range(4)]
@@ -160,7 +160,7 @@ CHOICES = [choice(i, 5, panel, part, i) for panel, part in (("a", "reconstructio
 
 def test_pictures_are_of_the_members_they_name(run, dataset):
     heard = []
-    report = gallery.make(run, dataset, CHOICES, examples=3, listener=lambda *done: heard.append(done))
+    report = gallery.make(run, dataset, CHOICES, examples=3, callback=lambda *done: heard.append(done))
     assert (report.members, report.architectures) == (4, 3) and report.seconds > 0
     assert heard == [(1, 4), (2, 4), (3, 4), (4, 4)]
     arrays = disk.read_arrays(run / "gallery.npz")

@@ -26,7 +26,7 @@ _NEWTON_STEPS = 40
 _ROUNDING = 8 * np.finfo(np.float64).eps
 
 
-class Curve(NamedTuple):
+class RDCurve(NamedTuple):
     """Points of a rate-distortion curve, one for each beta, as NumPy arrays in float64.
 
     Attributes:
@@ -48,7 +48,7 @@ class Curve(NamedTuple):
     iterations: np.ndarray
 
 
-def blahut_arimoto(source: Any, distortion: Any, beta: Any, *, tolerance: float = 1e-9, max_iterations: int = 1_000) -> Curve:
+def blahut_arimoto(source: Any, distortion: Any, beta: Any, *, tolerance: float = 1e-9, max_iterations: int = 1_000) -> RDCurve:
     """Points of R(D) at the slopes -dD/dR = beta.
 
     Args:
@@ -86,7 +86,7 @@ def blahut_arimoto(source: Any, distortion: Any, beta: Any, *, tolerance: float 
         result = _solve(np.log(p), spread, slopes, tolerance, max_iterations)
         rate, distortion, encoder, prior, gap, iterations = (np.asarray(array) for array in result)
     rounding = _ROUNDING * (slopes + spread.max() + least.max())
-    return Curve(slopes, rate, distortion + p @ least, encoder, prior, gap + rounding, iterations)
+    return RDCurve(slopes, rate, distortion + p @ least, encoder, prior, gap + rounding, iterations)
 
 
 @functools.partial(jax.jit, static_argnums=4)

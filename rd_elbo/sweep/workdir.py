@@ -126,7 +126,7 @@ class Workdir:
         with contextlib.suppress(OSError):  # a full disk is told of elsewhere
             disk.write_json(self._attempt(chunk), dataclasses.asdict(attempt))
 
-    def keep(
+    def save(
         self, chunk: Group, finished: Finished, params: Mapping[str, str], seen: Metrics
     ) -> None:
         """Save a finished chunk: its metrics, then the record that says that all is there.
@@ -153,7 +153,7 @@ class Workdir:
         """Member -> the sound chunk that it is in; damage is reported, unless `quiet`.
 
         Raises:
-          BadInput: If the directory holds a chunk of another study.
+          BadInput: If the directory holds a chunk of another sweep.
           OSError: If a file cannot be read for a reason that may pass.
         """
         found: dict[str, Finished] = {}
@@ -172,7 +172,7 @@ class Workdir:
             )
             if difference:
                 raise BadInput(
-                    f"{str(path)!r} is of another study ({difference}); choose another folder, or "
+                    f"{str(path)!r} is of another sweep ({difference}); choose another folder, or "
                     "give --overwrite"
                 )
             params, digest = record.pop("params"), record.pop("metrics")
@@ -191,7 +191,7 @@ class Workdir:
                 new = {n: chunk for n in chunk.members if current or n not in found}
                 found |= new
         for path, (lost, sentence) in harmed.items():
-            # Members that were trained anew in other company have other parameters.
+            # Members that were trained anew in another chunk have other parameters.
             if not lost or not all(name in found for name in lost):
                 if not quiet:
                     self.report(f"{sentence}; its members are trained again")

@@ -88,18 +88,18 @@ class History:
     def record(self, before: int, columns: tuple[np.ndarray, ...]) -> None:
         """Keep what is to be kept of steps made after `before` others."""
         now = before + columns[0].shape[1]
-        first, last = self._kept(before), self._kept(now)
+        first, last = self._rows(before), self._rows(now)
         at = self._numbers(first, last) - 1 - before
         for own, new in zip(self.columns, columns, strict=True):
             own[:, first:last] = new[:, at]
 
     def since(self, before: int, now: int) -> Metrics:
         """What is kept of the steps after `before` and up to `now`."""
-        first, last = self._kept(before), self._kept(now)
+        first, last = self._rows(before), self._rows(now)
         numbers = self._numbers(first, last)
         return Metrics(numbers, *(column[:, first:last].copy() for column in self.columns))
 
-    def _kept(self, made: int) -> int:
+    def _rows(self, made: int) -> int:
         return -(-made // self.every) if made == self.steps else made // self.every
 
     def _numbers(self, first: int, last: int) -> np.ndarray:
@@ -181,7 +181,7 @@ class Loop:
     compile_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.restored, self._sent, self._told = self.done, self.done, 0
+        self.restored, self._sent, self._reported = self.done, self.done, 0
         self._pace = Pace(self.spec.call_steps)
         self._flying: collections.deque[tuple[int, float, step.Seen]] = collections.deque()
 
@@ -199,7 +199,7 @@ class Loop:
         total = self.history.steps
         if self.done == total and self.callback:
             alive = int(sharding.fetch(self.state.alive, self.members).sum())
-            self._tell(alive, math.nan, math.nan)
+            self._report(alive, math.nan, math.nan)
         while self.done < total:
             # A call that is measured has the devices for itself.
             most = _IN_FLIGHT if self._pace.fixed else 1
@@ -235,14 +235,14 @@ class Loop:
         self.done += now
         alive = [column[seen.alive] for column in columns[:2]]
         means = [float(x.mean(dtype=np.float64)) if x.size else math.nan for x in alive]
-        self._tell(int(seen.alive.sum()), *means)
+        self._report(int(seen.alive.sum()), *means)
 
-    def _tell(self, alive: int, rate: float, distortion: float) -> None:
+    def _report(self, alive: int, rate: float, distortion: float) -> None:
         if self.callback:
             steps = self.done, self.history.steps, self.restored
             progress = Progress(self.members, *steps, alive, rate, distortion)
-            self.callback(progress, self.history.since(self._told, self.done))
-            self._told = self.done
+            self.callback(progress, self.history.since(self._reported, self.done))
+            self._reported = self.done
 
     def _agree(self) -> tuple[bool, bool]:
         """Whether to stop and whether to save: any process stops all, process 0 sets the pace."""

@@ -77,7 +77,7 @@ def test_bits_per_dimension_in_the_table_of_the_terminal(trained, monkeypatch):
 
 def test_a_gallery_of_colour_pictures(trained):
     dataset, workdir, points = trained
-    chosen = [choices.Choice(5, "a", "reconstruction", "by_family", 0, points[0])]
+    chosen = [choices.Selected(5, "a", "reconstruction", "by_family", 0, points[0])]
     gallery.make(workdir, dataset, chosen, examples=2)
     arrays = disk.read_arrays(workdir / "gallery.npz")
     assert arrays["reconstruction"].shape == (1, 5, 2, 6, 5, 3) and arrays["sample"].dtype == np.uint8
@@ -114,7 +114,7 @@ def test_a_sweep_of_vectors(tmp_path):
     assert point["status"] == "ok" and point["distortion"] < 0 and point["elbo"] == -(point["rate"] + point["distortion"])
     assert tables.read_points(tmp_path / "run") == [point]
     assert len(plotting.draw_all(tmp_path / "run")) == 4
-    chosen = [choices.Choice(5, "a", "sample", "by_family", 0, point)]
+    chosen = [choices.Selected(5, "a", "sample", "by_family", 0, point)]
     with pytest.raises(rd.BadInput, match=r"examples of shape \(3,\), which are no images"):
         gallery.make(tmp_path / "run", dataset, chosen)
 

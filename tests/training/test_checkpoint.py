@@ -123,7 +123,7 @@ def test_a_state_of_another_training_is_left_out(tmp_path, short_calls, change):
 
 def test_states_rotate_and_come_back(tmp_path):
     folder = tmp_path / "new"
-    checkpoints = Checkpoints(folder, {"what": 1}, keep=2, report=pytest.fail)
+    checkpoints = Checkpoints(folder, {"what": 1}, max_to_keep=2, report=pytest.fail)
     assert checkpoints.restore(STATE) is None and checkpoints.latest() is None
     for made in (9, 10, 11):
         assert checkpoints.save(made, plus(made))
