@@ -11,8 +11,8 @@ import numpy as np
 from rd_elbo import data
 from rd_elbo.exact import toy
 from rd_elbo.models.family import paper_family
-from rd_elbo.presets import PAPER_PARTS, PAPER_WEAK
 from rd_elbo.sweep import grid
+from rd_elbo.sweep.presets import PAPER_PARTS, PAPER_WEAK
 from rd_elbo.training import evaluate, state
 
 _WEAK = paper_family("---")

@@ -12,8 +12,8 @@ import optax
 
 from benchmarks.cases import QUICKLY, Probe, Problem
 from rd_elbo.exact import toy
-from rd_elbo.models.base import Terms
 from rd_elbo.models.pixelcnn import causal_mask
+from rd_elbo.models.vae import Terms
 from rd_elbo.training.state import settings
 
 

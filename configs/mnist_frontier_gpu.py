@@ -12,8 +12,8 @@ three minutes of an H100, and its two programs two minutes more to compile.
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import tiny
 
 PARTS = {"encoder": "conv", "encoder_width": 32, "encoder_depth": 2, "latent": 64}
 PARTS |= {"prior": "maf_affine", "flow_steps": 6, "flow_width": 512, "flow_depth": 2}

@@ -15,8 +15,8 @@ VampPrior's authors), and the betas are all that its figures print, and 0.25, 2 
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_TRAINING, PAPER_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import PAPER_PARTS, PAPER_STRONG, PAPER_TRAINING, PAPER_WEAK, families, tiny
 
 BETAS = (0.1, 0.15, 0.25, 0.4, 0.7, 0.8, 0.9, 1.0, 1.1, 2.0, 10.0)
 

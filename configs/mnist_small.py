@@ -13,8 +13,8 @@ channels, one layer in place of two in each block of the PixelCNN++ form, and le
 from ml_collections import ConfigDict
 
 from rd_elbo.models.family import PAPER_FAMILIES
-from rd_elbo.presets import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, families, tiny
 
 WEAK_BETAS = (0.1, 0.3, 0.6, 1.0, 2.0)
 STRONG_BETAS = (0.1, 0.3, 0.6, 0.8, 1.0)

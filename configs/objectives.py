@@ -15,8 +15,8 @@ the paper's 87.1) and from 86.5 to 82.7 (-+-, of its 80.7), see results/objectiv
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, families, tiny
 
 LONGER = 4.0
 

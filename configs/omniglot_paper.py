@@ -13,8 +13,8 @@ need no download.
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_TRAINING, PAPER_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import PAPER_PARTS, PAPER_STRONG, PAPER_TRAINING, PAPER_WEAK, families, tiny
 
 WEAK_BETAS = (0.9, 1.0, 1.1)
 STRONG_BETAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, *WEAK_BETAS)

@@ -14,8 +14,8 @@ that had other work too.
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import SMALL_PARTS, SMALL_STRONG, SMALL_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import SMALL_PARTS, SMALL_STRONG, SMALL_WEAK, families, tiny
 
 WAYS = {
     "paper": {"optimizer": "normalised_adam", "schedule": "half_linear"},

@@ -10,10 +10,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from rd_elbo import aliases, disk, host, provenance
+from rd_elbo import aliases, disk, host
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
-from rd_elbo.folder import open_run
+from rd_elbo.sweep import provenance
+from rd_elbo.sweep.folder import open_run
 from scripts import console as terminal
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

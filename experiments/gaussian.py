@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common
-from rd_elbo import disk, information, objectives, plotting
+from rd_elbo import disk, information, objectives, plots
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import gaussian
-from rd_elbo.models.base import VAE
 from rd_elbo.models.linear import linear_vae
+from rd_elbo.models.vae import VAE
 from rd_elbo.training import evaluate, fit, optim, sharding, state
 
 Config = dict[str, Any]
@@ -222,14 +222,14 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
     """Draws the learned points on the exact curves; returns the files written."""
     points, exact = disk.read_table(workdir / "points.csv"), disk.read_table(workdir / "curves.csv")
     points = [row for row in points if row["study"] == "frontier" and row["status"] == "ok"]
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, (plane, gaps) = plt.subplots(1, 2, figsize=(9.0, 3.9), width_ratios=(1.4, 1))
         names = dict.fromkeys(row["curve"] for row in exact)
         for colour, dash, name in zip(("0.2", "0.5", "0.7"), ("-", "--", "-."), names, strict=False):
             rows = [row for row in exact if row["curve"] == name]
             label = "exact, Gaussian source" if name == "exact" else f"exact, {name}"
             plane.plot([row["rate"] for row in rows], [row["distortion"] for row in rows], dash, color=colour, lw=1.3, label=label)
-        for colour, marker, latent in zip(plotting.COLOURS, "oDs^v", dict.fromkeys(row["latent"] for row in points), strict=False):
+        for colour, marker, latent in zip(plots.COLOURS, "oDs^v", dict.fromkeys(row["latent"] for row in points), strict=False):
             rows = [row for row in points if row["latent"] == latent]
             rate = [row["rate"] for row in rows]
             style = {"color": colour, "mfc": "none", "ms": 5, "ls": "none", "marker": marker}
@@ -244,7 +244,7 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
         gaps.legend(fontsize=7.5)
         plane.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
         plane.legend(fontsize=7.5, title=r"numbers: $\beta$ of the circles", title_fontsize=7.5)
-    return plotting.save(figure, workdir / "figures", "gaussian")
+    return plots.save(figure, workdir / "figures", "gaussian")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import aliases, disk, plotting
+from rd_elbo import aliases, disk, plots
 from rd_elbo.exact import discrete, toy
 
 Row = dict[str, Any]
-_BLUE, _ORANGE, _GREEN, _PINK = plotting.COLOURS[:4]
+_BLUE, _ORANGE, _GREEN, _PINK = plots.COLOURS[:4]
 _MODELS = {"optimum": "(a) hand-built optimum", "elbo": "(b) ELBO", "target": "(c) target rate"}
 _MARKERS = {"optimum": ("*", 17, "0.2"), "elbo": ("o", 6, "0.2"), "target": ("D", 5, "0.2")}
 
@@ -38,7 +38,7 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
         "initialisations": initialisations(points, config),
     }
     folder = workdir / "figures"
-    return [path for name, figure in figures.items() for path in plotting.save(figure, folder, name)]
+    return [path for name, figure in figures.items() for path in plots.save(figure, folder, name)]
 
 
 def _tables(arrays: Mapping[str, np.ndarray], model: str) -> discrete.Tables:
@@ -59,7 +59,7 @@ def _boundary(axes: Axes, entropy: float, top: float, right: float, label: str |
 def figure1(phases: Sequence[Row], shown: dict[str, Row], entropy: float) -> Figure:
     """The phase diagram (after Alemi et al. 2018, Figure 1), computed where the paper's is a sketch."""
     top, right = 1.45 * entropy, 1.32 * entropy
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(figsize=(5.6, 4.9))
         axes.fill([0, 0, entropy, right, right], [top, entropy, 0, 0, top], color="0.93", zorder=0)
         _boundary(axes, entropy, top, right)
@@ -106,7 +106,7 @@ def figure1(phases: Sequence[Row], shown: dict[str, Row], entropy: float) -> Fig
 def figure2(models: dict[str, discrete.Tables], shown: dict[str, Row]) -> Figure:
     """Three models, a column each, in the paper's arrangement (Alemi et al. 2018, Figure 2)."""
     labelled = np.asarray(toy.labelled_source())
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, grid = plt.subplots(5, 3, figsize=(7.4, 9.6), height_ratios=(1, 1, 1.25, 1.25, 1.25))
         for column, (name, t) in zip(grid.T, models.items(), strict=True):
             row = shown[name]
@@ -150,7 +150,7 @@ def _image(figure: Figure, axes: Axes, table: np.ndarray, across: str, down: str
 
 def curve(points: Sequence[Row], entropy: float) -> Figure:
     """What beta and what a target rate can choose on the diagonal (paper's claim of section 4, as a population)."""
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, (plane, dial, aim) = plt.subplots(1, 3, figsize=(10.2, 3.7))
         beta, rate, distortion = _of(points, "beta_curve", "beta", "rate", "distortion")
         target, rate_t, distortion_t = _of(points, "target_curve", "target_rate", "rate", "distortion")
@@ -188,7 +188,7 @@ def hits(points: Sequence[Row], target: float) -> list[Row]:
 def initialisations(points: Sequence[Row], config: dict[str, Any]) -> Figure:
     """Where runs from different initialisations end, as histograms."""
     target = config["target_rate"]
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, grid = plt.subplots(2, 3, figsize=(10.2, 5.6))
         wide = f"scale {config['wide_scale']:g}"
         (rate,), (rate_wide,) = _of(points, "elbo", "rate"), _of(points, "elbo_wide", "rate")

@@ -13,7 +13,7 @@ ELBO" (ICML 2018). All numbers are in nats.
 
 Layers, each usable without the one above: science (information, objectives, models, exact),
 training (a population of any models on a mesh of devices), sweep (a grid, a run directory, resume,
-shards). Reports (plotting, gallery, compare) read tables.
+shards). Reports (plots, galleries, comparisons) read tables.
 """
 
 from rd_elbo.api import (
@@ -29,10 +29,10 @@ from rd_elbo.data import Dataset
 from rd_elbo.data import load as load_data
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.host import configure
-from rd_elbo.models.base import VAE
 from rd_elbo.models.registry import register_decoder, register_encoder, register_prior
+from rd_elbo.models.vae import VAE
 from rd_elbo.sweep.grid import Member
-from rd_elbo.tables import load_params
+from rd_elbo.sweep.tables import load_params
 
 __all__ = [
     "VAE",

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from rd_elbo import data
 from rd_elbo.errors import BadInput, Failed, number, whole
-from rd_elbo.models.base import Params, Trainable
+from rd_elbo.models.vae import Params, Trainable
 from rd_elbo.objectives import LossWeights
 from rd_elbo.sweep import config, grid
 from rd_elbo.sweep import run as sweeping

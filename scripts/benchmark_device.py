@@ -29,11 +29,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rd_elbo import data, provenance
+from rd_elbo import data
 from rd_elbo.disk import write_json
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import paper_family
-from rd_elbo.sweep import grid, memory
+from rd_elbo.sweep import grid, memory, provenance
 from rd_elbo.sweep.work import work
 from rd_elbo.training import fit as training
 from rd_elbo.training.sharding import make_mesh

@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from rd_elbo import tables
+from rd_elbo.sweep import tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 SWEEP = "--config=configs/quickstart.py:quick --config.train.epochs=8"

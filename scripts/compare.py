@@ -15,7 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import compare, paper, tables
+from rd_elbo.report import compare, paper
+from rd_elbo.sweep import tables
 
 Cells = list[list[str]]
 

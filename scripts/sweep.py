@@ -34,7 +34,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import disk, host, plotting
+from rd_elbo import disk, host, plots
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.sweep import config as configs
@@ -235,7 +235,7 @@ def finish(
         sys.exit(code)
     usable = any(point["status"] == "ok" for point in outcome.points)
     try:
-        drawn = plotting.draw_all(workdir) if usable else []
+        drawn = plots.draw_all(workdir) if usable else []
     except OSError as error:
         sys.exit(f"error: {unusable(workdir, error)}; what is done is kept")
     if outcome.points:

@@ -4,7 +4,7 @@ import dataclasses
 
 from rd_elbo.models.family import PAPER_FAMILIES, paper_family
 from rd_elbo.sweep.grid import Member
-from rd_elbo.tables import POINT_COLUMNS
+from rd_elbo.sweep.tables import POINT_COLUMNS
 
 
 def row(family, rate, distortion, *, split="test", status="ok", **fields):

@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What takes time, ours or not.
 _HEAVY = ("absl.app", "matplotlib.pyplot", "ml_collections.config_flags", "rich.progress", "rich.table", "scipy.io")
-_HEAVY += ("rd_elbo.choices", "rd_elbo.compare", "rd_elbo.gallery", "rd_elbo.presets", "rd_elbo.sweep.run")
+_HEAVY += ("rd_elbo.report.selection", "rd_elbo.report.compare", "rd_elbo.report.gallery")
+_HEAVY += ("rd_elbo.sweep.presets", "rd_elbo.sweep.run")
 _HEAVY += ("rd_elbo.exact.alternating", "rd_elbo.exact.toy", "rd_elbo.exact.gaussian", "rd_elbo.models.linear")
-_HEAVY += ("rd_elbo.plotting", "rd_elbo.plotting.gallery")
+_HEAVY += ("rd_elbo.plots", "rd_elbo.report.gallery_figures")
 # A child that trains in place of refusing is ended by a signal.
 _SECONDS = 60
 

@@ -6,9 +6,9 @@ import flax.serialization
 import numpy as np
 import pytest
 
-from rd_elbo import aliases, disk, tables
+from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
-from rd_elbo.sweep import grid
+from rd_elbo.sweep import grid, tables
 from rd_elbo.sweep.grid import FIELDS, Member
 from scripts import console
 

@@ -44,8 +44,7 @@ def test_a_sweep_is_the_scripts(tmp_path):
 
 
 def test_the_recorded_configuration_makes_the_same_members(tmp_path):
-    from rd_elbo import tables
-    from rd_elbo.sweep import grid
+    from rd_elbo.sweep import grid, tables
 
     members = rd.product(TINY, objective=("target_rate",), target_rate=(1.0, 2.0))
     rd.sweep(members, rd.load_data("mnist_static").head(64), tmp_path, splits=("test",))

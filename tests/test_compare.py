@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from families import row
 
-from rd_elbo import compare, disk, paper, tables
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
-from rd_elbo.tables import POINT_COLUMNS
+from rd_elbo.report import compare, paper
+from rd_elbo.sweep import tables
+from rd_elbo.sweep.tables import POINT_COLUMNS
 
 ROOT = pathlib.Path(__file__).parents[1]
 

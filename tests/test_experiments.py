@@ -14,7 +14,7 @@ from configs import toy as toy_config
 from experiments import gaussian, toy, toy_figures
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
-from rd_elbo.folder import open_run
+from rd_elbo.sweep.folder import open_run
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from rd_elbo import choices, data, disk, gallery, tables
+from rd_elbo import data, disk
 from rd_elbo.errors import BadInput
-from rd_elbo.folder import open_run
-from rd_elbo.plotting import gallery as plotting_gallery
-from rd_elbo.sweep import config
+from rd_elbo.report import gallery, gallery_figures, selection
+from rd_elbo.sweep import config, tables
+from rd_elbo.sweep.folder import open_run
 from rd_elbo.sweep.grid import Member
 from rd_elbo.sweep.run import run as sweep
 
@@ -86,8 +86,8 @@ def test_all_draws_of_d_are_at_one_z():
         correlations = np.corrcoef(np.asarray(images - z).reshape(5, -1))
         assert abs(correlations - np.eye(5)).max() < 0.35
         # The average of the figures is their mean, so nearer to z than any of them.
-        np.testing.assert_allclose(plotting_gallery.average(np.asarray(images)), images.mean(0), rtol=1e-5)
-        assert abs(plotting_gallery.average(np.asarray(images)) - z[0]).std() < 0.006
+        np.testing.assert_allclose(gallery_figures.average(np.asarray(images)), images.mean(0), rtol=1e-5)
+        assert abs(gallery_figures.average(np.asarray(images)) - z[0]).std() < 0.006
 
 
 def test_models_of_one_architecture_share_one_program():
@@ -152,7 +152,7 @@ def run(tmp_path):
 def choice(i, figure=5, panel="a", part="reconstruction", position=0, by="by_family", **changes):
     member = MEMBERS[i]
     row = {**dataclasses.asdict(member), "member": member.name, "family": member.family, "split": "test", "status": "ok"}
-    return choices.Selected(figure, panel, part, by, position, {**row, "rate": 2.0 + i, "distortion": 80.25, **changes})
+    return selection.Selected(figure, panel, part, by, position, {**row, "rate": 2.0 + i, "distortion": 80.25, **changes})
 
 
 CHOICES = [choice(i, 5, panel, part, i) for panel, part in (("a", "reconstruction"), ("b", "sample")) for i in range(4)]
@@ -233,7 +233,7 @@ def test_panels_hold_data_then_sample_and_average():
         "sample": random.integers(0, 2, (2, 5, 2, *SHAPE)),
     }
     rows = [gallery.table_row(choice(i, 4, "a", position=1 - i, by="by_beta"), "made_up") for i in (0, 1)]
-    shown = plotting_gallery.panel(rows, arrays)
+    shown = gallery_figures.panel(rows, arrays)
     height, width = SHAPE
     draws = arrays["reconstruction"]
     # Position 0 is the second row of the table, MEMBERS[1], whose pictures come first.
@@ -251,10 +251,10 @@ def test_panels_hold_data_then_sample_and_average():
     assert shown.tile == SHAPE
     assert shown.models == [(a + b) / 2 for a, b in (shown.columns[1:3], shown.columns[3:5])]
     # Samples have no data; aligned, their columns are where those of the reconstructions are.
-    below = plotting_gallery.panel([{**row, "part": "sample"} for row in rows], arrays, aligned=True)
+    below = gallery_figures.panel([{**row, "part": "sample"} for row in rows], arrays, aligned=True)
     assert below.labels == shown.labels[1:] and below.columns == shown.columns[1:]
     np.testing.assert_allclose(below.image[:height, round(below.columns[0] - width / 2) :][:, :width], arrays["sample"][0, 0, 0])
-    assert plotting_gallery.panel([{**row, "part": "sample"} for row in rows], arrays).columns[0] == width / 2
+    assert gallery_figures.panel([{**row, "part": "sample"} for row in rows], arrays).columns[0] == width / 2
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_panels_hold_data_then_sample_and_average():
 def test_heads_say_what_a_model_is(changes, lines):
     row = {**gallery.table_row(choice(0), "made_up"), "family": "-+v", **changes}
     arrays = {name: np.zeros((1, 5, 2, *SHAPE)) for name in ("reconstruction", "sample")}
-    shown = plotting_gallery.panel([row], {**arrays, "data": np.zeros((2, *SHAPE)), "member": np.array([row["member"]])})
+    shown = gallery_figures.panel([row], {**arrays, "data": np.zeros((2, *SHAPE)), "member": np.array([row["member"]])})
     (head,) = shown.heads
     assert [head[0].replace("\N{HAIR SPACE}", ""), *head[1:]] == lines
 
@@ -280,7 +280,7 @@ def test_heads_say_what_a_model_is(changes, lines):
 def test_titles_tell_where_beta_one_is_missing_and_how_equal_the_elbos_are(run, dataset):
     def title(*chosen):
         gallery.make(run, dataset, chosen, examples=2)
-        return plotting_gallery.panel(disk.read_table(run / "gallery.csv"), disk.read_arrays(run / "gallery.npz")).title
+        return gallery_figures.panel(disk.read_table(run / "gallery.csv"), disk.read_arrays(run / "gallery.npz")).title
 
     assert title(choice(1), choice(2, position=1)) == r"(a) reconstructions: families at $\beta = 1$"
     assert title(choice(0), choice(2, position=1)) == r"(a) reconstructions: families at $\beta = 1$, or the nearest there is"
@@ -305,14 +305,14 @@ def test_a_figure_places_every_panel_inside_and_none_on_another(run, dataset):
     fours += [choice(i, 4, "c", position=i) for i in range(4)] + [choice(3, 4, "d", by="equal_elbo")]
     gallery.make(run, dataset, fours, examples=3)
     table, arrays = disk.read_table(run / "gallery.csv"), disk.read_arrays(run / "gallery.npz")
-    figure = plotting_gallery.figure(4, table, arrays)
+    figure = gallery_figures.figure(4, table, arrays)
     assert len(figure.axes) == 4
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
     assert_apart(figure, boxes + [text.get_window_extent(renderer) for text in figure.texts])
     plt.close(figure)
-    assert plotting_gallery.figure(6, table, arrays) is None
+    assert gallery_figures.figure(6, table, arrays) is None
 
 
 @pytest.mark.parametrize("objective", ["beta", "target_rate", "target_distortion", "free_bits"])
@@ -325,7 +325,7 @@ def test_twelve_models_beside_each_other_can_be_read(objective):
     ]
     images = {part: np.zeros((12, 5, 2, 28, 28)) for part in ("reconstruction", "sample")}
     arrays = {**images, "data": np.zeros((2, 28, 28)), "member": np.array([str(i) for i in range(12)])}
-    figure = plotting_gallery.figure(5, rows, arrays)
+    figure = gallery_figures.figure(5, rows, arrays)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     texts = [text for axes in figure.axes for text in axes.texts]
@@ -341,29 +341,29 @@ def test_twelve_models_beside_each_other_can_be_read(objective):
 
 def test_redrawing_needs_nothing_but_the_two_files(run, dataset, tmp_path):
     gallery.make(run, dataset, CHOICES, examples=3)
-    before = {path.name: path.read_bytes() for path in plotting_gallery.draw_all(run)}
+    before = {path.name: path.read_bytes() for path in gallery_figures.draw_all(run)}
     assert sorted(before) == ["figure5.pdf", "figure5.png"] and before["figure5.png"][:4] == b"\x89PNG"
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("gallery.csv", "gallery.npz"):
         shutil.copy(run / name, bare / name)
-    assert {path.name: path.read_bytes() for path in plotting_gallery.draw_all(bare)} == before
+    assert {path.name: path.read_bytes() for path in gallery_figures.draw_all(bare)} == before
     arrays = disk.read_arrays(bare / "gallery.npz")
     disk.write_arrays(bare / "gallery.npz", {**arrays, "member": np.array(["0000000000"] * 4)})
     with pytest.raises(BadInput, match=f"no pictures of '{MEMBERS[0].name}', which gallery.csv names"):
-        plotting_gallery.draw_all(bare)
+        gallery_figures.draw_all(bare)
     disk.write_arrays(bare / "gallery.npz", {"data": arrays["data"]})
     with pytest.raises(BadInput, match="has no 'member'; make it again"):
-        plotting_gallery.draw_all(bare)
+        gallery_figures.draw_all(bare)
     (bare / "gallery.npz").unlink()
     with pytest.raises(BadInput, match="cannot be read"):
-        plotting_gallery.draw_all(bare)
+        gallery_figures.draw_all(bare)
 
 
 def test_another_run_removes_the_gallery(run, dataset):
     disk.write_json(run / "config.json", {"blocks": {}})
     gallery.make(run, dataset, CHOICES[:1], examples=2)
-    plotting_gallery.draw_all(run)
+    gallery_figures.draw_all(run)
     open_run(run, {"blocks": {"other": {}}}, overwrite=True)
     assert [path.name for path in run.rglob("*") if path.is_file()] == ["config.json"]
 

@@ -17,7 +17,7 @@ from rd_elbo.errors import BadInput
 from rd_elbo.models import flows, registry
 from rd_elbo.models.bernoulli import Bernoulli
 from rd_elbo.models.family import PAPER_FAMILIES, Architecture, paper_family
-from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_WEAK
+from rd_elbo.sweep.presets import PAPER_PARTS, PAPER_STRONG, PAPER_WEAK
 
 SHAPE = (5, 4)
 SMALL = Architecture(latent=3, encoder_width=6, decoder_width=4, decoder_depth=1)

@@ -12,11 +12,11 @@ import pytest
 
 import rd_elbo as rd
 from experiments.own_decoder import BroadcastDecoder
-from rd_elbo import plotting, references, tables
+from rd_elbo import plots, references
 from rd_elbo.errors import BadInput
 from rd_elbo.models import registry
 from rd_elbo.models.bernoulli import Bernoulli
-from rd_elbo.sweep import grid
+from rd_elbo.sweep import grid, tables
 from rd_elbo.training import fit, state
 from tests.training.populations import images_of
 
@@ -67,7 +67,7 @@ def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
     registry._own.cache_clear()
     monkeypatch.setitem(sys.modules, "experiments.own_decoder", None)
     assert tables.read_points(tmp_path) == points
-    (curve,) = plotting.plane.curves(points)
+    (curve,) = plots.curves(points)
     assert "BroadcastDecoder" in curve.label and ":" not in curve.label
     references.load.cache_clear()
     registry._own.cache_clear()

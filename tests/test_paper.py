@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rd_elbo import data, paper
+from rd_elbo import data
+from rd_elbo.report import paper
 
 
 def test_frontiers_fall_and_their_hulls_have_the_corners_that_were_noted_by_hand():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from rd_elbo import disk, plotting
+from rd_elbo import disk, plots
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep.grid import Member, product
-from rd_elbo.tables import POINT_COLUMNS
+from rd_elbo.sweep.tables import POINT_COLUMNS
 
 
 def rows(members, rate_of):
@@ -36,7 +36,7 @@ def points():
 
 
 def test_curves_average_seeds_along_beta(points):
-    curves = plotting.curves(points)
+    curves = plots.curves(points)
     assert [c.label for c in curves] == [
         "MLP, width 8, N(0, I)",
         "MLP, width 16, N(0, I)",
@@ -54,23 +54,23 @@ def test_curves_average_seeds_along_beta(points):
 
 def test_what_tells_groups_apart_is_in_the_label():
     members = product(Member(), learning_rate=(0.1, 0.2), beta=(1.0, 2.0))
-    labels = [c.label for c in plotting.curves(list(rows(members, lambda m: (m.beta, 3 - m.beta))))]
+    labels = [c.label for c in plots.curves(list(rows(members, lambda m: (m.beta, 3 - m.beta))))]
     assert labels == ["MLP, N(0, I), learning rate 0.1", "MLP, N(0, I), learning rate 0.2"]
     members = [Member(decoder_width=8, decoder_depth=3), Member(decoder_width=4, decoder_depth=1), Member(decoder="pixelcnn")]
-    labels = [c.label for c in plotting.curves(list(rows(members, lambda m: (1.0, 2.0))))]
+    labels = [c.label for c in plots.curves(list(rows(members, lambda m: (1.0, 2.0))))]
     assert labels == ["MLP, width 4, depth 1, N(0, I)", "MLP, width 8, depth 3, N(0, I)", "PixelCNN, N(0, I)"]
 
 
 def test_members_that_diverged_are_not_drawn(points):
     points[0] = {**points[0], "status": "diverged", "rate": float("nan")}
-    first = plotting.curves(points)[0]
+    first = plots.curves(points)[0]
     assert first.members.shape == (2, 5) and np.isfinite(first.members).all()
     with pytest.raises(BadInput, match="no finite points of the split 'train'"):
-        plotting.curves(points, "train")
+        plots.curves(points, "train")
 
 
 def test_the_plane_draws_the_points_the_hull_and_the_diagonal(points):
-    figure = plotting.rd_plane(points)
+    figure = plots.rd_plane(points)
     (axes,) = figure.axes
     lines = {line.get_label(): line.get_xydata() for line in axes.lines}
     rates = np.array([p["rate"] for p in points])
@@ -83,7 +83,7 @@ def test_the_plane_draws_the_points_the_hull_and_the_diagonal(points):
         np.testing.assert_allclose(corner, (beta * rates + distortions).min())
     assert "nats" in axes.get_xlabel() and "nats" in axes.get_ylabel()
     shown = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert [c.label for c in plotting.curves(points)] == [label for label in shown if label.startswith(("MLP", "Pixel"))]
+    assert [c.label for c in plots.curves(points)] == [label for label in shown if label.startswith(("MLP", "Pixel"))]
     plt.close(figure)
 
 
@@ -91,23 +91,23 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     points += [{**point, "split": "train"} for point in points]
     workdir = tmp_path / "run"
     disk.write_table(workdir / "points.csv", POINT_COLUMNS, points)
-    written = plotting.draw_all(workdir)
+    written = plots.draw_all(workdir)
     assert sorted(path.name for path in written) == sorted(
-        f"{name}{split}.{kind}" for name in plotting.FIGURES for split in ("", "_train") for kind in ("png", "pdf")
+        f"{name}{split}.{kind}" for name in plots.FIGURES for split in ("", "_train") for kind in ("png", "pdf")
     )
     before = {path.name: path.read_bytes() for path in written}
     assert before["rd_plane.png"][:4] == b"\x89PNG" and before["rd_plane.pdf"][:4] == b"%PDF"
     shutil.rmtree(workdir / "figures")
-    assert {path.name: path.read_bytes() for path in plotting.draw_all(workdir)} == before
+    assert {path.name: path.read_bytes() for path in plots.draw_all(workdir)} == before
     with pytest.raises(BadInput, match="cannot be read"):
-        plotting.draw_all(tmp_path / "absent")
+        plots.draw_all(tmp_path / "absent")
     disk.write_table(workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}])
     with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
-        plotting.draw_all(workdir)
+        plots.draw_all(workdir)
 
 
 def test_a_split_on_which_all_diverged_is_left_out(points, tmp_path):
     lost = [{**point, "split": "train", "status": "diverged"} for point in points]
     disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, lost + points)
-    names = {path.name for path in plotting.draw_all(tmp_path)}
-    assert names == {f"{name}.{kind}" for name in plotting.FIGURES for kind in ("png", "pdf")}
+    names = {path.name for path in plots.draw_all(tmp_path)}
+    assert names == {f"{name}.{kind}" for name in plots.FIGURES for kind in ("png", "pdf")}

@@ -6,9 +6,9 @@ from families import row
 from matplotlib import colors
 from matplotlib import pyplot as plt
 
-from rd_elbo import disk, frontier, paper, plotting
-from rd_elbo.plotting import families as plotting_families
-from rd_elbo.tables import POINT_COLUMNS
+from rd_elbo import disk, frontier, plots
+from rd_elbo.report import families, paper, plane
+from rd_elbo.sweep.tables import POINT_COLUMNS
 
 BETAS = (0.25, 0.5, 1.0, 2.0)
 
@@ -49,7 +49,7 @@ def curve(axes, word):
 
 def test_each_family_has_the_papers_marker(drawn):
     points = twelve()
-    axes = drawn(plotting_families.figure3a, points).axes[0]
+    axes = drawn(families.figure3a, points).axes[0]
     lines = markers(axes)
     assert len(lines) == 12
     # ColorBrewer's Paired as matplotlib has it, in the paper's order.
@@ -67,7 +67,7 @@ def test_each_family_has_the_papers_marker(drawn):
 
 def test_figure3a_has_frontier_hull_diagonal_and_the_papers_frontier_behind(drawn):
     points, reference = twelve(), paper.reference("mnist_static")
-    figure = drawn(plotting_families.figure3a, points, "test", reference)
+    figure = drawn(families.figure3a, points, "test", reference)
     axes = figure.axes[0]
     rates, distortions = (np.array([p[name] for p in points]) for name in ("rate", "distortion"))
     np.testing.assert_array_equal(curve(axes, "our Pareto"), frontier.stepwise(rates, distortions))
@@ -83,13 +83,13 @@ def test_figure3a_has_frontier_hull_diagonal_and_the_papers_frontier_behind(draw
     labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert labels[:12] != [] and set(paper.FAMILIES) <= set(labels)
     assert any("another draw" in label and "± 0.2" in label for label in labels)
-    without = drawn(plotting_families.figure3a, points)
+    without = drawn(families.figure3a, points)
     assert not any("paper" in str(line.get_label()) for line in without.axes[0].lines)
 
 
 def test_figure3a_groups_by_each_part(drawn):
     points = [p for p in twelve() if p["family"][0] == "-"]
-    panels = drawn(plotting_families.figure3a, points).axes[1:]
+    panels = drawn(families.figure3a, points).axes[1:]
     for position, (axes, signs) in enumerate(zip(panels, ("-", "-+", "-+v"), strict=True)):
         dots = markers(axes)
         steps = [line for line in axes.lines if line.get_linestyle() == "-"]
@@ -105,14 +105,14 @@ def test_figure3a_groups_by_each_part(drawn):
 
 def test_a_point_far_out_does_not_squeeze_the_others(drawn):
     points = [*twelve(), row("---", 5000.0, 60.0)]
-    figure = drawn(plotting_families.figure3a, points)
+    figure = drawn(families.figure3a, points)
     assert figure.axes[0].get_xlim()[1] < 200
     assert "1 of them outside the frame" in figure.legends[0].get_title().get_text()
 
 
 def test_figure3b_is_framed_as_in_the_paper_if_the_families_bests_are_in_it(drawn):
     points, reference = twelve(), paper.reference("binarized_mnist")
-    figure = drawn(plotting_families.figure3b, points, "test", reference)
+    figure = drawn(families.figure3b, points, "test", reference)
     (axes,) = figure.axes
     assert axes.get_xlim() == (-1, 40) and axes.get_ylim() == (79, 90)
     heights = np.concatenate([line.get_ydata() for line in markers(axes)])
@@ -128,7 +128,7 @@ def test_figure3b_is_framed_as_in_the_paper_if_the_families_bests_are_in_it(draw
 def test_figure3b_shows_worse_data_and_says_so(drawn):
     for reference, lowest in ((None, 100), (paper.reference("binarized_mnist"), 80.2)):
         points = twelve(offset=20.0)
-        figure = drawn(plotting_families.figure3b, points, "test", reference)
+        figure = drawn(families.figure3b, points, "test", reference)
         (axes,) = figure.axes
         assert axes.get_ylim()[0] < lowest
         low, high = axes.get_ylim()
@@ -141,7 +141,7 @@ def test_figure3b_shows_worse_data_and_says_so(drawn):
 
 def test_other_families_than_the_papers_are_drawn_too(drawn):
     points = [*twelve(), row("--e", 3.0, 80.0)]
-    axes = drawn(plotting_families.figure3a, points).axes
+    axes = drawn(families.figure3a, points).axes
     assert [len(markers(panel)) for panel in axes] == [13, 2, 2, 4]
 
 
@@ -151,12 +151,12 @@ def test_which_tables_are_worth_it():
     def of(*families):
         return [p for p in points if p["family"] in families]
 
-    assert plotting_families.worth_drawing(points)
-    assert plotting_families.worth_drawing(of("---", "-+-", "--v", "--+"))
-    assert not plotting_families.worth_drawing(of("---", "-+-", "--v"))  # as in the quickstart
-    assert not plotting_families.worth_drawing(of("---", "--+", "--v", "+--"))  # one kind of decoder
+    assert families.worth_drawing(points)
+    assert families.worth_drawing(of("---", "-+-", "--v", "--+"))
+    assert not families.worth_drawing(of("---", "-+-", "--v"))  # as in the quickstart
+    assert not families.worth_drawing(of("---", "--+", "--v", "+--"))  # one kind of decoder
     gone = [{**p, "status": "diverged"} if p["family"] == "-+-" else p for p in of("---", "-+-", "--v", "--+")]
-    assert not plotting_families.worth_drawing(gone)
+    assert not families.worth_drawing(gone)
 
 
 def test_the_papers_frontier_is_drawn_on_the_test_split_of_its_data_alone(tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_the_papers_frontier_is_drawn_on_the_test_split_of_its_data_alone(tmp_pa
         plt.close(figure)
         return [folder / name]
 
-    monkeypatch.setattr(plotting.plane, "save", look)
+    monkeypatch.setattr(plane, "save", look)
     for dataset, said in (
         (None, []),
         ("path", []),
@@ -181,7 +181,7 @@ def test_the_papers_frontier_is_drawn_on_the_test_split_of_its_data_alone(tmp_pa
     ):
         if dataset:
             disk.write_json(tmp_path / "provenance.json", {"data": {"name": dataset}})
-        written = plotting.draw_all(tmp_path)
+        written = plots.draw_all(tmp_path)
         kinds = ("rd_plane", "elbo_against_rate", "figure3a", "figure3b")
         assert [path.name for path in written] == [name + split for split in ("", "_train") for name in kinds]
         assert behind["figure3a"] == behind["figure3b"] == said, dataset
@@ -193,6 +193,6 @@ def test_an_old_table_of_families_is_drawn(tmp_path):
     columns = [name for name in POINT_COLUMNS if name not in ("kl_warmup_fraction", "target_weight")]
     points = [p for p in twelve() if p["family"] in ("---", "-+-", "--v", "--+")]
     disk.write_table(tmp_path / "points.csv", columns, [{name: p[name] for name in columns} for p in points])
-    written = plotting.draw_all(tmp_path)
+    written = plots.draw_all(tmp_path)
     assert [path.name for path in written][4:] == ["figure3a.png", "figure3a.pdf", "figure3b.png", "figure3b.pdf"]
     assert all(path.stat().st_size > 1000 for path in written)

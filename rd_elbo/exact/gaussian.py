@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rd_elbo.errors import BadInput, number, reals, whole
-from rd_elbo.models.base import Params
+from rd_elbo.models.vae import Params
 
 # In nats and components: errors of e^-600 of a variance are as good as none.
 _HIGHEST_RATE = 300.0

@@ -22,8 +22,8 @@ from jaxtyping import Array, Float
 from rd_elbo.errors import BadInput, number, whole
 from rd_elbo.exact import discrete
 from rd_elbo.exact.discrete import Tables
-from rd_elbo.models.base import Params, Terms
 from rd_elbo.models.layout import members_last
+from rd_elbo.models.vae import Params, Terms
 
 SYMBOLS = 30
 # Read off the paper's Figure 2: P(z*), and mean and standard deviation of x given z*, in bins.
@@ -72,7 +72,7 @@ def check_target(rate: float, codes: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """The toy model as the trainer wants it (`models.base.Trainable`).
+    """The toy model as the trainer wants it (`models.vae.Trainable`).
 
     An example is a distribution over the 30 symbols, and its rate and distortion are their exact means under it. So training on the
     single example p* is training on infinitely many data; a batch of one-hot rows is a batch of observed symbols.

@@ -10,7 +10,6 @@ from typing import Any
 
 from rd_elbo.errors import BadInput, choice, truth, whole
 from rd_elbo.models import registry
-from rd_elbo.models.base import VAE
 from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder, ResNetDecoder
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder, ResNetEncoder
 from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
@@ -19,6 +18,7 @@ from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder
 from rd_elbo.models.priors import FlowPrior, StandardNormal, VampPrior
 from rd_elbo.models.registry import KINDS, Part, find
+from rd_elbo.models.vae import VAE
 
 # The shape of an example: (height, width), (height, width, channels) or any other.
 ImageShape = tuple[int, ...]

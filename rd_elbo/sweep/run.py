@@ -18,17 +18,17 @@ from typing import Any
 
 import jax
 
-from rd_elbo import disk, provenance, tables
+from rd_elbo import disk
 from rd_elbo.errors import BadInput, Failed
-from rd_elbo.folder import check_run, locked, open_run
 from rd_elbo.host import Stop
-from rd_elbo.sweep import memory
+from rd_elbo.sweep import memory, provenance, tables
 from rd_elbo.sweep.config import Plan
+from rd_elbo.sweep.folder import check_run, locked, open_run
 from rd_elbo.sweep.grid import Group
 from rd_elbo.sweep.metrics import MetricWriter
 from rd_elbo.sweep.shard import Shard, owners
+from rd_elbo.sweep.tables import Point
 from rd_elbo.sweep.workdir import Attempt, Finished, Report, Workdir
-from rd_elbo.tables import Point
 from rd_elbo.training import fit as training
 from rd_elbo.training.sharding import agree, make_mesh
 from rd_elbo.training.state import HParams, Metrics

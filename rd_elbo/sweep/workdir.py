@@ -28,7 +28,7 @@ from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import metrics as metric_files
 from rd_elbo.sweep.grid import FIELDS, Group, Member
-from rd_elbo.tables import POINT_COLUMNS, Point, params_path
+from rd_elbo.sweep.tables import POINT_COLUMNS, Point, params_path
 from rd_elbo.training.checkpoint import Checkpoints
 from rd_elbo.training.state import Metrics
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax.stages import Compiled
 
 from rd_elbo.errors import BadInput, whole
-from rd_elbo.models.base import Params, Trainable
+from rd_elbo.models.vae import Params, Trainable
 from rd_elbo.training import sharding, step
 from rd_elbo.training.checkpoint import Checkpoints
 from rd_elbo.training.loop import Callback, History, Loop, Progress, Stopped

@@ -21,8 +21,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models.base import Params, Trainable
 from rd_elbo.models.layers import LOWERINGS
+from rd_elbo.models.vae import Params, Trainable
 from rd_elbo.training.optim import SCHEDULES, Optax, Optimizer, choose_optimizer
 
 # Parameters drawn at once, in bytes.
@@ -99,7 +99,7 @@ class TrainSpec:
         if not isinstance(self.model, Trainable):
             raise BadInput(
                 f"model={self.model!r} must be hashable and have init, terms and rate_estimator; "
-                "see models.base.Trainable"
+                "see models.vae.Trainable"
             )
 
     @property

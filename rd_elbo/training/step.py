@@ -17,8 +17,8 @@ from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
-from rd_elbo.models.base import Params
 from rd_elbo.models.layers import lowering
+from rd_elbo.models.vae import Params
 from rd_elbo.training.optim import checked
 from rd_elbo.training.sharding import by_member, everywhere, put_members, side_by_side, spread
 from rd_elbo.training.state import (

@@ -18,7 +18,7 @@ import scipy.io
 from forked import ROOT, forked
 
 from configs import gaussian, quickstart, toy
-from rd_elbo.folder import open_run
+from rd_elbo.sweep.folder import open_run
 
 
 class Row(NamedTuple):

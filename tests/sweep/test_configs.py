@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from rd_elbo import paper
 from rd_elbo.models.family import PAPER_FAMILIES
+from rd_elbo.report import paper
 from rd_elbo.sweep import grid
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"

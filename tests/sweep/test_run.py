@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import disk, tables
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
-from rd_elbo.sweep import config, grid, run
+from rd_elbo.sweep import config, grid, run, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1}

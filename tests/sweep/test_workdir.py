@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import disk, folder, provenance, tables
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
+from rd_elbo.sweep import folder, provenance, tables
 from rd_elbo.sweep.grid import FIELDS, Member
 from rd_elbo.sweep.metrics import MetricWriter, lines
-from rd_elbo.tables import POINT_COLUMNS
+from rd_elbo.sweep.tables import POINT_COLUMNS
 from rd_elbo.training.state import Metrics
 
 RESULTS = pathlib.Path(__file__).parents[2] / "results"

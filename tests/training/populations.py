@@ -6,8 +6,8 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rd_elbo.models.base import Terms
 from rd_elbo.models.family import Architecture
+from rd_elbo.models.vae import Terms
 from rd_elbo.training import fit, sharding, state
 
 SHAPE = (4, 4)

@@ -10,7 +10,7 @@ import pytest
 import rd_elbo as rd
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput
-from rd_elbo.models.base import Terms
+from rd_elbo.models.vae import Terms
 from rd_elbo.training import checkpoint, fit, optim, state
 from tests.training.populations import Echo, Member, echo, several
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from rd_elbo import objectives
-from rd_elbo.models.base import Terms
+from rd_elbo.models.vae import Terms
 from rd_elbo.training import evaluate, fit, loop, optim, sharding, state, step
 from tests.training.populations import Echo, Member, echo, several
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from rd_elbo import disk, frontier, paper, tables
+from rd_elbo import disk, frontier
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
-from rd_elbo.sweep import grid
+from rd_elbo.report import paper
+from rd_elbo.sweep import grid, tables
 
 Row = dict[str, Any]
 

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rd_elbo import disk, tables
-from rd_elbo.choices import Selected
+from rd_elbo import disk
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput, whole
-from rd_elbo.models.base import Params
+from rd_elbo.models.vae import Params
+from rd_elbo.report.selection import Selected
+from rd_elbo.sweep import tables
 from rd_elbo.sweep.grid import FIELDS, architecture_of
 
 # Alemi et al. 2018, Figures 4 and 5: averages are over so many draws of d at one z.
@@ -48,7 +49,7 @@ def draw(model: Any, params: Params, x: Float[Array, "examples ..."], key: Array
     `model` is static: models of one architecture are equal, and share one compiled program.
 
     Args:
-      model: Model with `encode`, `decode` and `prior`, as `models.base.VAE` has them.
+      model: Model with `encode`, `decode` and `prior`, as `models.vae.VAE` has them.
       params: Parameters of the model.
       x: Images to reconstruct.
       key: Source of all randomness.
@@ -103,7 +104,7 @@ class Report:
 def make(
     workdir: pathlib.Path | str,
     dataset: Dataset,
-    choices: Sequence[Selected],
+    selected: Sequence[Selected],
     *,
     examples: int = 8,
     seed: int = 0,
@@ -117,7 +118,7 @@ def make(
     Args:
       workdir: The run directory, with trained parameters.
       dataset: The data of the run.
-      choices: Models to show, all of one split, whose images are reconstructed.
+      selected: Models to show, all of one split, whose images are reconstructed.
       examples: Rows of the gallery.
       seed: Source of all randomness.
       callback: Callback with the numbers of members done and in all.
@@ -137,14 +138,14 @@ def make(
     workdir = pathlib.Path(workdir)
     if not (workdir / "params").is_dir():
         raise BadInput(f"workdir={str(workdir)!r} has no folder params: there are no trained models to draw from, only tables")
-    if not choices:
+    if not selected:
         raise BadInput("there is no model to show in a gallery")
-    split = choices[0].row["split"]
+    split = selected[0].row["split"]
     if split not in dataset.splits:
         raise BadInput(f"split={split!r} does not exist; {dataset.name!r} has {', '.join(dataset.splits)}")
     index = examples_shown(len(dataset.splits[split]), examples, seed)
     images = dataset.splits[split][index]
-    names = list(dict.fromkeys(str(choice.row["member"]) for choice in choices))
+    names = list(dict.fromkeys(str(one.row["member"]) for one in selected))
     pictures, architectures, seconds = [], set(), 0.0
     for done, name in enumerate(names):
         member, params = tables.load_params(workdir, name)
@@ -167,7 +168,7 @@ def make(
         "seed": np.asarray(seed),
     }
     disk.write_arrays(workdir / "gallery.npz", arrays)
-    disk.write_table(workdir / "gallery.csv", GALLERY_COLUMNS, (table_row(choice, dataset.name) for choice in choices))
+    disk.write_table(workdir / "gallery.csv", GALLERY_COLUMNS, (table_row(one, dataset.name) for one in selected))
     return Report(len(names), len(architectures), seconds)
 
 

@@ -101,8 +101,8 @@ def tiny(config: ConfigDict, all_blocks: bool = False) -> ConfigDict:
 
     Args:
       config: The configuration.
-      all_blocks: Whether the blocks stay, but for their sizes and lengths; else there are three, of three
-        families at beta = 1.
+      all_blocks: Whether all blocks stay, at smaller sizes and lengths; else there are three
+        blocks, of three families at beta = 1.
     """
     config.data.update({"name": "mnist_static", "examples": 64})
     config.base = ConfigDict({**config.base, **_TINY})

@@ -14,8 +14,8 @@ import numpy as np
 from rd_elbo import aliases, data, disk, references
 from rd_elbo.data.dataset import SPLITS
 from rd_elbo.errors import BadInput, choice
-from rd_elbo.models.base import Params
 from rd_elbo.models.family import PAPER_FAMILIES
+from rd_elbo.models.vae import Params
 from rd_elbo.sweep.config import load_data
 from rd_elbo.sweep.grid import FIELDS, Member
 from rd_elbo.training.evaluate import active_units, evaluate, means, rate_estimator

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rd_elbo import frontier, tables
+from rd_elbo import frontier
+from rd_elbo.sweep import tables
 from rd_elbo.sweep.grid import FIELDS
 
 Row = Mapping[str, Any]

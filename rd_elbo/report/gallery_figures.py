@@ -18,8 +18,8 @@ from matplotlib.patches import Rectangle
 
 from rd_elbo import disk
 from rd_elbo.errors import BadInput, choice, number
-from rd_elbo.gallery import GALLERY_COLUMNS
-from rd_elbo.plotting.style import STYLE, save
+from rd_elbo.report.gallery import GALLERY_COLUMNS
+from rd_elbo.report.style import STYLE, save
 from rd_elbo.sweep.grid import FIELDS
 
 Row = Mapping[str, Any]

@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import frontier, objectives, paper, tables
+from rd_elbo import frontier, objectives
 from rd_elbo.errors import BadInput
-from rd_elbo.plotting import families
-from rd_elbo.plotting.style import COLOURS, MARKERS, STYLE, save
-from rd_elbo.sweep import grid
+from rd_elbo.report import families, paper
+from rd_elbo.report.style import COLOURS, MARKERS, STYLE, save
+from rd_elbo.sweep import grid, tables
 
 Row = Mapping[str, Any]
 

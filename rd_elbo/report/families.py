@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rd_elbo import frontier, tables
-from rd_elbo.paper import DIGITISED_ERROR, FAMILIES, Reference
-from rd_elbo.plotting.style import COLOURS, MARKERS, STYLE
+from rd_elbo import frontier
+from rd_elbo.report.paper import DIGITISED_ERROR, FAMILIES, Reference
+from rd_elbo.report.style import COLOURS, MARKERS, STYLE
+from rd_elbo.sweep import tables
 
 Row = Mapping[str, Any]
 
@@ -44,7 +45,7 @@ PAPER_TOTALS = (79.0, 90.0)
 def worth_drawing(points: Sequence[Row], split: str = "test") -> bool:
     """Whether the split's points are of enough families for these figures: four, with weak and strong decoders among them.
 
-    Fewer are told apart better by `plotting.rd_plane`.
+    Fewer are told apart better by `plots.rd_plane`.
     """
     families = {point["family"] for point in tables.usable(points, split)}
     return len(families) >= 4 and {"-", "+"} <= {family[1] for family in families}
