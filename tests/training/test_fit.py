@@ -94,6 +94,7 @@ PADDED = {
     "pixelvae": dataclasses.replace(
         KINDS["convolutions"], decoder="pixelvae", encoder="dense", causal_depth=1
     ),
+    "levels": Member(decoder="pixelcnn", likelihood="discretised_logistic"),
 }
 
 
