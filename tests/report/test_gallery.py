@@ -22,7 +22,7 @@ from rd_elbo.sweep.folder import open_run
 from rd_elbo.sweep.grid import Member
 from rd_elbo.sweep.run import run as sweep
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (4, 3)
 TINY = {"latent": 2, "encoder_width": 4, "encoder_depth": 1, "decoder_width": 4, "decoder_depth": 1}
 MEMBERS = [
