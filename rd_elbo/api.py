@@ -320,7 +320,7 @@ def evaluate(result: Result, examples: np.ndarray | jax.Array, *, split: int = 0
       split: Number of the data, so that other data have other noise.
 
     Returns:
-      A row per member: its hyperparameters; `rate`, `distortion`, `elbo` and their standard errors
+      A row per member: `objective`; its hyperparameters; `rate`, `distortion`, `elbo` and their standard errors
       over examples, nats; `active_units`, `rate_estimator`, `examples`, `steps`, `status`.
     """
     fitted, members = result.fitted, result.hyperparameters
@@ -333,5 +333,6 @@ def evaluate(result: Result, examples: np.ndarray | jax.Array, *, split: int = 0
         sound = bool(fitted.alive[i]) and math.isfinite(estimates["elbo"])
         rest = {"active_units": int(active[i]), "rate_estimator": estimator}
         rest |= {"examples": len(examples), "steps": int(fitted.steps[i])}
-        rows.append({**vars(member), **estimates, **rest, "status": "ok" if sound else "diverged"})
+        own = {"objective": fitted.spec.objective, **vars(member)}
+        rows.append({**own, **estimates, **rest, "status": "ok" if sound else "diverged"})
     return rows

@@ -168,19 +168,19 @@ class Stop:
 def stop_on_signals(stop: Stop) -> Iterator[None]:
     """Turn termination signals into requests to stop, as schedulers and terminals send them.
 
-    SIGTERM and SIGUSR1 are heard, and SIGHUP unless it is ignored, as under nohup. While there is
+    SIGTERM and SIGUSR1 are handled, and SIGHUP unless it is ignored, as under nohup. While there is
     nothing new to save, and at the second signal, the process ends at once.
     """
-    heard = [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
+    handled = [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        heard.remove(signal.SIGHUP)
+        handled.remove(signal.SIGHUP)
     # Python runs handlers between byte codes, and a compilation may take minutes: a thread listens.
     reader, writer = socket.socketpair()
     writer.setblocking(False)
 
     def poll() -> None:
         while data := reader.recv(1):
-            if data[0] not in heard:
+            if data[0] not in handled:
                 continue
             if not stop.saves or stop.signalled:
                 print(
@@ -191,7 +191,7 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
                 os._exit(STOPPED)
             stop.signalled = True
 
-    before = {number: signal.signal(number, lambda *_: None) for number in heard}
+    before = {number: signal.signal(number, lambda *_: None) for number in handled}
     before_wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()

@@ -79,7 +79,7 @@ def figure3a(points: Sequence[Row], split: str = "test", reference: Reference | 
         for axes in panels[:, 0]:
             axes.set_ylabel("distortion $D$ (nats)")
         outside = int(((rates > reach) | (distortions > reach)).sum())
-        _family_legend(figure, drawn, lines, _said(split, len(drawn), outside))
+        _family_legend(figure, drawn, lines, _caption(split, len(drawn), outside))
     return figure
 
 
@@ -113,7 +113,7 @@ def figure3b(points: Sequence[Row], split: str = "test", reference: Reference | 
         totals = rates + distortions
         outside = int(((rates < wide[0]) | (rates > wide[1]) | (totals < tall[0]) | (totals > tall[1])).sum())
         framed = "79 to 90 nats as in the paper" if as_in_paper else "not the 79 to 90 nats of the paper's MNIST"
-        _family_legend(figure, drawn, lines, f"{_said(split, len(drawn), outside)}; {framed}")
+        _family_legend(figure, drawn, lines, f"{_caption(split, len(drawn), outside)}; {framed}")
     return figure
 
 
@@ -230,7 +230,7 @@ def _best_frame(drawn: Sequence[Row], reference: Reference | None) -> tuple[tupl
     return wide, (float(lowest) - 1.2, float(totals.max()) + 3.0), False
 
 
-def _said(split: str, models: int, outside: int) -> str:
+def _caption(split: str, models: int, outside: int) -> str:
     return f"{split} split, {models} models" + (f", {outside} of them outside the frame" if outside else "")
 
 

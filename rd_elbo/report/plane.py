@@ -37,6 +37,8 @@ _NAMES: dict[str, str] = {
 }
 # Of families, beyond which their legend says too much; and the longest name of which two fit beside each other.
 _MOST_CURVES, _LONGEST_OF_TWO = 12, 46
+# Rows of a model that is none of a sweep's lack these columns.
+_OWN = {"family": "   ", "encoder": "", "decoder": "model", "prior": ""}
 # What identifies a curve: fields and values, without those in which its points differ or that mean nothing to them.
 Key = Mapping[str, Any]
 
@@ -73,22 +75,34 @@ class Curve:
 
 
 def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
-    """Groups the points of one split, leaving out members that diverged.
+    """Group the points of one split, leaving out members that diverged.
+
+    Args:
+      points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`. Rows without a split are of every split, and rows without
+        names of parts are of one model.
+      split: Split to draw.
+
+    Returns:
+      A curve for each group of points that differ only in the objective's value and the seed.
 
     Raises:
       BadInput: If no finite point of that split is there.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
-    for point in tables.usable(points, split):
+    for point in tables.usable([{**_OWN, "split": split, **point} for point in points], split):
         groups.setdefault(tuple(_key(point).items()), []).append(point)
-    order = sorted(groups, key=lambda key: tuple(dict(key)[field] for field in _ORDER) + tuple(str(item) for item in key))
+    order = sorted(groups, key=lambda key: (_place(dict(key)), *map(str, key)))
     keys = [dict(key) for key in order]
     return [_curve(groups[key], _varying(dict(key), keys)) for key in order]
 
 
+def _place(key: Key) -> tuple[Any, ...]:
+    return tuple((field in key, key.get(field, 0)) for field in _ORDER)
+
+
 def _key(row: Row) -> Key:
     left_out = {objectives.SETTINGS[row["objective"]][0], "seed", *grid.unused_fields(row)}
-    return {field: row[field] for field in grid.FIELDS if field not in left_out}
+    return {field: row[field] for field in grid.FIELDS if field in row and field not in left_out}
 
 
 def _varying(key: Key, keys: Sequence[Key]) -> list[str]:
@@ -134,7 +148,7 @@ def _label(row: Row, named: Sequence[str]) -> str:
     if "encoder" in named:
         words[0] = f"{_named(row['encoder'])}, {words[0]}"
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
-    words.append(_named(row["prior"]))
+    words += [_named(row["prior"])] if row["prior"] else []
     words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "prior", *sizes)]
     return ", ".join(words)
 
@@ -170,7 +184,7 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
         axes.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
         axes.set_xlim(-0.02 * rates.max(), 1.04 * rates.max())
         axes.set_ylim(*_heights(distortions))
-        _legend(axes, groups, split)
+        _legend(axes, groups, _title(points, split))
     return figure
 
 
@@ -182,7 +196,7 @@ def elbo_against_rate(points: Sequence[Row], split: str = "test") -> Figure:
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.rate + curve.distortion, curve.total_spread, colour)
         axes.set(xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
-        _legend(axes, groups, split)
+        _legend(axes, groups, _title(points, split))
     return figure
 
 
@@ -232,13 +246,17 @@ def _draw(axes: Axes, curve: Curve, height: np.ndarray, spread: np.ndarray, colo
     axes.plot(curve.rate[ringed], height[ringed], marker="o", ms=11, mfc="none", mec=colour, mew=1.0, ls="none", zorder=4)
 
 
-def _legend(axes: Axes, groups: Sequence[Curve], split: str) -> None:
+def _title(points: Sequence[Row], split: str) -> str:
+    return f"{split} split; " if any("split" in point for point in points) else ""
+
+
+def _legend(axes: Axes, groups: Sequence[Curve], title: str) -> None:
     """Explains everything drawn, above the axes, where no data can be."""
     if any(((curve.control == 1.0) & (curve.objective == "beta")).any() for curve in groups):
         axes.plot([], [], marker="o", ms=9, mfc="none", mec="0.3", mew=1.0, ls="none", label=r"ring: $\beta = 1$")
     bars = "; bars: range over seeds" if any((curve.seeds > 1).any() for curve in groups) else ""
     signs = "filled: autoregressive decoder; " if len({curve.family[1] for curve in groups}) > 1 else ""
-    title = f"{split} split; {signs}points joined along {'/'.join(dict.fromkeys(c.objective for c in groups))}{bars}"
+    title += f"{signs}points joined along {'/'.join(dict.fromkeys(c.objective for c in groups))}{bars}"
     axes.legend(
         fontsize=7.5,
         title=title.replace("_", " "),

@@ -250,9 +250,9 @@ class Loop:
         long = self.done == self.history.steps and self.seconds > self.checkpoints.seconds
         saving = self.checkpoints.due() or (long and self.checkpoints.folder is not None)
         mine = bool(self.stop and self.stop()), saving, self._pace.steps, self._pace.fixed
-        said = json.dumps(mine).encode()
-        said_by_all = sharding.agree("call", said, report=self.checkpoints.report)
-        words = [json.loads(word) for word in said_by_all]
+        own = json.dumps(mine).encode()
+        agreed = sharding.agree("call", own, report=self.checkpoints.report)
+        words = [json.loads(word) for word in agreed]
         self._pace.adopt(*words[0][2:])
         return any(word[0] for word in words), words[0][1]
 

@@ -608,10 +608,10 @@ TABLES = [
     Row("compare, no beta", script("compare"), f"{TABLE}, line 3: beta='' must be a finite number", cell("beta", "")),
     Row("compare, objective", script("compare"), f"{TABLE}, line 3: objective='elbo' does not exist", cell("objective", "elbo")),
     Row(
-        "compare, kl_warmup_fraction",
+        "compare, a column of an earlier release",
         script("compare"),
         f"{TABLE}, line 3: kl_warmup_fraction='yes' must be a finite",
-        cell("kl_warmup_fraction", "yes"),
+        cell("annealing", "yes"),
     ),
     Row("figures, split", script("figures"), f"{TABLE}, line 3: split='' does not exist; there are 'train'", cell("split", "")),
     Row(

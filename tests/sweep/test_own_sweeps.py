@@ -17,7 +17,7 @@ from rd_elbo import disk, frontier, plots
 from rd_elbo.models.likelihoods import DiscretisedLogistic
 from rd_elbo.report import families, gallery, gallery_figures, selection
 from rd_elbo.sweep import config, tables
-from tests.families import row
+from tests.report.rows import row
 
 TINY = {"latent": 2, "encoder_width": 2, "encoder_depth": 1, "decoder_width": 2, "decoder_depth": 1}
 TINY |= {"batch_size": 4, "epochs": 2.0}

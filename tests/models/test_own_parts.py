@@ -113,7 +113,7 @@ def test_a_member_is_known_by_the_text_of_its_parts(tmp_path, monkeypatch):
     """Another text is another member, which a sweep trains anew; the same text is the same member."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    text = "from tests.test_own_parts import Flat\n\nclass Mine(Flat):\n    pass\n"
+    text = "from tests.models.test_own_parts import Flat\n\nclass Mine(Flat):\n    pass\n"
     names = []
     for i, content in enumerate((text, text, text + "# changed\n")):
         (tmp_path / "mine_of_a_test.py").write_text(content)

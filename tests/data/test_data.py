@@ -12,7 +12,7 @@ from rd_elbo.data import larochelle, mnist_static, network, static
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 
-REAL = pathlib.Path(__file__).parents[2] / "shared" / "data" / "larochelle_binarized_mnist_packed.npz"
+REAL = pathlib.Path(__file__).parents[3] / "shared" / "data" / "larochelle_binarized_mnist_packed.npz"
 needs_real = pytest.mark.skipif(
     not REAL.exists(), reason="needs Larochelle & Murray's pixels, which are not part of the repository"
 )

@@ -20,7 +20,7 @@ from rd_elbo import data
 from rd_elbo.data import area, network, omniglot, static
 from rd_elbo.errors import BadInput
 
-REAL = pathlib.Path(__file__).parents[2] / "shared" / "data" / "omniglot_area28_uint8.npz"
+REAL = pathlib.Path(__file__).parents[3] / "shared" / "data" / "omniglot_area28_uint8.npz"
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="needs Omniglot at 28x28, which is not part of the repository")
 
 

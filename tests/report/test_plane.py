@@ -52,6 +52,17 @@ def test_curves_average_seeds_along_beta(points):
     assert curves[2].seeds.tolist() == [1, 1]
 
 
+def test_points_of_a_model_of_ones_own_are_one_curve():
+    """Of `rd.evaluate`: no names of parts and no split, averaged over seeds."""
+    numbers = {"objective": "beta", "distortion": 3.0, "status": "ok"}
+    points = [{**numbers, "beta": b, "seed": s, "rate": b + s} for b in (2.0, 0.5) for s in (0, 1)]
+    (curve,) = plots.curves(points)
+    assert curve.label == "model" and curve.control.tolist() == [0.5, 2.0]
+    assert curve.rate.tolist() == [1.0, 2.5] and curve.seeds.tolist() == [2, 2]
+    swept, _ = plots.curves([*rows([Member()], lambda m: (1.0, 2.0)), *points])
+    assert swept.label == "MLP, N(0, I)"
+
+
 def test_what_tells_groups_apart_is_in_the_label():
     members = product(Member(), learning_rate=(0.1, 0.2), beta=(1.0, 2.0))
     labels = [c.label for c in plots.curves(list(rows(members, lambda m: (m.beta, 3 - m.beta))))]

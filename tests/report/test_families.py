@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from families import row
 from matplotlib import colors
 from matplotlib import pyplot as plt
 
 from rd_elbo import disk, frontier, plots
 from rd_elbo.report import families, paper, plane
 from rd_elbo.sweep.tables import POINT_COLUMNS
+from tests.report.rows import row
 
 BETAS = (0.25, 0.5, 1.0, 2.0)
 

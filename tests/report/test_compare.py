@@ -7,15 +7,15 @@ import sys
 
 import numpy as np
 import pytest
-from families import row
 
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.report import compare, paper
 from rd_elbo.sweep import tables
 from rd_elbo.sweep.tables import POINT_COLUMNS
+from tests.report.rows import row
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
