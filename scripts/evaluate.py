@@ -19,9 +19,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import host, likelihood, restore
+from rd_elbo import host
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
+from rd_elbo.sweep import likelihood, restore
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory, with its trained parameters.")
 _NLL = flags.DEFINE_integer("nll", 1000, "Draws of z for each example.")

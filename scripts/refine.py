@@ -26,14 +26,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import disk, host, plotting, refinement, restore, tables
+from rd_elbo import disk, host, plots
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput, Failed, number, whole
-from rd_elbo.folder import locked
-from rd_elbo.refinement import Refinement
 from rd_elbo.sweep import config as configs
-from rd_elbo.sweep import refined
+from rd_elbo.sweep import refined, restore, tables
 from rd_elbo.sweep import run as sweep
+from rd_elbo.sweep.folder import locked
+from rd_elbo.sweep.refined import Refinement
 from rd_elbo.training.fit import Stopped
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory of a sweep.")
@@ -64,7 +64,7 @@ def main_table(found: Sequence[Refinement], scope: str) -> Table:
 
 def worth(points: Sequence[Mapping[str, Any]], split: str) -> list[Refinement]:
     """The proposals of --scope that are worth --tolerance, each member once."""
-    found = refinement.refinements(points, split)
+    found = refined.refinements(points, split)
     chosen = [r for r in found if r.scope == _SCOPE.value and r.area >= _TOLERANCE.value]
     return list({r.member: r for r in chosen}.values())
 
@@ -81,8 +81,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.FATAL)
     workdir, console = pathlib.Path(_WORKDIR.value), Console()
     points = tables.read_points(workdir)
-    split = _SPLIT.value or refinement.default_split(points)
-    found = refinement.refinements(points, split)
+    split = _SPLIT.value or refined.default_split(points)
+    found = refined.refinements(points, split)
     for scope in ("all", "group"):
         console.print(main_table(found, scope), highlight=False)
     console.print(f"{split} split; areas in nats²", highlight=False)
@@ -124,7 +124,7 @@ def train(
             tell(console, r, outcome.points, split)
     if added:
         with terminal.writing(workdir):
-            plotting.draw_all(workdir)
+            plots.draw_all(workdir)
     rest = max((r.area for r in best), default=0.0)
     why = f"the largest area left is {rest:.3g} nats²" if rest else "no area is above the tolerance"
     console.print(f"{terminal.counted(added, 'member')} added; {why}", highlight=False)

@@ -13,8 +13,8 @@ from jax.stages import Wrapped
 from jaxtyping import Array, Float
 
 from rd_elbo.errors import BadInput, whole
-from rd_elbo.models.base import Params
 from rd_elbo.models.layers import lowering
+from rd_elbo.models.vae import Params
 from rd_elbo.training import sharding
 from rd_elbo.training.evaluate import BATCH, neutral
 from rd_elbo.training.fit import Fitted
@@ -100,7 +100,7 @@ def importance_weighted(
     have the highest precision.
 
     Args:
-      fitted: Models trained together, each with a method `log_weights` as `models.base.VAE` has.
+      fitted: Models trained together, each with a method `log_weights` as `models.vae.VAE` has.
       seeds: (members,) seeds; the noise depends on them, on `split`, on a draw's number and on
         `training.evaluate.BATCH`, not on `chunk`.
       data: (examples, ...) examples.

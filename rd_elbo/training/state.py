@@ -21,8 +21,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models.base import Params, Trainable
 from rd_elbo.models.layers import LOWERINGS
+from rd_elbo.models.vae import Params, Trainable
 from rd_elbo.training.optim import SCHEDULES, Optax, Optimizer, choose_optimizer
 
 # Parameters drawn at once, in bytes.
@@ -99,7 +99,7 @@ class TrainSpec:
         if not isinstance(self.model, Trainable):
             raise BadInput(
                 f"model={self.model!r} must be hashable and have init, terms and rate_estimator; "
-                "see models.base.Trainable"
+                "see models.vae.Trainable"
             )
 
     @property
@@ -142,25 +142,26 @@ class HParams(NamedTuple):
 
     Attributes:
       seed: (members,) uint32, source of all randomness of a member.
-      weights: (members,) arrays, see `objectives.Weights`.
-      annealing: (members,) part of the training over which the weight of the rate rises from 0.
+      weights: (members,) arrays, see `objectives.LossWeights`.
+      kl_warmup_fraction: (members,) part of the training over which the weight of the rate rises
+        from 0.
       learning_rate: (members,) peak step size of Adam.
-      loss_bound: (members,) nats; a batch's loss above it counts as a divergence.
+      divergence_threshold: (members,) nats; a batch's loss above it counts as a divergence.
     """
 
     seed: Any
-    weights: objectives.Weights
-    annealing: Any
+    weights: objectives.LossWeights
+    kl_warmup_fraction: Any
     learning_rate: Any
-    loss_bound: Any = math.inf
+    divergence_threshold: Any = math.inf
 
     @classmethod
     def of(cls, members: Sequence[Any], spec: TrainSpec) -> "HParams":
         """Collect the hyperparameters of objects with the fields of a grid's member.
 
         Args:
-          members: Objects with `seed`, `annealing` and `learning_rate`. A weight that they lack has
-            its default, and a bound on the loss that they lack is infinite.
+          members: Objects with `seed`, `kl_warmup_fraction` and `learning_rate`. A weight that they
+            lack has its default, and a threshold that they lack is infinite.
           spec: The program that is to train them.
 
         Returns:
@@ -181,12 +182,12 @@ class HParams(NamedTuple):
         def column(field: str, *default: float) -> np.ndarray:
             return np.asarray([getattr(m, field, *default) for m in members], spec.dtype)
 
-        weights = objectives.Weights(
-            *(column(*item) for item in objectives.Weights._field_defaults.items())
+        weights = objectives.LossWeights(
+            *(column(*item) for item in objectives.LossWeights._field_defaults.items())
         )
         seed = np.asarray([m.seed for m in members], np.uint32)
-        bound = column("loss_bound", math.inf)
-        return cls(seed, weights, column("annealing"), column("learning_rate"), bound)
+        threshold = column("divergence_threshold", math.inf)
+        return cls(seed, weights, column("kl_warmup_fraction"), column("learning_rate"), threshold)
 
     def checked(self, members: int, dtype: str) -> "HParams":
         """NumPy arrays of shape (members,) in `dtype`; a number stands for all members.
@@ -212,7 +213,7 @@ class State(NamedTuple):
       optimizer: State of the optimizer, such as Adam's moments; members first.
       multiplier: (members,) arrays of the objective `target_distortion`; others do not use it.
       steps: (members,) updates made.
-      finite: (members,) bool, False once a member's loss or gradient was not finite, or its loss
+      alive: (members,) bool, False once a member's loss or gradient was not finite, or its loss
         above its bound; from then on the member stays as it was.
     """
 
@@ -220,7 +221,7 @@ class State(NamedTuple):
     optimizer: PyTree
     multiplier: objectives.Multiplier
     steps: Int[Array, " members"]
-    finite: Bool[Array, " members"]
+    alive: Bool[Array, " members"]
 
 
 class Metrics(NamedTuple):
@@ -341,8 +342,8 @@ def fresh(params: Params, spec: TrainSpec) -> State:
     # Two arrays, since what is donated must not be given twice.
     multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
     optimizer = jax.vmap(spec.update.init)(params)
-    steps, finite = jnp.zeros(members, jnp.int32), jnp.ones(members, bool)
-    return State(params, optimizer, multiplier, steps, finite)
+    steps, alive = jnp.zeros(members, jnp.int32), jnp.ones(members, bool)
+    return State(params, optimizer, multiplier, steps, alive)
 
 
 def state_shapes(spec: TrainSpec, shape: tuple[int, ...], members: int = 1) -> State:

@@ -8,10 +8,10 @@ import pytest
 from rd_elbo import disk
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
-from rd_elbo.refinement import refinements
 from rd_elbo.sweep import refined
 from rd_elbo.sweep.config import Plan, Population
 from rd_elbo.sweep.grid import Member
+from rd_elbo.sweep.refined import refinements
 
 
 def plan_of(members):

@@ -10,8 +10,8 @@ import numpy as np
 from rd_elbo import information
 from rd_elbo.exact import discrete
 from rd_elbo.exact.gaussian import PPCA
-from rd_elbo.models.base import VAE
 from rd_elbo.models.linear import linear_vae
+from rd_elbo.models.vae import VAE
 from rd_elbo.training import sharding, state
 from rd_elbo.training.fit import Fitted
 from rd_elbo.training.likelihood import columns, importance_weighted
@@ -21,7 +21,7 @@ TABLES = discrete.tables(
     source=[0.5, 0.3, 0.2],
     encoder=[[0.7, 0.3], [0.4, 0.6], [0.1, 0.9]],
     decoder=[[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]],
-    marginal=[0.6, 0.4],
+    prior=[0.6, 0.4],
 )
 
 
@@ -36,7 +36,7 @@ def population(model, params, shape, dtype="float64", vmap_size=None):
 def test_the_bound_rises_from_the_elbo_to_the_evidence_by_enumeration():
     """The expectation over every tuple of draws; a missing log K would shift it by log 2."""
     encoder, expected = np.asarray(TABLES.encoder), []
-    log_w = information.log_weight(TABLES.encoder, TABLES.marginal[None], TABLES.decoder.T)
+    log_w = information.log_weight(TABLES.encoder, TABLES.prior[None], TABLES.decoder.T)
     log_w = np.asarray(log_w)
     for count in (1, 2, 6):
         tuples = np.asarray(list(itertools.product(range(2), repeat=count))).T
@@ -67,14 +67,14 @@ class Table(nn.Module):
     @nn.compact
     def __call__(self, symbol, *_):
         rows = jnp.asarray(getattr(TABLES, self.table))
-        chosen = rows[symbol.astype(int)] if self.table != "marginal" else rows
+        chosen = rows[symbol.astype(int)] if self.table != "prior" else rows
         return Symbols(logits=chosen)
 
 
 def test_a_population_of_a_finite_model_has_the_evidence_of_enumeration():
     """K = 4000 draws, within five standard errors of the estimate of each symbol."""
-    model = VAE(Table("encoder"), Table("decoder"), Table("marginal"))
-    params = {"encoder": {}, "decoder": {"unused": np.zeros(1)}, "marginal": {}}
+    model = VAE(Table("encoder"), Table("decoder"), Table("prior"))
+    params = {"encoder": {}, "decoder": {"unused": np.zeros(1)}, "prior": {}}
     spec = state.TrainSpec(model)
     mesh = sharding.make_mesh(1)
     stacked = jax.tree.map(lambda leaf: np.stack([leaf] * 2), params)
@@ -82,7 +82,7 @@ def test_a_population_of_a_finite_model_has_the_evidence_of_enumeration():
     found = importance_weighted(fitted, [0, 1], np.arange(3), 4000, chunk=500)
     truth = np.asarray(discrete.evidence(TABLES))
     log_w = np.asarray(
-        information.log_weight(TABLES.encoder, TABLES.marginal[None], TABLES.decoder.T)
+        information.log_weight(TABLES.encoder, TABLES.prior[None], TABLES.decoder.T)
     )
     e = np.exp(np.asarray(TABLES.encoder))
     spread = np.sqrt((e * np.exp(2 * (log_w - truth[:, None]))).sum(1) - 1)
@@ -100,7 +100,7 @@ def linear(weights, noise, offset=0.0):
     scale = 0.5 * np.log(np.diag(covariance))
     mean = {"kernel": gain.T, "bias": np.full(weights.shape[1], offset)}
     decoder = {"mean": {"kernel": weights.T, "bias": np.zeros(len(weights))}}
-    return {"encoder": {"mean": mean, "log_scale": scale}, "decoder": decoder, "marginal": {}}
+    return {"encoder": {"mean": mean, "log_scale": scale}, "decoder": decoder, "prior": {}}
 
 
 def test_linear_models_have_the_likelihood_of_probabilistic_pca(x64):
