@@ -75,7 +75,7 @@ def hold(workdir: pathlib.Path, tolerance: float) -> None:
     host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
     host.check_platform()
     run, console = restore.open_run(workdir), Console()
-    with terminal.ticker(console) as progress:
+    with terminal.progress_bar(console) as progress:
         found = check.differences(run, progress)
     worst, names = check.worst(found), dict.fromkeys(str(p["member"]) for p in run.points)
     holds = worst.largest <= tolerance

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     if missing := len(sound) - len(run.saved()):
         sentence = f"{terminal.counted(missing, 'member')} without saved parameters left out"
         console.print(sentence, highlight=False)
-    with terminal.writing(workdir), terminal.ticker(console) as progress:
+    with terminal.writing(workdir), terminal.progress_bar(console) as progress:
         rows, new = likelihood.fill(
             run,
             _NLL.value,

@@ -104,7 +104,7 @@ def train(
         with terminal.writing(workdir), locked(workdir):
             refined.record(workdir, [r.member for r in chosen])
         try:
-            with host.stop_on_signals(stop), terminal.ticker(console) as progress:
+            with host.stop_on_signals(stop), terminal.progress_bar(console) as progress:
                 outcome = sweep.run(
                     plan, workdir, stop=stop, report=terminal.warn, progress=progress
                 )

@@ -81,9 +81,7 @@ def test_a_population_of_a_finite_model_has_the_evidence_of_enumeration():
     fitted = Fitted(spec, mesh, stacked, np.zeros(2), np.ones(2, bool), None, 0.0, 0.0)
     found = importance_weighted(fitted, [0, 1], np.arange(3), 4000, chunk=500)
     truth = np.asarray(discrete.evidence(TABLES))
-    log_w = np.asarray(
-        information.log_weight(TABLES.encoder, TABLES.prior[None], TABLES.decoder.T)
-    )
+    log_w = np.asarray(information.log_weight(TABLES.encoder, TABLES.prior[None], TABLES.decoder.T))
     e = np.exp(np.asarray(TABLES.encoder))
     spread = np.sqrt((e * np.exp(2 * (log_w - truth[:, None]))).sum(1) - 1)
     assert (np.abs(found.log_evidence - truth) < 5 * spread / np.sqrt(4000)).all()
