@@ -351,7 +351,8 @@ def numbers_of_all_kinds():
 
 
 def test_settings_of_the_process_change_no_number():
-    expected, before = numbers_of_all_kinds(), {name: getattr(jax.config, name) for name in SETTINGS}
+    expected = numbers_of_all_kinds()
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
     try:
         for name, value in SETTINGS.items():
             jax.config.update(name, value)
