@@ -24,14 +24,14 @@ from rich.table import Table
 from rd_elbo import host
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput, number
-from rd_elbo.report import compare, paper
+from rd_elbo.report import bands, compare, paper
 from rd_elbo.sweep import check, restore, tables
 
 Cells = list[list[str]]
 
 _AIMS = {"target_rate": "R", "target_distortion": "D"}
 _THEIRS = ["paper's R", "its D", "its R + D", "difference", "from"]
-_WORDS = ("family", "model", "aim", "from", "our frontier", "rates")
+_WORDS = ("family", "model", "aim", "from", "our frontier", "our hull is", "rates")
 _NARROWEST, _WIDTH_IN_FILES = 100, 160  # columns
 
 
@@ -55,6 +55,11 @@ def main() -> None:
     show = markdown if args.markdown else plain
     show(heading(comparison, points))
     show("Runs", runs(comparison.runs))
+    if comparison.hulls:
+        show(
+            "Our convex hull at the corners of the paper's that it covers, with the standard error of the difference",
+            hulls(comparison.hulls),
+        )
     if comparison.areas:
         show("Area between our frontier and the paper's hull; positive: we are above it", areas(comparison.areas))
     show("Best R + D of each family", bests(comparison.bests))
@@ -64,8 +69,9 @@ def main() -> None:
             f"read off, from a figure to about {paper.DIGITISED_ERROR} nats, as was its hull. "
             "Whether its models were annealed is said where it is known. Differences are in R + D, ours less the paper's."
         )
+    band = bands.write(args.workdir, bands.Resampled(points, comparison.split))
     if not args.markdown:
-        show(f"table in {written}")
+        show(f"tables in {written} and, with the band of our hull, {band}")
 
 
 def hold(workdir: pathlib.Path, tolerance: float) -> None:
@@ -122,6 +128,17 @@ def bests(rows: Sequence[compare.Row]) -> Cells:
     header = ["family", "model", "aim", "R", "D", "R + D", *_THEIRS * theirs]
     lines = [[row["family"], row["model"], aim(row), *numbers(row), *(printed(row) if theirs else [])] for row in rows]
     return [header, *lines]
+
+
+def hulls(rows: Sequence[compare.Row]) -> Cells:
+    """A sentence a line: how far our hull is below the paper's, or above it."""
+    lines = [["our hull is", "nats", "±", "at R", "our R + D", "the paper's"]]
+    for row in rows:
+        side = "below the paper's hull by" if row["difference"] < 0 else "above the paper's hull by"
+        numbers = (abs(row["difference"]), row["difference_se"])
+        totals = (row["rate"], row["total"], row["paper_total"])
+        lines.append([side, *(f"{number:.2f}" for number in numbers), *(f"{total:.1f}" for total in totals)])
+    return lines
 
 
 def areas(rows: Sequence[compare.Row]) -> Cells:

@@ -16,7 +16,15 @@ Config = Mapping[str, Any]
 _FOLDERS = ("chunks", "params", "metrics", "checkpoints", "figures")
 # What is made of what was trained, and that; patterns of all that runs write, and of nothing else.
 _TABLES = (
-    *("points.csv", "metrics.csv", "members.csv", "comparison.csv", "gallery.csv", "gallery.npz"),
+    *(
+        "points.csv",
+        "metrics.csv",
+        "members.csv",
+        "comparison.csv",
+        "frontier.csv",
+        "gallery.csv",
+        "gallery.npz",
+    ),
     *("optimum.csv", "phase_diagram.csv", "curves.csv", "models.npz", "summary.json"),
     *("provenance.json", "figures/*.png", "figures/*.pdf"),
 )
