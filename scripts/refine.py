@@ -94,6 +94,11 @@ def train(
     workdir: pathlib.Path, points: Sequence[Mapping[str, Any]], split: str, console: Console
 ) -> None:
     """Adds members and trains them, round by round."""
+    if not any((workdir / "chunks").glob("*.json")):
+        raise BadInput(
+            f"workdir={str(workdir)!r}: expected finished chunks to add to, got tables alone, and "
+            "all members would be trained again. Run the sweep's command there first."
+        )
     population = restore.settings_of(workdir)
     host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
     host.check_platform()

@@ -38,6 +38,8 @@ class Resampled:
     def __init__(self, points: Sequence[Mapping[str, Any]], split: str) -> None:
         self.split, self.rows = split, tables.usable(points, split)
         self.values = _column(self.rows, "rate"), _column(self.rows, "distortion")
+        if missing := [name for name in _ERRORS if name not in self.rows[0]]:
+            raise BadInput(f"{missing[0]}: expected a column of this name in points.csv, got none")
         of_rate, of_distortion, of_total = (_column(self.rows, name) for name in _ERRORS)
         errors = of_rate, of_distortion, of_total
         if not np.isfinite(errors).all():

@@ -52,7 +52,7 @@ def differences(
     table = {(str(point["member"]), point["split"]): point for point in run.points}
     names, done, found = run.saved(), 0, list[Difference]()
     for chosen, chunk, fitted in run.populations(names):
-        progress(done / len(names), f"evaluating {len(chosen)} members")
+        progress(done / len(names), f"members evaluated: {done} of {len(names)}")
         rows = tables.points(chunk.members, fitted, run.evaluated, run.population.vmap_size)
         name_of = {member.name: name for member, name in zip(chunk.members, chosen, strict=True)}
         for row in rows:
@@ -62,7 +62,7 @@ def differences(
                 name = name_of[row["member"]]
                 found.append(Difference(name, row["split"], float(rate), float(distortion)))
         done += len(chosen)
-        progress(done / len(names), f"evaluated {done} members")
+        progress(done / len(names), f"members evaluated: {done} of {len(names)}")
     return found
 
 

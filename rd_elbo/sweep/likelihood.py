@@ -83,7 +83,10 @@ def fill(
         for chosen, group, fitted in run.populations(todo):
 
             def on_progress(part: float, size: int = len(chosen), done: int = done) -> None:
-                progress((done + part * size) / len(todo), f"{samples} draws of {size} members")
+                progress(
+                    (done + part * size) / len(todo),
+                    f"{samples} draws, members side by side: {size}",
+                )
 
             seeds = [member.seed for member in group.members]
             number = SPLITS.index(split)
