@@ -79,6 +79,7 @@ def test_widths_share_a_program_where_a_part_says_so():
     assert len(grid.groups(rd.product(flat, decoder_width=(2, 3)), (8, 8), 2.0)) == 2
 
 
+@pytest.mark.slow
 def test_a_padded_own_part_trains_as_alone():
     """What `pads` of the example declares."""
     group = grid.Group(tuple(rd.product(OWN, decoder_width=(2, 3))))
