@@ -119,7 +119,10 @@ class Dataset:
         return low, max(float(examples.max()) for examples in self.splits.values())
 
     def checksum(self) -> str:
-        """SHA-256 over the splits' names, shapes and values; over the kind where it is not binary."""
+        """SHA-256 of the splits' names, shapes and values.
+
+        The kind is part of it where it is not binary.
+        """
         digest = hashlib.sha256(b"" if self.kind == "binary" else self.kind.encode())
         for name in sorted(self.splits):
             examples = np.ascontiguousarray(self.splits[name])
