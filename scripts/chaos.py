@@ -105,9 +105,8 @@ def main() -> None:
     base = args.workdir
     reference = [base / f"reference{devices}" for devices in (1, 2)]
     for devices, folder in enumerate(reference, start=1):
-        code, said = ended(start(folder, devices))
-        if code:
-            sys.exit(f"error: the reference did not end well: {said}")
+        if (result := ended(start(folder, devices)))[0]:
+            sys.exit(f"error: the reference did not end well: {result[1]}")
     seconds = (time.monotonic() - began) / 2
 
     def report(what, outcome):
@@ -120,13 +119,14 @@ def main() -> None:
             report(f"{name} {i}", interrupt(base / name, reference[0], how, seconds, dice))
             if (base / name / "points.csv").exists():
                 shutil.rmtree(base / name)
-        result = ended(start(base / name, 1))
-        report(f"after the {count} {name}", verdict(base / name, reference[0], *result))
+        if count:
+            outcome = verdict(base / name, reference[0], *ended(start(base / name, 1)))
+            report(f"after {count} {name}", outcome)
     for i in range(args.damages):
         copy = base / f"damage{i}"
         if i % 2:
-            process, until = start(copy, 1), time.monotonic() + 100
-            while time.monotonic() < until and not list(copy.glob("checkpoints/*/*.json")):
+            process = start(copy, 1)
+            while process.poll() is None and not list(copy.glob("checkpoints/*/*.json")):
                 time.sleep(0.05)
             process.terminate()
             ended(process)

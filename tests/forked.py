@@ -34,10 +34,10 @@ class Forked:
     def __init__(self, process: subprocess.Popen[str]):
         self._process = process
 
-    def run(self, argv: Sequence[str], cwd: pathlib.Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: Sequence[str], cwd: pathlib.Path = ROOT, seconds: int = _SECONDS) -> subprocess.CompletedProcess[str]:
         """What `python <argv>` in the folder `cwd` ends with; `argv` begins with a script or with -m and a module."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps({"argv": list(argv), "cwd": str(cwd)}) + "\n")
+        self._process.stdin.write(json.dumps({"argv": list(argv), "cwd": str(cwd), "seconds": seconds}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         return subprocess.CompletedProcess(list(argv), answer["code"], answer["out"], answer["err"])
@@ -70,14 +70,14 @@ def _serve() -> None:
         print(json.dumps(_fork(**json.loads(line))), flush=True)
 
 
-def _fork(argv: Sequence[str], cwd: str) -> Mapping[str, str | int]:
+def _fork(argv: Sequence[str], cwd: str, seconds: int) -> Mapping[str, str | int]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if not child:
             code = 1
             try:
                 os.setpgid(0, 0)
-                signal.alarm(_SECONDS)
+                signal.alarm(seconds)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)

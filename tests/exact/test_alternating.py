@@ -18,7 +18,7 @@ BITS = np.asarray(list(itertools.product((0, 1), repeat=4)))
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 20), st.sampled_from([0.0, 0.5]))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_the_objective_never_rises(seed, beta, zeros):
     with jax.enable_x64(True):
         p, e, d, m = draw(seed, 12, 9, zeros)
@@ -65,7 +65,7 @@ def test_at_beta_one_it_is_em_of_a_mixture(x64):
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 2.0])
 def test_the_objective_never_rises_with_bernoulli_products_whose_bits_become_certain(x64, beta):
-    for seed in range(8):
+    for seed in range(3):
         p, _, start = bernoulli_mixture(seed, codes=4)
         p = np.random.default_rng(seed).dirichlet(np.full(16, 0.1))
         start = start._replace(source=jnp.log(p))
@@ -111,6 +111,7 @@ def test_the_encoders_step_is_stationary_and_minimal(x64, beta):
     t = random_tables(3)
     best = alternating.encoder_step(t.prior, t.decoder, beta)
 
+    @jax.jit
     def objective(logits):
         moved = t._replace(encoder=jax.nn.log_softmax(logits, axis=1))
         return discrete.distortion(moved) + beta * discrete.rate(moved)

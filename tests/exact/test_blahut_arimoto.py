@@ -91,7 +91,7 @@ def test_another_optimiser_finds_nothing_lower(seed):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5]), st.floats(0.02, 30))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 def test_never_above_another_model_of_the_same_decoder(seed, zeros, beta):
     """Random encoders and priors, and p* with symbols that never occur."""
     p, e, d, m = draw(seed, 10, 7, zeros)

@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from jax import lax
 from jax.test_util import check_grads
 
 from rd_elbo.errors import BadInput
 from rd_elbo.models import layers
 from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, conv, conv_transpose, gate, same_padding
+from tests.drawn import random_params
 
 GEOMETRIES = {
     "same 5x5": dict(size=(7, 6), kernel=(5, 5), padding=((2, 2), (2, 2)), strides=(1, 1)),
@@ -43,11 +45,15 @@ def twice(plain_or_ours):
 
 
 def draw(geometry, members=None, dtype=jnp.float64):
-    lead = () if members is None else (members,)
-    kx, kw = jax.random.split(jax.random.key(0))
-    x = jax.random.normal(kx, (*lead, 2, *geometry["size"], 3), dtype)
-    w = jax.random.normal(kw, (*lead, *geometry["kernel"], 3, 4), dtype)
+    lead, random = () if members is None else (members,), np.random.RandomState(0)
+    x = random.normal(size=(*lead, 2, *geometry["size"], 3)).astype(dtype)
+    w = random.normal(size=(*lead, *geometry["kernel"], 3, 4)).astype(dtype)
     return x, w, geometry["padding"], geometry["strides"]
+
+
+def normal(seed, *shape):
+    """Normal numbers, in the type that JAX has at the moment."""
+    return jnp.asarray(np.random.RandomState(seed).normal(size=shape))
 
 
 def gradients(function, padding, strides):
@@ -57,7 +63,7 @@ def gradients(function, padding, strides):
     return jax.value_and_grad(loss, (0, 1))
 
 
-@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("name", ["same 5x5", "stride 2, even", "whole image", "more taken than given"])
 def test_values_and_gradients_are_those_of_xla(optimised, name):
     """In float32 and compiled as for users: by the library calls that they get."""
     x, w, padding, strides = draw(GEOMETRIES[name], dtype=jnp.float32)
@@ -77,11 +83,18 @@ def test_same_padding_is_that_of_lax(x64, size, kernel, strides):
     """And so are both directions: XLA's own convolution and transposed convolution with padding SAME."""
     padding = same_padding(size, kernel, strides)
     x, w, _, _ = draw(dict(size=size, kernel=kernel, padding=padding, strides=strides))
-    np.testing.assert_allclose(conv(x, w, padding, strides), plain(x, w, "SAME", strides), rtol=1e-11, atol=1e-11)
-    if all(n % s == 0 for n, s in zip(size, strides, strict=True)):
-        y = conv(x, w, padding, strides)
-        theirs = lax.conv_transpose(y, w, strides, "SAME", transpose_kernel=True)
-        np.testing.assert_allclose(conv_transpose(y, w, size, padding, strides), theirs, rtol=1e-11, atol=1e-11)
+    divides = all(n % s == 0 for n, s in zip(size, strides, strict=True))
+
+    @jax.jit
+    def both(x, w):
+        ours, theirs = [y := conv(x, w, padding, strides)], [plain(x, w, "SAME", strides)]
+        if divides:
+            ours.append(conv_transpose(y, w, size, padding, strides))
+            theirs.append(lax.conv_transpose(y, w, strides, "SAME", transpose_kernel=True))
+        return ours, theirs
+
+    ours, theirs = both(x, w)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs)
 
 
 SHARED = [(name, axes) for name in ("same 5x5", "stride 2, even", "more taken than given") for axes in ((0, None), (None, 0))]
@@ -95,7 +108,7 @@ def test_vmap_over_members_equals_a_loop(x64, name, axes):
     pick = lambda a, axis, i: a[i] if axis == 0 else a  # noqa: E731
     one = jax.jit(gradients(plain, padding, strides))
     alone = [one(pick(x, axes[0], i), pick(w, axes[1], i)) for i in range(3)]
-    alone = jax.tree.map(lambda *parts: jnp.stack(parts), *alone)
+    alone = jax.tree.map(lambda *parts: np.stack(parts), *alone)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone)
 
 
@@ -109,7 +122,7 @@ def test_the_form_for_other_platforms_computes_the_same(x64, axes):
     assert "feature_group_count = 3" in lowered.as_text()
     one = jax.jit(gradients(plain, padding, strides))
     alone = [one(x[i], w[i] if axes[1] == 0 else w) for i in range(3)]
-    alone = jax.tree.map(lambda *parts: jnp.stack(parts), *alone)
+    alone = jax.tree.map(lambda *parts: np.stack(parts), *alone)
     together = lowered.compile()(x, w)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone)
 
@@ -149,44 +162,47 @@ def test_sizes_that_do_not_fit_are_refused():
 
 
 def test_gated_dense_is_the_papers_formula(x64):
-    x = jax.random.normal(jax.random.key(1), (4, 3))
-    params = GatedDense(5).init(jax.random.key(0), x)
-    w1, w2 = params["params"]["kernel"][:, 0], params["params"]["kernel"][:, 1]
-    b1, b2 = jnp.arange(5.0), -jnp.arange(5.0)
-    params["params"]["bias"] = jnp.stack([b1, b2])
-    np.testing.assert_allclose(GatedDense(5).apply(params, x), (x @ w1 + b1) * nn.sigmoid(x @ w2 + b2), rtol=1e-6)
+    x, random = normal(1, 4, 3), random_params(GatedDense(5), jnp.zeros((4, 3)))["params"]
+    w, b = (np.asarray(random[name], float) for name in ("kernel", "bias"))
+    by_hand = (x @ w[:, 0] + b[0]) * scipy.special.expit(x @ w[:, 1] + b[1])
+    np.testing.assert_allclose(GatedDense(5).apply({"params": random}, x), by_hand, rtol=1e-6)
     # Each half starts with variance 1/inputs, as if it stood alone.
     wide = GatedDense(2000).init(jax.random.key(0), jnp.zeros((1, 50)))["params"]["kernel"]
-    np.testing.assert_allclose(wide.var(axis=(0, 2)), 1 / 50, rtol=0.03)
+    np.testing.assert_allclose(np.var(wide, axis=(0, 2)), 1 / 50, rtol=0.03)
 
 
 @pytest.mark.parametrize("same", [True, False])
 def test_gated_convolutions_are_the_papers_formula(same):
-    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3), jnp.float32)
-    down = GatedConv(4, (5, 5), (2, 2), same)
-    params = down.init(jax.random.key(0), x)
-    params["params"]["bias"] = jax.random.normal(jax.random.key(2), (2, 4), jnp.float32)
-    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
-    half = lambda i: plain(x, kernel[..., i, :], "SAME" if same else "VALID", (2, 2)) + bias[i]  # noqa: E731
-    np.testing.assert_allclose(down.apply(params, x), half(0) * nn.sigmoid(half(1)), rtol=1e-5, atol=1e-5)
+    x, down = normal(1, 2, 8, 8, 3), GatedConv(4, (5, 5), (2, 2), same)
 
-    z = jax.random.normal(jax.random.key(3), (2, 4, 4, 3) if same else (2, 1, 1, 3), jnp.float32)
+    @jax.jit
+    def downwards(params, x):
+        kernel, bias = params["params"]["kernel"], params["params"]["bias"]
+        half = lambda i: plain(x, kernel[..., i, :], "SAME" if same else "VALID", (2, 2)) + bias[i]  # noqa: E731
+        return down.apply(params, x), half(0) * nn.sigmoid(half(1))
+
+    np.testing.assert_allclose(*downwards(random_params(down, x), x), rtol=1e-4, atol=1e-5)
+
+    z = normal(3, 2, 4, 4, 3) if same else normal(3, 2, 1, 1, 3)
     up = GatedConvTranspose(4, (5, 5), (8, 8), (2, 2)) if same else GatedConvTranspose(4, (8, 8), (8, 8), same=False)
-    params = up.init(jax.random.key(0), z)
-    params["params"]["bias"] = jax.random.normal(jax.random.key(2), (2, 4), jnp.float32)
-    kernel, bias = params["params"]["kernel"], params["params"]["bias"]
     padding, strides = ("SAME", (2, 2)) if same else ("VALID", (1, 1))
 
-    def half(i):
-        twin = kernel[..., i, :].swapaxes(2, 3)
-        return lax.conv_transpose(z, twin, strides, padding, transpose_kernel=True) + bias[i]
+    @jax.jit
+    def upwards(params, z):
+        kernel, bias = params["params"]["kernel"], params["params"]["bias"]
 
-    np.testing.assert_allclose(up.apply(params, z), half(0) * nn.sigmoid(half(1)), rtol=1e-5, atol=1e-5)
+        def half(i):
+            twin = kernel[..., i, :].swapaxes(2, 3)
+            return lax.conv_transpose(z, twin, strides, padding, transpose_kernel=True) + bias[i]
+
+        return up.apply(params, z), half(0) * nn.sigmoid(half(1))
+
+    np.testing.assert_allclose(*upwards(random_params(up, z), z), rtol=1e-4, atol=1e-5)
 
 
 def test_gated_convolutions_start_with_the_variance_of_their_inputs():
     """Each half, in the middle of the image, where no filter sees the frame."""
-    x = jax.random.normal(jax.random.key(1), (4, 14, 14, 30))
+    x = normal(1, 4, 14, 14, 30)
     for module in (
         GatedConv(50, (5, 5)),
         GatedConvTranspose(50, (5, 5), (14, 14)),
@@ -194,21 +210,25 @@ def test_gated_convolutions_start_with_the_variance_of_their_inputs():
         GatedConvTranspose(50, (3, 3), (3, 3), same=False),
     ):
         images = x[:, :1, :1] if isinstance(module, GatedConvTranspose) and not module.same else x
-        params = module.init(jax.random.key(0), images)["params"]
-        # With a gate of one half everywhere the result is half the linear part.
-        params["kernel"] = params["kernel"].at[..., 1, :].set(0)
-        linear = 2 * module.apply({"params": params}, images)
+
+        @jax.jit
+        def linear_part(images, module=module):
+            params = module.init(jax.random.key(0), images)["params"]
+            # With a gate of one half everywhere the result is half the linear part.
+            params["kernel"] = params["kernel"].at[..., 1, :].set(0)
+            return 2 * module.apply({"params": params}, images)
+
+        linear = np.asarray(linear_part(images))
         inner = linear if linear.shape[1] < 6 else linear[:, 3:-3, 3:-3]
         np.testing.assert_allclose(inner.var(), 1.0, rtol=0.2)
 
 
 def test_a_unit_without_weights_is_silent_and_has_no_gradient(x64):
     """What zero padding stands on: a gated unit of zero weights, not listened to, stays zero under any gradient method."""
-    x = jax.random.normal(jax.random.key(0), (6, 3))
-    kernel = jnp.zeros((3, 2, 2)).at[:, :, 0].set(jax.random.normal(jax.random.key(1), (3, 2)))
-    readout = jnp.array([1.3, 0.0])
+    x, kernel, readout = normal(0, 6, 3), np.zeros((3, 2, 2)), np.array([1.3, 0.0])
+    kernel[:, :, 0] = normal(1, 3, 2)
     loss = lambda kernel, readout: jnp.sum((gate(jnp.einsum("ni,igu->ngu", x, kernel)) @ readout) ** 2)  # noqa: E731
-    of_kernel, of_readout = jax.grad(loss, (0, 1))(kernel, readout)
+    of_kernel, of_readout = map(np.asarray, jax.jit(jax.grad(loss, (0, 1)))(kernel, readout))
     assert (of_kernel[:, :, 1] == 0).all() and of_readout[1] == 0
     assert (of_kernel[:, :, 0] != 0).all() and of_readout[0] != 0
 
@@ -256,8 +276,8 @@ def test_an_unknown_lowering_is_refused():
 def test_layers_compute_in_the_dtype_of_their_input_and_have_gradients_of_their_own(kind):
     """A bias's gradient is a sum of 10^4 numbers: added up in bfloat16 it would stop growing, and be off by far more than 1 %."""
     layer = {"dense": GatedDense(4), "conv": GatedConv(4, (3, 3)), "transpose": GatedConvTranspose(4, (3, 3), (10, 10))}[kind]
-    x = jax.random.normal(jax.random.key(0), (100, 10, 10, 3))
-    params = layer.init(jax.random.key(1), x)
+    x = normal(0, 100, 10, 10, 3)
+    params = random_params(layer, x)
     sums = jax.jit(jax.grad(lambda params, x: layer.apply(params, x).astype(jnp.float32).sum()))
     exact, coarse = sums(params, x), sums(params, x.astype(jnp.bfloat16))
     assert layer.apply(params, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
@@ -270,8 +290,8 @@ def test_layers_compute_in_the_dtype_of_their_input_and_have_gradients_of_their_
 
 
 def test_gated_dense_is_two_matrix_products(x64):
-    layer, x = GatedDense(4), jax.random.normal(jax.random.key(0), (2, 5, 3))
-    params = jax.tree.map(lambda a: a + 0.1, layer.init(jax.random.key(1), x))
+    layer, x = GatedDense(4), normal(0, 2, 5, 3)
+    params = random_params(layer, x)
     kernel, bias = np.asarray(params["params"]["kernel"], np.float64), np.asarray(params["params"]["bias"], np.float64)
     linear, gating = (np.asarray(x) @ kernel[:, half] + bias[half] for half in (0, 1))
     np.testing.assert_allclose(layer.apply(params, x), linear / (1 + np.exp(-gating)), rtol=1e-6)

@@ -1,17 +1,14 @@
 """Galleries show the models they name, and nothing of a picture depends on its neighbours."""
 
 import dataclasses
-import os
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forked import forked
 from matplotlib import pyplot as plt
 
 from rd_elbo import data, disk
@@ -22,7 +19,6 @@ from rd_elbo.sweep.folder import open_run
 from rd_elbo.sweep.grid import Member
 from rd_elbo.sweep.run import run as sweep
 
-ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (4, 3)
 TINY = {"latent": 2, "encoder_width": 4, "encoder_depth": 1, "decoder_width": 4, "decoder_depth": 1}
 MEMBERS = [
@@ -383,13 +379,13 @@ def trained(tmp_path_factory):
     return workdir
 
 
-def script(*arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "gallery.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.slow
 def test_command_line(trained):
+    with forked(COLUMNS="80") as process:
+        _check_the_script(trained, lambda *flags: process.run(["scripts/gallery.py", *flags], seconds=600))
+
+
+def _check_the_script(trained, script):
     result = script(f"--workdir={trained}", "--examples=3", "--split=train")
     assert result.returncode == 0 and result.stderr == "", result.stderr
     assert "family --- has no member at beta = 1; the nearest, 0.5, is shown" in result.stdout

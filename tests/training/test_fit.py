@@ -29,6 +29,7 @@ from tests.training.populations import (
 
 BASE = Member()
 KINDS = {
+    "mlp": BASE,
     "pixelcnn": Member(decoder="pixelcnn", decoder_width=4),
     "vampprior, target rate": Member(
         prior="vampprior", objective="target_rate", target_rate=2.0, kl_warmup_fraction=0.5
@@ -54,8 +55,8 @@ STRONG = dataclasses.replace(
 )
 
 
-# Each kind is a few programs that take seconds to compile.
-MARKED = [pytest.param(k, marks=() if k == "pixelcnn" else pytest.mark.slow) for k in KINDS]
+# Each kind is a few programs that take seconds to compile; those of the first are others' too.
+MARKED = [pytest.param(k, marks=() if k == "mlp" else pytest.mark.slow) for k in KINDS]
 
 
 @pytest.mark.parametrize("kind", MARKED)
@@ -66,8 +67,8 @@ def test_in_a_population_alone_elsewhere_and_on_other_devices(kind):
     two, backwards = trained(members, devices=2), trained(members[::-1], devices=2)
     assert two.devices == 2
     # One device's program has another number of members: for one kind that is worth compiling.
-    one = trained(members, devices=1) if kind == "pixelcnn" else two
-    assert one.devices == (1 if kind == "pixelcnn" else 2)
+    one = trained(members, devices=1) if kind == "mlp" else two
+    assert one.devices == (1 if kind == "mlp" else 2)
     for i, member in enumerate(members):
         alone = trained([member])
         assert_same(of(one, i), of(alone, 0))
@@ -93,6 +94,7 @@ PADDED = {
     "pixelvae": dataclasses.replace(
         KINDS["convolutions"], decoder="pixelvae", encoder="dense", causal_depth=1
     ),
+    "levels": Member(decoder="pixelcnn", likelihood="discretised_logistic"),
 }
 
 

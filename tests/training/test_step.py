@@ -350,19 +350,16 @@ def numbers_of_all_kinds():
     return fitted.params["w"], *fitted.metrics[1:], scores.rate
 
 
-@pytest.fixture(scope="module")
-def expected():
-    return numbers_of_all_kinds()
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_settings_of_the_process_change_no_number(name, expected):
-    before = getattr(jax.config, name)
+def test_settings_of_the_process_change_no_number():
+    expected = numbers_of_all_kinds()
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
     try:
-        jax.config.update(name, SETTINGS[name])
+        for name, value in SETTINGS.items():
+            jax.config.update(name, value)
         found = numbers_of_all_kinds()
     finally:
-        jax.config.update(name, before)
+        for name, value in before.items():
+            jax.config.update(name, value)
     for a, b in zip(expected, found, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
