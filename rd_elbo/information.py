@@ -58,9 +58,9 @@ def closed_form_rate(
 ) -> Float[Array, "*batch"]:
     """The rate KL(e(z|x) || m(z)) of each example without sampling, for diagonal Gaussians.
 
-    Each dimension is written as a sum of two terms that are never negative, ((mu_e - mu_m) / s_m)^2
-    and expm1(t) - t with t = 2 log(s_e / s_m), so that the rate of a collapsed encoder does not
-    drown in rounding.
+    Each dimension is a sum of two terms that are never negative: ((mu_e - mu_m) / s_m)^2, and
+    expm1(t) - t with t = 2 log(s_e / s_m). The rate of a collapsed encoder does not drown in
+    rounding.
     """
     shift = (e.loc - m.loc) / m.scale_diag
     stretch = 2 * jnp.log(e.scale_diag / m.scale_diag)

@@ -1,11 +1,10 @@
 """What is minimised, as a function of the batch means of rate and distortion.
 
 An objective takes the *means* R and D, not the values per example: |sigma - R| of the mean rate is
-the target-rate objective, the mean of |sigma - rate| is another thing that pins every example to
-the same rate. They are means of a batch, so an objective with a kink, |sigma - R| or max(R, free),
-rests beside it where batches scatter: at slope 1 and weight 2, 0.67 standard deviations of the
-batches' mean rate above sigma. All weights are traced arrays, so members of one population may
-differ in them.
+the target-rate objective; the mean of |sigma - rate| would pin every example to the same rate. They
+are means of a batch, so an objective with a kink, |sigma - R| or max(R, free), rests beside it
+where batches scatter: at slope 1 and weight 2, 0.67 standard deviations of the batches' mean rate
+above sigma. All weights are traced arrays, so members of one population may differ in them.
 """
 
 from collections.abc import Callable, Mapping
@@ -138,9 +137,9 @@ class Multiplier(NamedTuple):
 def pressure(multiplier: Multiplier, weights: LossWeights) -> Scalar:
     """The present weight of the distortion, never below zero.
 
-    It is lambda and, as damping, a part of the average excess. The derivative of an augmented
-    Lagrangian, R + lambda (D - target) + damping (D - target)^2 / 2, with the average in place of
-    the batch's own excess, whose noise it would follow. Where D rests at the target the damping is
+    It is lambda and, as damping, a part of the average excess. This is the derivative of an
+    augmented Lagrangian, R + lambda (D - target) + damping (D - target)^2 / 2. The average takes
+    the place of the batch's own excess, which is noisy. Where D rests at the target the damping is
     nothing, so it moves no point.
     """
     return jnp.maximum(

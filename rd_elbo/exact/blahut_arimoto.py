@@ -63,9 +63,10 @@ def blahut_arimoto(
         it is -log d(x|z), the transpose of -`discrete.Tables.decoder`, if nothing in that is
         impossible; the curve is then the lowest the decoder can reach with any encoder and prior.
       beta: (slopes,) above 0. Small ones give high rates.
-      tolerance: Each slope stops once its `gap` and gap / beta are at most this, but for rounding.
-      max_iterations: Or after so many rounds, from where Newton's method takes over. `gap` tells
-        how good the point is.
+      tolerance: Accuracy at which a slope is done: its largest `gap` and gap / beta, but for
+        rounding.
+      max_iterations: Most rounds of a slope; Newton's method finishes the rest. `gap` says how
+        good each point is.
 
     Returns:
       The curve, in the order of `beta`. Computed in float64 whatever JAX's settings.

@@ -6,12 +6,12 @@ the linear VAE,
     e(z|x) = N(V (x - a), diag(s^2)),    m(z) = N(0, I),    d(x|z) = N(W z + b, noise^2 I),
 
 whose distortion is a squared error in disguise, D = E|x - W z - b|^2 / (2 noise^2) + n/2 log(2 pi
-noise^2). So for a Gaussian source the lowest curve that any encoder and prior can reach is its
-rate-distortion function of squared error, which reverse water-filling gives, and the linear VAE
-contains the optimum. Rate and distortion of a linear VAE depend on the data by their mean and
-covariance alone, so among linear VAEs that curve is the lowest for any data of this covariance. At
-the slope -dD/dR = beta the water level is beta noise^2. At beta = 1 the model is probabilistic PCA
-and its negative ELBO that model's -log likelihood (Tipping & Bishop 1999; Lucas et al. 2019).
+noise^2). So the lowest curve of a Gaussian source over all encoders and priors is its
+rate-distortion function of squared error. Reverse water-filling gives it, and a linear VAE attains
+it. Rate and distortion of a linear VAE depend on the data by mean and covariance alone. Among
+linear VAEs that curve is therefore the lowest for any data of this covariance. At the slope -dD/dR
+= beta the water level is beta noise^2. At beta = 1 the model is probabilistic PCA and its negative
+ELBO that model's -log likelihood (Tipping & Bishop 1999; Lucas et al. 2019).
 """
 
 import dataclasses

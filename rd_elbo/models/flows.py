@@ -384,8 +384,8 @@ def without_common_flow(
 ) -> tuple[distrax.DistributionLike, distrax.DistributionLike, Callable[[Array], Array]]:
     """Encoder and prior without the flow that moves both, and that flow.
 
-    An invertible map of both leaves the rate as it is, so where e and m end in the same flow the
-    rate is that of what they begin with, and the flow need not be inverted.
+    An invertible map of both leaves the rate as it is. Where e and m end in the same flow, the rate
+    is that of their bases, and the flow need not be inverted.
 
     Args:
       e: e(z|x).

@@ -1,10 +1,10 @@
 """Small PixelCNNs conditioned on z: autoregressive distributions over images of one channel.
 
-Pixels are read row by row. Every filter is a causal crop, 3 rows by 5 columns ending in the row of
-the pixel it predicts, so only the right end of that last row has to be masked; a masked 5x5 filter
-would compute twice as much to throw it away. One function, `_layer`, computes a layer from a
-zero-padded image (all pixels at once: `log_prob`) or from one 3x5 patch (one pixel: `sample`), so
-sampling keeps every layer's activations and computes each of them once.
+Pixels are read row by row. Every filter is a causal crop of 3 rows by 5 columns that ends in the
+row of the predicted pixel. Only the right end of that last row is masked; a masked 5x5 filter would
+compute twice as much to throw it away. One function, `_layer`, computes a layer from a zero-padded
+image (all pixels at once: `log_prob`) or from one 3x5 patch (one pixel: `sample`), so sampling
+keeps every layer's activations and computes each of them once.
 """
 
 from typing import Any

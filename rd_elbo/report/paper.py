@@ -56,8 +56,8 @@ class PaperPoint:
       family: Name in three characters (encoder, decoder, prior).
       beta: Weight of the rate.
       annealed: Whether the KL was annealed; None where the paper does not say.
-      rate: R, nats.
-      distortion: D, nats.
+      rate: Rate R, nats.
+      distortion: Distortion D, nats.
       elbo: -(R + D) as the paper prints it, rounded by itself; nats.
       how: "text", "figure" or "digitised", see the module.
       source: Place in the paper.
