@@ -83,7 +83,7 @@ def current(
                         f"{where}{new} alone."
                     )
                 if name not in reported:
-                    report(f"{where}{name} is now called {where}{new}; the old name is going away")
+                    report(f"{where}{name} is deprecated; give {where}{new}")
                 reported.add(name)
                 found[new] = value
         return found

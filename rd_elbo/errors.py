@@ -19,7 +19,7 @@ class BadInput(ValueError):
 
 
 class Failed(Exception):
-    """Work had begun and cannot go on; what is done is kept."""
+    """An interrupted run that cannot continue; finished work is saved."""
 
 
 def whole(field: str, value: Any, lowest: int = 1) -> int:

@@ -49,7 +49,7 @@ def load(
       Splits "train", "test" and, where there is one, "valid".
 
     Raises:
-      BadInput: If there is no such dataset, or it cannot be had; the message says what to do.
+      BadInput: If there is no such dataset, or it cannot be loaded; the message says how to get it.
     """
     if name not in NAMES:
         raise BadInput(f"dataset {name!r} does not exist; there are {', '.join(map(repr, NAMES))}")

@@ -74,7 +74,7 @@ def read_burda(
       The splits, their origin in words, and their kind.
 
     Raises:
-      BadInput: If the file cannot be had or read, or is not of that form.
+      BadInput: If the file cannot be downloaded or read, or is not of that form.
     """
     if path is not None:
         try:

@@ -188,10 +188,10 @@ def why_none(dataset: str | None) -> str:
     if dataset is None:
         return (
             "which data these points are of is not recorded, "
-            "so there is nothing of the paper's to hold them against"
+            "so there is nothing of the paper's to compare them with"
         )
     reason = _INCOMPARABLE.get(dataset, "the paper has nothing on it")
-    return f"{reason}, so there is nothing of the paper's to hold it against"
+    return f"{reason}, so there is nothing of the paper's to compare it with"
 
 
 @functools.cache
