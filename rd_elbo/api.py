@@ -73,7 +73,7 @@ class Hyperparameters:
       target_distortion: Distortion to hold, nats (objective "target_distortion").
       multiplier_rate: Speed of that objective's multiplier.
       free_bits: Rate without cost, nats (objective "free_bits").
-      kl_warmup_fraction: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
+      kl_warmup_fraction: Part of the training, 0 to 1, in which the weight of the rate rises.
       learning_rate: Peak step size.
       divergence_threshold: Loss of a batch, nats, above which the member counts as diverged.
     """
@@ -100,7 +100,10 @@ class Hyperparameters:
             checked = number(field, getattr(self, field), lowest, above=positive)
             object.__setattr__(self, field, checked)
         if self.kl_warmup_fraction > 1:
-            raise BadInput(f"kl_warmup_fraction={self.kl_warmup_fraction!r}: expected at most 1, a part of training.")
+            raise BadInput(
+                f"kl_warmup_fraction={self.kl_warmup_fraction!r}: expected at most 1, a part of "
+                "training."
+            )
         if self.divergence_threshold != math.inf:
             number("divergence_threshold", self.divergence_threshold, above=True)
 
@@ -320,8 +323,9 @@ def evaluate(result: Result, examples: np.ndarray | jax.Array, *, split: int = 0
       split: Number of the data, so that other data have other noise.
 
     Returns:
-      A row per member: `objective`; its hyperparameters; `rate`, `distortion`, `elbo` and their standard errors
-      over examples, nats; `active_units`, `rate_estimator`, `examples`, `steps`, `status`.
+      A row per member: `objective`; its hyperparameters; `rate`, `distortion`, `elbo` and their
+      standard errors over examples, nats; `active_units`, `rate_estimator`, `examples`, `steps`,
+      `status`.
     """
     fitted, members = result.fitted, result.hyperparameters
     found = evaluation.evaluate(fitted, [m.seed for m in members], examples, split)

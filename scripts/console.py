@@ -89,7 +89,7 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
         if now != field and not _has(config, field):
             if any(other == now for _, other, _ in fields):
                 raise BadInput(f"{field}={value}: expected one name, got {now} too. Give {now} alone.")
-            warn(f"--config.{field} is now called --config.{now}; the old name is going away")
+            warn(f"--config.{field} is deprecated; give --config.{now}")
             present[i], field = present[i].replace(f"config.{field}", f"config.{now}", 1), now
         _check_field(config, field, value)
     return present

@@ -1,6 +1,6 @@
 """Which models a gallery shows: those of Alemi et al. 2018, Figures 4, 5 and 6.
 
-They are chosen by code from the rows of points.csv, so that nobody's eye picks them.
+Code chooses them from the rows of points.csv, not an eye.
 """
 
 import dataclasses

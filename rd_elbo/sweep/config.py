@@ -191,7 +191,7 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
 
     Args:
       config: The configuration.
-      report: Callback with a sentence on each name that is going away.
+      report: Callback with a sentence on each deprecated name.
 
     Raises:
       BadInput: If anything in it cannot be done.
@@ -241,7 +241,7 @@ def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.nd
       The dataset, and the images of each split that points are reported on.
 
     Raises:
-      BadInput: If an option does not exist or has no such value, or the data cannot be had.
+      BadInput: If an option does not exist or has no such value, or the data cannot be loaded.
     """
     section = dict(section)
     given = section.pop("splits", None)

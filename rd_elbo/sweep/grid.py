@@ -44,8 +44,7 @@ class Member(Architecture):
       multiplier_rate: Speed of the multiplier of that objective, which moves by a factor of at
         most 1 + this a step; where it is much faster than the model learns, the two swing.
       free_bits: Rate in nats that costs nothing (objective "free_bits").
-      kl_warmup_fraction: Part of the training, 0 to 1, over which the weight of the rate rises
-        from 0.
+      kl_warmup_fraction: Part of the training, 0 to 1, in which the weight of the rate rises.
       optimizer: A key of `training.optim.OPTIMIZERS`; or "package.module:name" of a function from
         a learning rate to a transformation of optax, such as "optax:adamw".
       learning_rate: Peak step size of Adam.
@@ -53,8 +52,7 @@ class Member(Architecture):
       batch_size: Examples per step.
       epochs: Passes over the training split; may be a fraction.
       seed: Source of all randomness of the member.
-      divergence_threshold: Loss of a batch, in nats, above which the member counts as diverged;
-        infinite means that any finite loss will do.
+      divergence_threshold: Loss of a batch, nats, above which the member counts as diverged.
     """
 
     objective: str = "beta"
@@ -118,10 +116,9 @@ class Member(Architecture):
         """A short name: a hash of the fields that are not at their defaults, as first spelled."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        spelled = aliases.spelled_for_hash
-        known = {spelled(name): value for name, value in own.items() if value != defaults[name]}
+        known = {aliases.spelled(name): v for name, v in own.items() if v != defaults[name]}
         # What is the user's own is known by its text too.
-        known |= {f"source of {spelled(name)}": text for name, text in self.sources.items()}
+        known |= {f"source of {aliases.spelled(k)}": text for k, text in self.sources.items()}
         identity = json.dumps(known, sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:10]
 

@@ -73,8 +73,8 @@ def run(
 ) -> Outcome:
     """Train and evaluate every unfinished member, and fill the run directory.
 
-    However often it is interrupted and run again, the tables are to the last bit those of a run
-    that was not, on the same devices and in the same chunks.
+    The same call resumes after any interruption. On the same devices and in the same chunks the
+    tables are those of an uninterrupted run, bit for bit.
 
     Args:
       plan: Members, data and settings, see `config.load`.

@@ -234,7 +234,7 @@ def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
     """The data of the sweep in `workdir`, loaded again.
 
     Raises:
-      BadInput: If there is no sweep, or its data cannot be had or are no longer the same.
+      BadInput: If there is no sweep, or its data cannot be loaded or have changed.
     """
     dataset, _ = load_data(recorded_config(workdir).get("data") or {})
     about = disk.read_json(pathlib.Path(workdir) / "provenance.json")

@@ -123,7 +123,7 @@ class Workdir:
 
     def mark(self, chunk: Group, attempt: Attempt) -> None:
         """Record how the attempts at the chunk went."""
-        with contextlib.suppress(OSError):  # a full disk is told of elsewhere
+        with contextlib.suppress(OSError):  # a full disk is reported elsewhere
             disk.write_json(self._attempt(chunk), dataclasses.asdict(attempt))
 
     def save(
@@ -162,7 +162,7 @@ class Workdir:
             try:
                 record = _unsealed(path)
             except disk.DAMAGE as error:
-                # Hours of work are not thrown away for a network file system's bad minute.
+                # A network file system's passing failure must not cost hours of training.
                 if disk.passing(error):
                     raise
                 harmed[path] = [], f"{str(path)!r} is damaged ({disk.gist(error)})"

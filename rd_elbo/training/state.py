@@ -143,8 +143,7 @@ class HParams(NamedTuple):
     Attributes:
       seed: (members,) uint32, source of all randomness of a member.
       weights: (members,) arrays, see `objectives.LossWeights`.
-      kl_warmup_fraction: (members,) part of the training over which the weight of the rate rises
-        from 0.
+      kl_warmup_fraction: (members,) part of the training in which the weight of the rate rises.
       learning_rate: (members,) peak step size of Adam.
       divergence_threshold: (members,) nats; a batch's loss above it counts as a divergence.
     """
