@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import distrax
@@ -15,6 +15,7 @@ from rd_elbo import information
 from rd_elbo.models import flows
 
 Params = Mapping[str, Any]
+LogWeights = Callable[[Array], Array]
 
 
 class Terms(NamedTuple):
@@ -116,6 +117,31 @@ class VAE:
         base = e.distribution if flows.is_flow(e) else e
         code = base.mean() if isinstance(base, distrax.MultivariateNormalDiag) else z
         return Terms(rate, distortion, code)
+
+    def log_weights(self, params: Params, x: Float[Array, "batch ..."]) -> LogWeights:
+        """Prepare importance weights of a batch: encoder and prior are computed once for all draws.
+
+        Args:
+          params: Parameters of the model.
+          x: (batch, ...) examples.
+
+        Returns:
+          A function of (samples,) keys: (samples, batch) log m(z) d(x|z) / e(z|x), nats, of one
+          draw z ~ e(z|x) of each example for each key.
+        """
+        m = self.prior_distribution(params, x)
+        e, m, move = flows.without_common_flow(self.encode(params, x), m)
+
+        def draw(keys: Array) -> Array:
+            z, log_e = jax.vmap(lambda key: e.sample_and_log_prob(seed=key))(keys)
+            # Samples and examples on one axis: no layer sees a further axis.
+            z, log_e = z.reshape(-1, *z.shape[2:]), log_e.reshape(-1)
+            repeated = jnp.tile(x, (len(keys), *[1] * (x.ndim - 1)))
+            log_d = self.decode(params, move(z)).log_prob(repeated)
+            log_w = information.log_weight(log_e, m.log_prob(z), log_d)
+            return log_w.reshape(len(keys), len(x))
+
+        return draw
 
     def rate_estimator(self, params: Params, x: Any) -> str:
         """Whether `terms` has the rate in "closed_form" or by "monte_carlo"; of both arguments only the shapes are used."""

@@ -1,6 +1,7 @@
 """The run directory: what is written where. Files appear whole or not at all.
 
     config.json                the configuration as given
+    refined.json               members beside those of the grid, see `refined`
     members.csv                a row per member, and how it ended
     points.csv                 a row per member and split
     metrics.csv                what training saw, every so many steps

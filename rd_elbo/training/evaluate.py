@@ -109,10 +109,10 @@ def compile_for(
     filled, batch_size = members + -members % mesh.size, min(BATCH, shape[0])
     with settings(spec.dtype):
         dtype = jax.dtypes.canonicalize_dtype(dtype).name
-    return _compiled(_neutral(spec, vmap_size), mesh, filled, shape, dtype, batch_size)
+    return _compiled(neutral(spec, vmap_size), mesh, filled, shape, dtype, batch_size)
 
 
-def _neutral(spec: TrainSpec, vmap_size: int | None) -> TrainSpec:
+def neutral(spec: TrainSpec, vmap_size: int | None) -> TrainSpec:
     """The part of a spec that an evaluation depends on, so that others share its program."""
     if vmap_size is None:
         most = sharding.VMAP_SIZE.get(jax.default_backend(), _VMAP_SIZE_ELSEWHERE)

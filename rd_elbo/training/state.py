@@ -33,7 +33,7 @@ _PRECISIONS = ("default", "high", "highest")
 class Stream(enum.IntEnum):
     """Purposes for which a member draws randomness."""
 
-    INIT, ORDER, NOISE, EVALUATION = range(4)
+    INIT, ORDER, NOISE, EVALUATION, LIKELIHOOD = range(5)
 
 
 def key_of(seed: Array, stream: Stream) -> Array:
@@ -295,6 +295,30 @@ def initialise(
                     np.asarray([seeds[i] for i in filled], np.uint32)
                 )
             jax.tree.map(functools.partial(_embed, rows), stacked, drawn)
+    return stacked
+
+
+def stack(
+    params: Sequence[Params], padded: Trainable, shape: tuple[int, ...], dtype: str = "float32"
+) -> Params:
+    """Stack members' own parameters, such as saved ones, embedded in zeros.
+
+    Args:
+      params: Parameters of each member, at its own size.
+      padded: The model that all of them fit into.
+      shape: Shape of one example.
+      dtype: Type of the parameters.
+
+    Returns:
+      Stacked parameters as NumPy arrays, members first.
+
+    Raises:
+      BadInput: If a parameter does not fit into `padded`.
+    """
+    like = parameter_shapes(padded, shape, dtype)
+    stacked = jax.tree.map(lambda leaf: np.zeros((len(params), *leaf.shape), leaf.dtype), like)
+    for i, own in enumerate(params):
+        jax.tree.map(lambda whole, leaf, i=i: _embed([i], whole, leaf[None]), stacked, own)
     return stacked
 
 
