@@ -22,6 +22,7 @@ def rows(members, rate_of):
             "member": member.name,
             "family": member.family,
             "split": "test",
+            "averaging": "none",
             "status": "ok",
             "rate": rate,
             "distortion": distortion,

@@ -88,7 +88,9 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
 
 def _key(row: Row) -> Key:
     left_out = {objectives.SETTINGS[row["objective"]][0], "seed", *grid.idle_fields(row)}
-    return {field: row[field] for field in grid.FIELDS if field not in left_out}
+    own = {field: row[field] for field in grid.FIELDS if field not in left_out}
+    # A member's last parameters and their average are points of two curves.
+    return own | {"averaging": tables.averaging_of(row)}
 
 
 def _varying(key: Key, keys: Sequence[Key]) -> list[str]:
@@ -135,7 +137,8 @@ def _label(row: Row, named: Sequence[str]) -> str:
         words[0] = f"{_named(row['encoder'])}, {words[0]}"
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
     words.append(_named(row["marginal"]))
-    words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "marginal", *sizes)]
+    told = {**row, "averaging": tables.averaging_of(row)}
+    words += [f"{field.replace('_', ' ')} {told[field]}" for field in named if field not in ("encoder", "marginal", *sizes)]
     return ", ".join(words)
 
 

@@ -23,6 +23,7 @@ from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.base import Params, Trainable
 from rd_elbo.models.layers import LOWERINGS
+from rd_elbo.training import regularisation
 from rd_elbo.training.optim import SCHEDULES, Optax, Optimizer, choose_optimizer
 
 # Parameters drawn at once, in bytes.
@@ -64,6 +65,7 @@ class TrainSpec:
       precision: Precision of matrix products in training, "default", "high" or "highest"; it
         matters on accelerators. Evaluation always has the highest.
       lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
+      averages: Whether members keep an average of their parameters, see `HParams.ema_decay`.
       call_steps: The most steps of one call of the compiled program.
       vmap_size: The most members that a device advances side by side; the others wait until these
         have made the steps of the call. None means 16 on CPU and all of them on accelerators.
@@ -79,6 +81,7 @@ class TrainSpec:
     compute_dtype: str = "float32"
     precision: str = "default"
     lowering: str = "auto"
+    averages: bool = False
     call_steps: int = 512
     vmap_size: int | None = None
 
@@ -146,6 +149,7 @@ class HParams(NamedTuple):
       annealing: (members,) part of the training over which the weight of the rate rises from 0.
       learning_rate: (members,) peak step size of Adam.
       loss_bound: (members,) nats; a batch's loss above it counts as a divergence.
+      ema_decay: (members,) decay of the average of the parameters, 0 to below 1.
     """
 
     seed: Any
@@ -153,6 +157,7 @@ class HParams(NamedTuple):
     annealing: Any
     learning_rate: Any
     loss_bound: Any = math.inf
+    ema_decay: Any = 0.0
 
     @classmethod
     def of(cls, members: Sequence[Any], spec: TrainSpec) -> "HParams":
@@ -160,7 +165,8 @@ class HParams(NamedTuple):
 
         Args:
           members: Objects with `seed`, `annealing` and `learning_rate`. A weight that they lack has
-            its default, and a bound on the loss that they lack is infinite.
+            its default, a bound on the loss that they lack is infinite, and a part of
+            `regularisation` that they lack is off.
           spec: The program that is to train them.
 
         Returns:
@@ -186,7 +192,8 @@ class HParams(NamedTuple):
         )
         seed = np.asarray([m.seed for m in members], np.uint32)
         bound = column("loss_bound", math.inf)
-        return cls(seed, weights, column("annealing"), column("learning_rate"), bound)
+        rest = (column(field, 0.0) for field in regularisation.SWITCHES.values())
+        return cls(seed, weights, column("annealing"), column("learning_rate"), bound, *rest)
 
     def checked(self, members: int, dtype: str) -> "HParams":
         """NumPy arrays of shape (members,) in `dtype`; a number stands for all members.
@@ -214,6 +221,7 @@ class State(NamedTuple):
       steps: (members,) updates made.
       finite: (members,) bool, False once a member's loss or gradient was not finite, or its loss
         above its bound; from then on the member stays as it was.
+      average: Moving average of the parameters, like `params`; () where the program keeps none.
     """
 
     params: PyTree
@@ -221,6 +229,7 @@ class State(NamedTuple):
     multiplier: objectives.Multiplier
     steps: Int[Array, " members"]
     finite: Bool[Array, " members"]
+    average: PyTree = ()
 
 
 class Metrics(NamedTuple):
@@ -318,7 +327,8 @@ def fresh(params: Params, spec: TrainSpec) -> State:
     multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
     optimizer = jax.vmap(spec.update.init)(params)
     steps, finite = jnp.zeros(members, jnp.int32), jnp.ones(members, bool)
-    return State(params, optimizer, multiplier, steps, finite)
+    average = jax.tree.map(jnp.copy, params) if spec.averages else ()
+    return State(params, optimizer, multiplier, steps, finite, average)
 
 
 def state_shapes(spec: TrainSpec, shape: tuple[int, ...], members: int = 1) -> State:

@@ -20,6 +20,7 @@ from rd_elbo import objectives
 from rd_elbo.models.base import Params
 from rd_elbo.models.layers import lowering
 from rd_elbo.training.optim import checked
+from rd_elbo.training.regularisation import moved_average
 from rd_elbo.training.sharding import by_member, everywhere, put_members, side_by_side, spread
 from rd_elbo.training.state import (
     HParams,
@@ -103,7 +104,12 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
             lambda new, old: jnp.where(finite, new, old), multiplier, state.multiplier
         )
         params, optimizer = update.step(state.params, state.optimizer, gradient, scale, finite)
-        moved = State(params, optimizer, multiplier, state.steps + finite, finite)
+        average = state.average
+        if spec.averages:
+            # As with Adam's moments: from what is new, so that nothing is needed twice and copied.
+            params = lax.optimization_barrier(params)
+            average = moved_average(average, params, hparams.ema_decay, made, finite)
+        moved = State(params, optimizer, multiplier, state.steps + finite, finite, average)
         return moved, (rate, distortion, value)
 
     def members(
@@ -156,7 +162,8 @@ def compiled(
     state = state_shapes(spec, shape[1:], members)
     real = jax.ShapeDtypeStruct((members,), spec.dtype)
     weights = objectives.Weights(*[real] * len(objectives.Weights._fields))
-    hparams = HParams(jax.ShapeDtypeStruct((members,), "uint32"), weights, real, real, real)
+    seed = jax.ShapeDtypeStruct((members,), "uint32")
+    hparams = HParams(seed, weights, *[real] * (len(HParams._fields) - 2))
     rows = jax.ShapeDtypeStruct((members,), "int32")
     orders = jax.ShapeDtypeStruct((mesh.size * seeds, _order_length(spec, shape[0])), "int32")
     by_rows = jax.tree.map(

@@ -81,6 +81,7 @@ OTHER_VALUES = {
     **dict.fromkeys(("batch_size", "seed"), 9),
     **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
     "loss_bound": 1e4,
+    "ema_decay": 0.9,
     "z_in_every_layer": True,
 }
 
@@ -105,6 +106,7 @@ OTHER_VALUES = {
         ("objective", "elbo"),
         ("schedule", "step"),
         ("decoder_width", -3),
+        ("ema_decay", 1.0),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(field, value):

@@ -1,0 +1,101 @@
+"""Parts of training against overfitting and noise: an average of the parameters.
+
+Each is a number of a member, traced, so members of one program may differ in it. A static switch of
+the program says whether any member uses it: programs without it are as if it did not exist.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from rd_elbo.errors import BadInput, choice, number
+
+# Parameters that are evaluated: the last ones, or their exponential moving average.
+AVERAGINGS = ("none", "ema")
+# Switch of `TrainSpec` -> field of a member, which is 0 where it is off.
+SWITCHES: Mapping[str, str] = MappingProxyType({"averages": "ema_decay"})
+
+
+def switches(members: Iterable[Any]) -> dict[str, bool]:
+    """The switches of a program for members; a field that a member lacks is off."""
+    members = list(members)
+    return {
+        switch: any(getattr(member, field, 0) > 0 for member in members)
+        for switch, field in SWITCHES.items()
+    }
+
+
+def check_switches(spec: Any, hparams: Any) -> None:
+    """Raise `BadInput` if a member asks for a part that its program does not have.
+
+    Args:
+      spec: A `state.TrainSpec`.
+      hparams: A `state.HParams` of NumPy arrays.
+    """
+    for switch, field in SWITCHES.items():
+        largest = getattr(hparams, field).max()
+        if largest and not getattr(spec, switch):
+            raise BadInput(
+                f"{field}={largest:g}: expected 0 in a program with {switch}=False. "
+                f"Give the program {switch}=True."
+            )
+
+
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the fields of a member, in their own types.
+
+    Raises:
+      BadInput: If one is not allowed.
+    """
+    decay = number("ema_decay", values["ema_decay"])
+    if decay >= 1:
+        raise BadInput(f"ema_decay={decay!r}: expected a number from 0 to below 1, such as 0.999.")
+    return {"ema_decay": decay}
+
+
+def check_averaging(averaging: str, averages: bool) -> None:
+    """Raise `BadInput` unless a population has such parameters.
+
+    Args:
+      averaging: A name of `AVERAGINGS`.
+      averages: Whether members kept an average.
+    """
+    choice("averaging", averaging, AVERAGINGS)
+    if averaging == "ema" and not averages:
+        raise BadInput("averaging='ema': expected members with ema_decay above 0, got none.")
+
+
+def moved_average(
+    average: PyTree,
+    params: PyTree,
+    decay: Float[Array, ""],
+    made: Int[Array, ""],
+    alive: Bool[Array, ""],
+) -> PyTree:
+    """Move the exponential moving average of one member's parameters (Polyak & Juditsky 1992).
+
+    average <- d * average + (1 - d) * params, with d = min(decay, (1 + t) / (10 + t)) at step t,
+    counted from 0. The average begins at the initial parameters. The warm-up of d takes their
+    weight after n steps, the product of all d, below 9! / n^9, so no bias is left to correct.
+
+    A decay of 0 gives the parameters themselves. The weights of a padded unit stay zero.
+
+    Args:
+      average: Average before the step.
+      params: Parameters after the step.
+      decay: () decay, from 0 to below 1.
+      made: () steps made before this one.
+      alive: () bool, whether the step was made; otherwise the average stays.
+
+    Returns:
+      The new average.
+    """
+    t = made.astype(decay.dtype)
+    d = jnp.minimum(decay, (1 + t) / (10 + t))
+    return jax.tree.map(
+        lambda a, p: jnp.where(alive, d * a + (1 - d) * p, a).astype(p.dtype), average, params
+    )
