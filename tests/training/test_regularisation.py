@@ -19,7 +19,7 @@ class Bowl(Echo):
 
 
 def test_an_average_is_the_recursion_over_recorded_parameters(x64):
-    """A wrong warm-up, an average of the parameters before the step, or one that thaws would differ.
+    """A wrong warm-up, an average of parameters before the step, or one that thaws would differ.
 
     The members' decays are none, one that binds after five steps, and one that never does; the last
     member climbs, and is frozen on its way.
@@ -49,7 +49,7 @@ def test_an_average_is_the_recursion_over_recorded_parameters(x64):
 def test_what_a_program_does_not_have_is_refused():
     spec = state.TrainSpec(Echo(), batch_size=4)
     member = dataclasses.replace(Member(), ema_decay=0.9)
-    with pytest.raises(BadInput, match="ema_decay=0.9.*averages=False"):
+    with pytest.raises(BadInput, match=r"ema_decay=0\.9.*averages=False"):
         fit.fit(spec, [Echo()], state.HParams.of([member], spec), np.zeros((4, 1)), 1)
     fitted = fit.Fitted(spec, *[None] * 7)
     with pytest.raises(BadInput, match="averaging='ema': expected members with ema_decay above 0"):
