@@ -79,6 +79,8 @@ class Hyperparameters:
       loss_bound: Loss of a batch, nats, above which the member counts as diverged.
       ema_decay: Decay of a moving average of the parameters, 0 to below 1; 0 keeps none. `evaluate`
         and `Result.params` have both.
+      dropout: Probability, 0 to below 1, that a hidden unit is dropped in training; for models with
+        layers `models.dropout.Dropout`.
     """
 
     seed: int = 0
@@ -92,6 +94,7 @@ class Hyperparameters:
     learning_rate: float = 1e-3
     loss_bound: float = math.inf
     ema_decay: float = 0.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", whole("seed", self.seed, 0))

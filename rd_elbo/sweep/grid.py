@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models import family
+from rd_elbo.models import family, registry
 from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
 from rd_elbo.training import regularisation
@@ -55,6 +55,8 @@ class Member(Architecture):
         means that any finite loss will do.
       ema_decay: Decay of a moving average of the parameters, 0 to below 1, which is evaluated
         beside the last ones; 0 keeps none. See `training.regularisation.moved_average`.
+      dropout: Probability, 0 to below 1, that a hidden unit of encoder and decoder is dropped in
+        training; see `models.dropout`. Flows and causal networks have none.
     """
 
     objective: str = "beta"
@@ -73,6 +75,7 @@ class Member(Architecture):
     seed: int = 0
     loss_bound: float = math.inf
     ema_decay: float = 0.0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,7 +140,8 @@ def idle_fields(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields of a member, or of its row in a table, that have no effect on it."""
     own = SETTINGS[row["objective"]]
     unused = (field for field in SETTINGS_OF_OBJECTIVES if field not in own)
-    return (*unused, *family.idle_fields(row))
+    drops = any(registry.drops(kind, row[kind]) for kind in ("encoder", "decoder"))
+    return (*unused, *family.idle_fields(row), *(() if drops else ("dropout",)))
 
 
 def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
@@ -222,7 +226,7 @@ def members_of(config: Mapping[str, Any]) -> list[Member]:
     for field in overrides:
         if all(field in member.idle for member in members):
             of_objective = field in SETTINGS_OF_OBJECTIVES
-            needed = ("objective",) if of_objective else users(field)
+            needed = ("objective",) if of_objective else users(field) or ("encoder", "decoder")
             now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
             raise BadInput(
                 f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere"

@@ -25,6 +25,7 @@ from rd_elbo.training.state import (
     TrainSpec,
     fresh,
     initialise,
+    parameter_shapes,
     settings,
     state_shapes,
 )
@@ -188,6 +189,11 @@ def fit(
     data = data if isinstance(data, jax.Array) else np.asarray(data)
     steps_per_epoch(spec.batch_size, len(data))
     regularisation.check_switches(spec, hparams)
+    if spec.drops:
+        with settings(spec.dtype):
+            x = jax.ShapeDtypeStruct((1, *data.shape[1:]), spec.dtype)
+            own = parameter_shapes(spec.model, data.shape[1:], spec.dtype)
+            regularisation.check_dropout(spec.model, own, x)
     mesh = mesh or sharding.make_mesh(None, count)
     # A mesh takes a multiple of its size; the last member stands in for those that are missing.
     filled = jax.tree.map(lambda leaf: sharding.fill_rows(leaf, mesh.size), hparams)

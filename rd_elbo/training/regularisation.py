@@ -1,9 +1,10 @@
-"""Parts of training against overfitting and noise: an average of the parameters.
+"""Parts of training against overfitting and noise: averages of parameters, dropout.
 
 Each is a number of a member, traced, so members of one program may differ in it. A static switch of
 the program says whether any member uses it: programs without it are as if it did not exist.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,11 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo.errors import BadInput, choice, number
+from rd_elbo.models.dropout import Dropping
 
 # Parameters that are evaluated: the last ones, or their exponential moving average.
 AVERAGINGS = ("none", "ema")
 # Switch of `TrainSpec` -> field of a member, which is 0 where it is off.
-SWITCHES: Mapping[str, str] = MappingProxyType({"averages": "ema_decay"})
+SWITCHES: Mapping[str, str] = MappingProxyType({"averages": "ema_decay", "drops": "dropout"})
 
 
 def switches(members: Iterable[Any]) -> dict[str, bool]:
@@ -45,6 +47,30 @@ def check_switches(spec: Any, hparams: Any) -> None:
             )
 
 
+def check_dropout(model: Any, params: PyTree, x: Any) -> None:
+    """Raise `BadInput` unless the loss of a model depends on the rate of dropout.
+
+    Args:
+      model: The model, a `models.base.Trainable`.
+      params: Shapes of its parameters.
+      x: Shape of a batch.
+    """
+    taken = "dropout" in inspect.signature(model.terms).parameters
+
+    def terms(rate: Array, key: Array, params: PyTree, x: Array) -> Any:
+        return model.terms(params, x, key, dropout=Dropping(rate, key))
+
+    if taken:
+        rate, key = jax.eval_shape(lambda: (jnp.zeros(()), jax.random.key(0)))
+        traced = jax.make_jaxpr(terms)(rate, key, params, x).jaxpr
+        taken = any(var is traced.invars[0] for equation in traced.eqns for var in equation.invars)
+    if not taken:
+        raise BadInput(
+            "dropout: expected 0, since the model has no dropout layer that `terms` uses. "
+            "Put `models.dropout.Dropout` into its encoder or decoder."
+        )
+
+
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of the fields of a member, in their own types.
 
@@ -54,7 +80,10 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     decay = number("ema_decay", values["ema_decay"])
     if decay >= 1:
         raise BadInput(f"ema_decay={decay!r}: expected a number from 0 to below 1, such as 0.999.")
-    return {"ema_decay": decay}
+    rate = number("dropout", values["dropout"])
+    if rate >= 1:
+        raise BadInput(f"dropout={rate!r}: expected a number from 0 to below 1, such as 0.1.")
+    return {"ema_decay": decay, "dropout": rate}
 
 
 def check_averaging(averaging: str, averages: bool) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.models.base import Params
+from rd_elbo.models.dropout import Dropping
 from rd_elbo.models.layers import lowering
 from rd_elbo.training.optim import checked
 from rd_elbo.training.regularisation import moved_average
@@ -61,9 +62,9 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
     batch_dtype = spec.compute_dtype if spec.compute_dtype == "bfloat16" else spec.dtype
 
     def loss(
-        params: Params, x: Array, key: Array, weights: objectives.Weights
+        params: Params, x: Array, key: Array, weights: objectives.Weights, more: dict[str, Dropping]
     ) -> tuple[Array, tuple[Array, Array]]:
-        terms = spec.model.terms(params, x, key)
+        terms = spec.model.terms(params, x, key, **more)
         rate = terms.rate.astype(spec.dtype).mean()
         distortion = terms.distortion.astype(spec.dtype).mean()
         return objective(rate, distortion, weights), (rate, distortion)
@@ -89,8 +90,12 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
             pressed = objectives.pressure(state.multiplier, weights)
             weights = weights._replace(multiplier=pressed)
         key = jax.random.fold_in(key_of(hparams.seed, Stream.NOISE), made)
+        more = {}
+        if spec.drops:
+            masks = jax.random.fold_in(key_of(hparams.seed, Stream.DROPOUT), made)
+            more = {"dropout": Dropping(hparams.dropout, masks)}
         (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params, x.astype(batch_dtype), key, weights
+            state.params, x.astype(batch_dtype), key, weights, more
         )
         gradient, sound = checked(gradient)
         factor, part = spec.learning_rate(done, made)

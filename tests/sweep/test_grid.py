@@ -82,6 +82,7 @@ OTHER_VALUES = {
     **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
     "loss_bound": 1e4,
     "ema_decay": 0.9,
+    "dropout": 0.1,
     "z_in_every_layer": True,
 }
 
@@ -107,6 +108,7 @@ OTHER_VALUES = {
         ("schedule", "step"),
         ("decoder_width", -3),
         ("ema_decay", 1.0),
+        ("dropout", 1.0),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(field, value):

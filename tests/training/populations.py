@@ -37,6 +37,7 @@ class Member(Architecture):
     seed: int = 0
     loss_bound: float = math.inf
     ema_decay: float = 0.0
+    dropout: float = 0.0
 
 
 def several(base, **changes):

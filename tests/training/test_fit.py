@@ -98,7 +98,7 @@ PADDED = {
 
 @pytest.mark.parametrize("kind", MARKED)
 def test_padded_from_a_smaller_width(kind):
-    wide = dataclasses.replace(KINDS[kind], ema_decay=0.9)
+    wide = dataclasses.replace(KINDS[kind], ema_decay=0.9, dropout=0.3)
     narrow = dataclasses.replace(wide, decoder_width=2, encoder_width=wide.encoder_width - 1)
     # Six of them, as above: one program.
     rest = [dataclasses.replace(narrow, seed=seed) for seed in range(1, 5)]

@@ -1,13 +1,27 @@
-"""Averages of parameters against recursions written out in NumPy."""
+"""Averages of parameters, and dropout, against what they are by definition."""
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rd_elbo.errors import BadInput
 from rd_elbo.models.base import Terms
+from rd_elbo.models.dropout import Dropout, Dropping
 from rd_elbo.training import evaluate, fit, state
-from tests.training.populations import Echo, Member, echo, several
+from tests.training.populations import (
+    Echo,
+    Member,
+    assert_identical,
+    assert_same,
+    echo,
+    images_of,
+    models_of,
+    of,
+    several,
+    train,
+)
 
 
 class Bowl(Echo):
@@ -46,11 +60,50 @@ def test_an_average_is_the_recursion_over_recorded_parameters(x64):
     np.testing.assert_allclose(seen.distortion[:, 0], fitted.averaged["w"] ** 2 / 2, rtol=1e-12)
 
 
+def test_a_mask_is_of_an_example_and_a_unit_whatever_is_beside_it():
+    """A mask drawn per pixel, or of a padded shape, would differ; so would one without a scale."""
+    dropping = Dropping(0.25, jax.random.key(0))
+    with state.settings("float32"):
+        h = jnp.ones((50, 2, 3, 40))
+        left = np.asarray(dropping.apply(Dropout(), {}, h, 0))
+        narrow = dropping.apply(Dropout(), {}, h[..., :7], 0)
+        other = dropping.apply(Dropout(), {}, h, 1)
+        flat = dropping.apply(Dropout(), {}, h[:, 0, 0], 0)
+    np.testing.assert_array_equal(left, np.broadcast_to(left[:, :1, :1], left.shape))
+    np.testing.assert_allclose(np.unique(left), [0, 1 / 0.75], rtol=1e-6)
+    # 2000 masks, of standard deviation 0.0097.
+    assert abs((left[:, 0, 0] == 0).mean() - 0.25) < 0.04
+    np.testing.assert_array_equal(narrow, left[..., :7])
+    np.testing.assert_array_equal(flat, left[:, 0, 0])
+    assert (other != left).any()
+    np.testing.assert_array_equal(Dropout().apply({}, h), h)
+
+
+def test_a_rate_of_zero_beside_another_is_no_dropout():
+    base = Member(encoder_width=4)
+    together = train(several(base, dropout=(0.0, 0.5)), steps=10)
+    alone = train([base], steps=10)
+    assert_same(of(together, 0), of(alone, 0))
+    weights = together.params["encoder"]["hidden_0"]["kernel"]
+    assert np.abs(weights[0] - weights[1]).max() > 1e-3
+    with state.settings("float64"):
+        model, x = models_of([base])[1], jnp.asarray(images_of()[:4], float)
+        params, key = of(alone, 0), jax.random.key(1)
+        without = model.terms(params, x, key)
+        assert_identical(model.terms(params, x, key, Dropping(0.0, key)), without)
+        for part in ("rate", "distortion"):
+            dropped = getattr(model.terms(params, x, key, Dropping(0.5, key)), part)
+            assert np.abs(dropped - getattr(without, part)).max() > 1e-3
+
+
 def test_what_a_program_does_not_have_is_refused():
     spec = state.TrainSpec(Echo(), batch_size=4)
     member = dataclasses.replace(Member(), ema_decay=0.9)
     with pytest.raises(BadInput, match=r"ema_decay=0\.9.*averages=False"):
         fit.fit(spec, [Echo()], state.HParams.of([member], spec), np.zeros((4, 1)), 1)
+    dropped = state.TrainSpec(Echo(), batch_size=4, drops=True)
+    with pytest.raises(BadInput, match="dropout: expected 0, since the model has no dropout layer"):
+        fit.fit(dropped, [Echo()], state.HParams.of([Member()], spec), np.zeros((4, 1)), 1)
     fitted = fit.Fitted(spec, *[None] * 7)
     with pytest.raises(BadInput, match="averaging='ema': expected members with ema_decay above 0"):
         fitted.on_mesh("ema")
