@@ -81,6 +81,7 @@ class Hyperparameters:
         and `Result.params` have both.
       dropout: Probability, 0 to below 1, that a hidden unit is dropped in training; for models with
         layers `models.dropout.Dropout`.
+      shift: Pixels by which an image moves at most in training, in each direction.
     """
 
     seed: int = 0
@@ -95,6 +96,7 @@ class Hyperparameters:
     loss_bound: float = math.inf
     ema_decay: float = 0.0
     dropout: float = 0.0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", whole("seed", self.seed, 0))

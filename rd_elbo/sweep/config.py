@@ -125,6 +125,8 @@ class Plan:
         for architecture in dict.fromkeys(map(grid.architecture_of, self.members)):
             dataset = self.dataset
             architecture.check_data(dataset.kind, dataset.image_shape, dataset.range)
+        for member in self.members:
+            regularisation.check_shift(member.shift, self.dataset.image_shape)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Member(Architecture):
         beside the last ones; 0 keeps none. See `training.regularisation.moved_average`.
       dropout: Probability, 0 to below 1, that a hidden unit of encoder and decoder is dropped in
         training; see `models.dropout`. Flows and causal networks have none.
+      shift: Pixels by which an image moves at most in training, in each direction; see
+        `training.regularisation.shifted`. 0 moves none.
     """
 
     objective: str = "beta"
@@ -76,6 +78,7 @@ class Member(Architecture):
     loss_bound: float = math.inf
     ema_decay: float = 0.0
     dropout: float = 0.0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

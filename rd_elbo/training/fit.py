@@ -189,6 +189,7 @@ def fit(
     data = data if isinstance(data, jax.Array) else np.asarray(data)
     steps_per_epoch(spec.batch_size, len(data))
     regularisation.check_switches(spec, hparams)
+    regularisation.check_shift(hparams.shift.max(), data.shape[1:])
     if spec.drops:
         with settings(spec.dtype):
             x = jax.ShapeDtypeStruct((1, *data.shape[1:]), spec.dtype)

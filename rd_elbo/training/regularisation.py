@@ -1,4 +1,4 @@
-"""Parts of training against overfitting and noise: averages of parameters, dropout.
+"""Parts of training against overfitting and noise: averages of parameters, dropout, shifts.
 
 Each is a number of a member, traced, so members of one program may differ in it. A static switch of
 the program says whether any member uses it: programs without it are as if it did not exist.
@@ -11,15 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from rd_elbo.errors import BadInput, choice, number
+from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.dropout import Dropping
 
 # Parameters that are evaluated: the last ones, or their exponential moving average.
 AVERAGINGS = ("none", "ema")
 # Switch of `TrainSpec` -> field of a member, which is 0 where it is off.
-SWITCHES: Mapping[str, str] = MappingProxyType({"averages": "ema_decay", "drops": "dropout"})
+SWITCHES: Mapping[str, str] = MappingProxyType(
+    {"averages": "ema_decay", "drops": "dropout", "shifts": "shift"}
+)
 
 
 def switches(members: Iterable[Any]) -> dict[str, bool]:
@@ -83,7 +85,55 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     rate = number("dropout", values["dropout"])
     if rate >= 1:
         raise BadInput(f"dropout={rate!r}: expected a number from 0 to below 1, such as 0.1.")
-    return {"ema_decay": decay, "dropout": rate}
+    return {"ema_decay": decay, "dropout": rate, "shift": whole("shift", values["shift"], 0)}
+
+
+def check_shift(shift: float, shape: tuple[int, ...]) -> None:
+    """Raise `BadInput` unless examples are images that can move so far.
+
+    Args:
+      shift: The largest shift, pixels; 0 is for any examples.
+      shape: Shape of an example.
+    """
+    if shift and len(shape) not in (2, 3):
+        raise BadInput(
+            f"shift={shift:g}: expected 0 with examples of shape {shape}, since only images "
+            "(height, width) or (height, width, channels) can move."
+        )
+    if shift and shift >= min(shape[:2]):
+        raise BadInput(
+            f"shift={shift:g}: expected fewer pixels than the {min(shape[:2])} of an image's side."
+        )
+
+
+def shifted(
+    images: Shaped[Array, "batch height width *channels"], shift: Array, key: Array
+) -> Shaped[Array, "batch height width *channels"]:
+    """Move each image by a whole number of pixels down and right, uniform in [-shift, shift].
+
+    Zeros enter, and pixels that leave are lost.
+
+    Args:
+      images: A batch of images.
+      shift: () the largest shift in each direction, pixels; a whole number of any dtype.
+      key: Source of the shifts.
+
+    Returns:
+      The images moved, of the same dtype.
+    """
+    most = shift.astype(jnp.int32)
+    offsets = jax.random.randint(key, (len(images), 2), -most, most + 1)
+
+    def move(images: Array, offsets: Array, axis: int) -> Array:
+        size = images.shape[axis]
+        source = jnp.arange(size) - offsets[:, None]
+        there = [len(images), *[1] * (images.ndim - 1)]
+        there[axis] = size
+        inside = ((source >= 0) & (source < size)).reshape(there)
+        taken = jnp.take_along_axis(images, jnp.clip(source, 0, size - 1).reshape(there), axis)
+        return jnp.where(inside, taken, jnp.zeros((), images.dtype))
+
+    return move(move(images, offsets[:, 0], 1), offsets[:, 1], 2)
 
 
 def check_averaging(averaging: str, averages: bool) -> None:

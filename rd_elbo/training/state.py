@@ -34,7 +34,7 @@ _PRECISIONS = ("default", "high", "highest")
 class Stream(enum.IntEnum):
     """Purposes for which a member draws randomness."""
 
-    INIT, ORDER, NOISE, EVALUATION, DROPOUT = range(5)
+    INIT, ORDER, NOISE, EVALUATION, DROPOUT, SHIFT = range(6)
 
 
 def key_of(seed: Array, stream: Stream) -> Array:
@@ -67,6 +67,7 @@ class TrainSpec:
       lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
       averages: Whether members keep an average of their parameters, see `HParams.ema_decay`.
       drops: Whether members have dropout, see `HParams.dropout`.
+      shifts: Whether members see images moved, see `HParams.shift`.
       call_steps: The most steps of one call of the compiled program.
       vmap_size: The most members that a device advances side by side; the others wait until these
         have made the steps of the call. None means 16 on CPU and all of them on accelerators.
@@ -84,6 +85,7 @@ class TrainSpec:
     lowering: str = "auto"
     averages: bool = False
     drops: bool = False
+    shifts: bool = False
     call_steps: int = 512
     vmap_size: int | None = None
 
@@ -153,6 +155,7 @@ class HParams(NamedTuple):
       loss_bound: (members,) nats; a batch's loss above it counts as a divergence.
       ema_decay: (members,) decay of the average of the parameters, 0 to below 1.
       dropout: (members,) probability that a hidden unit is dropped, 0 to below 1.
+      shift: (members,) pixels by which images move at most, whole numbers.
     """
 
     seed: Any
@@ -162,6 +165,7 @@ class HParams(NamedTuple):
     loss_bound: Any = math.inf
     ema_decay: Any = 0.0
     dropout: Any = 0.0
+    shift: Any = 0.0
 
     @classmethod
     def of(cls, members: Sequence[Any], spec: TrainSpec) -> "HParams":

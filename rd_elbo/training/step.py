@@ -21,7 +21,7 @@ from rd_elbo.models.base import Params
 from rd_elbo.models.dropout import Dropping
 from rd_elbo.models.layers import lowering
 from rd_elbo.training.optim import checked
-from rd_elbo.training.regularisation import moved_average
+from rd_elbo.training.regularisation import moved_average, shifted
 from rd_elbo.training.sharding import by_member, everywhere, put_members, side_by_side, spread
 from rd_elbo.training.state import (
     HParams,
@@ -85,6 +85,9 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
             x = images
         else:
             x = images[lax.dynamic_slice(orders, (row, at * size), (1, size))[0]]
+        if spec.shifts:
+            moves = jax.random.fold_in(key_of(hparams.seed, Stream.SHIFT), made)
+            x = shifted(x, hparams.shift, moves)
         weights = objectives.annealed(hparams.weights, done, hparams.annealing)
         if constrained:
             pressed = objectives.pressure(state.multiplier, weights)

@@ -83,6 +83,7 @@ OTHER_VALUES = {
     "loss_bound": 1e4,
     "ema_decay": 0.9,
     "dropout": 0.1,
+    "shift": 2,
     "z_in_every_layer": True,
 }
 
@@ -109,6 +110,7 @@ OTHER_VALUES = {
         ("decoder_width", -3),
         ("ema_decay", 1.0),
         ("dropout", 1.0),
+        ("shift", 0.5),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(field, value):

@@ -38,6 +38,7 @@ class Member(Architecture):
     loss_bound: float = math.inf
     ema_decay: float = 0.0
     dropout: float = 0.0
+    shift: int = 0
 
 
 def several(base, **changes):

@@ -1,4 +1,4 @@
-"""Averages of parameters, and dropout, against what they are by definition."""
+"""Averages of parameters, dropout and shifts against what they are by definition."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import pytest
 from rd_elbo.errors import BadInput
 from rd_elbo.models.base import Terms
 from rd_elbo.models.dropout import Dropout, Dropping
-from rd_elbo.training import evaluate, fit, state
+from rd_elbo.training import evaluate, fit, regularisation, state
 from tests.training.populations import (
     Echo,
     Member,
@@ -96,6 +96,42 @@ def test_a_rate_of_zero_beside_another_is_no_dropout():
             assert np.abs(dropped - getattr(without, part)).max() > 1e-3
 
 
+def test_shifted_images_are_those_of_numpy():
+    """Images that wrap around, axes that change places, or a shift that is never reached."""
+    random, key = np.random.RandomState(0), jax.random.key(2)
+    images = random.randint(1, 256, (64, 4, 5, 3)).astype(np.uint8)
+    for shift in (0.0, 2.0):
+        moved = regularisation.shifted(jnp.asarray(images), jnp.asarray(shift), key)
+        assert moved.dtype == np.uint8
+        seen = set()
+        for image, result in zip(images, np.asarray(moved), strict=True):
+            padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+            found = [
+                (down, right)
+                for down in range(-2, 3)
+                for right in range(-2, 3)
+                if (padded[2 - down : 6 - down, 2 - right : 7 - right] == result).all()
+            ]
+            assert len(found) == 1
+            seen |= {*found}
+        assert seen == {(0, 0)} if shift == 0 else len(seen) > 20
+
+
+def test_members_see_images_moved_by_their_own_shift():
+    """The top row of an image stays in place unless the image moves up or down."""
+    images = np.zeros((4, 3, 3))
+    images[:, 0] = 1.0
+
+    class Corner(Echo):
+        def terms(self, params, x, key):
+            return Terms(x[:, 0, 1] + 0 * params["w"], jnp.full(len(x), params["w"]), x)
+
+    seen = echo(Corner(), several(Member(), shift=(0, 1)), images, 75).metrics.rate
+    assert (seen[0] == 1).all() and len(set(seen[1])) > 2
+    # A third of 300 images, standard deviation 0.027.
+    assert abs(seen[1].mean() - 1 / 3) < 0.11
+
+
 def test_what_a_program_does_not_have_is_refused():
     spec = state.TrainSpec(Echo(), batch_size=4)
     member = dataclasses.replace(Member(), ema_decay=0.9)
@@ -104,6 +140,11 @@ def test_what_a_program_does_not_have_is_refused():
     dropped = state.TrainSpec(Echo(), batch_size=4, drops=True)
     with pytest.raises(BadInput, match="dropout: expected 0, since the model has no dropout layer"):
         fit.fit(dropped, [Echo()], state.HParams.of([Member()], spec), np.zeros((4, 1)), 1)
+    spec = state.TrainSpec(Echo(), batch_size=4, shifts=True)
+    moving = state.HParams.of([Member(shift=3)], spec)
+    for shape, words in (((4, 9), "only images"), ((4, 3, 5), "fewer pixels than the 3")):
+        with pytest.raises(BadInput, match=f"shift=3: expected .*{words}"):
+            fit.fit(spec, [Echo()], moving, np.zeros(shape), 1)
     fitted = fit.Fitted(spec, *[None] * 7)
     with pytest.raises(BadInput, match="averaging='ema': expected members with ema_decay above 0"):
         fitted.on_mesh("ema")
