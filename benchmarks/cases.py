@@ -11,8 +11,8 @@ import numpy as np
 from rd_elbo import data
 from rd_elbo.exact import toy
 from rd_elbo.models.family import paper_family
-from rd_elbo.presets import PAPER_PARTS, PAPER_WEAK
 from rd_elbo.sweep import grid
+from rd_elbo.sweep.presets import PAPER_PARTS, PAPER_WEAK
 from rd_elbo.training import evaluate, state
 
 _WEAK = paper_family("---")
@@ -45,7 +45,7 @@ LARGE = {
         encoder_width=128, decoder="pixelcnn", decoder_width=32, decoder_depth=4, batch_size=16
     ),
     "conv": grid.Member(**_WEAK, **_PAPER, **PAPER_WEAK, batch_size=100),
-    "flow": grid.Member(marginal="maf", flow_width=128, flow_depth=2, batch_size=128),
+    "flow": grid.Member(prior="maf", flow_width=128, flow_depth=2, batch_size=128),
 }
 TOY = grid.Member(learning_rate=1e-2, batch_size=1)
 

@@ -26,7 +26,7 @@ def per_step(member: Architecture, batch: int, forward: bool = False) -> float:
       forward: Whether to leave out the gradients.
     """
     layers = [*_ENCODERS[member.encoder](member), *_DECODERS[member.decoder](member)]
-    layers += _PRIORS[member.marginal](member)
+    layers += _PRIORS[member.prior](member)
     passes = (lambda inner: 1) if forward else (lambda inner: 3 if inner else 2)
     return 2.0 * batch * sum(products * passes(inner) for products, inner in layers)
 

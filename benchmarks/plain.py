@@ -12,8 +12,8 @@ import optax
 
 from benchmarks.cases import QUICKLY, Probe, Problem
 from rd_elbo.exact import toy
-from rd_elbo.models.base import Terms
 from rd_elbo.models.pixelcnn import causal_mask
+from rd_elbo.models.vae import Terms
 from rd_elbo.training.state import settings
 
 
@@ -208,7 +208,7 @@ class PlainToy(toy.Toy):
         )
         log_e = jax.nn.log_softmax(-((at[0][:, None] * e["w"] - e["b"]) ** 2), axis=1)
         log_d = jax.nn.log_softmax(-((at[1][:, None] * d["v"] - d["c"]) ** 2), axis=1)
-        log_m = jax.nn.log_softmax(params["marginal"]["l"])
+        log_m = jax.nn.log_softmax(params["prior"]["l"])
         joint = x[0][:, None] * jnp.exp(log_e)
         rate, distortion = (joint * (log_e - log_m)).sum(), -(joint * log_d.T).sum()
         return Terms(rate[None], distortion[None], joint.sum(0)[None])

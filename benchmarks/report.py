@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import COLUMNS, MEASURED, PROCESSES, Row
-from rd_elbo import disk, provenance
+from rd_elbo import disk
+from rd_elbo.sweep import provenance
 
 
 def write(folder: pathlib.Path, suite: str, rows: Iterable[Row], record: dict[str, Any]) -> None:
@@ -78,7 +79,7 @@ def plot(folder: pathlib.Path) -> list[pathlib.Path]:
     """
     import matplotlib.pyplot as plt
 
-    from rd_elbo.plotting import style
+    from rd_elbo.report import style
 
     rows = [row for row in disk.read_table(folder / "scaling.csv") if row["status"] == MEASURED]
     with plt.rc_context(style.STYLE):

@@ -177,7 +177,7 @@ class VAE(nn.Module):
         self.encoder = {"dense": DenseEncoder, "conv": ConvEncoder}[member.encoder](member)
         decoders = {"mlp": MLPDecoder, "deconv": DeconvDecoder, "pixelcnn": PixelCNN}
         self.decoder = decoders[member.decoder](member)
-        self.prior = Flow(member) if member.marginal == "maf" else None
+        self.prior = Flow(member) if member.prior == "maf" else None
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(batch,) nats each, at z = mean + scale noise."""
@@ -215,13 +215,13 @@ class Toy(nn.Module):
 def arranged(member: grid.Member, tree: Any, exact: bool = False) -> Arrays:
     """Arrange our parameters, or gradients, by their names in a module."""
     if exact:
-        parts = {"encoder": "wb", "decoder": "vc", "marginal": "l"}
+        parts = {"encoder": "wb", "decoder": "vc", "prior": "l"}
         return {name: tree[part][name] for part, names in parts.items() for name in names}
     own = {f"encoder.{name}": array for name, array in _encoder(member, tree["encoder"])}
     made = {"mlp": _mlp, "deconv": _deconv, "pixelcnn": _pixelcnn}[member.decoder]
     own |= {f"decoder.{name}": array for name, array in made(member, tree["decoder"])}
-    if member.marginal == "maf":
-        flow = tree["marginal"]["flow"]
+    if member.prior == "maf":
+        flow = tree["prior"]["flow"]
         for s in range(member.flow_steps):
             for i in range(member.flow_depth + 1):
                 layer, step = f"prior.steps.{s}.{i}", flow[f"step_{s}"]

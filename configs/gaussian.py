@@ -34,6 +34,5 @@ def get_config(form: str = "full") -> ConfigDict:
     config.learning_rate = 3e-2
     config.schedule = "half_linear"
     execution = {"devices": config_dict.placeholder(int), "vmap_size": config_dict.placeholder(int), "dtype": "float32"}
-    execution["lanes"] = config_dict.placeholder(int)  # the old name of vmap_size
     config.population = ConfigDict(execution)
     return config

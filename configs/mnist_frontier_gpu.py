@@ -12,11 +12,11 @@ three minutes of an H100, and its two programs two minutes more to compile.
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import tiny
 
 PARTS = {"encoder": "conv", "encoder_width": 32, "encoder_depth": 2, "latent": 64}
-PARTS |= {"marginal": "maf_affine", "flow_steps": 6, "flow_width": 512, "flow_depth": 2}
+PARTS |= {"prior": "maf_affine", "flow_steps": 6, "flow_width": 512, "flow_depth": 2}
 PARTS |= {"decoder": "pixelvae", "decoder_width": 32, "decoder_depth": 2, "causal_depth": 4}
 TRAINING = {"optimizer": "normalised_adam", "schedule": "half_linear", "batch_size": 100, "epochs": 30.0}
 
@@ -41,4 +41,4 @@ def get_config(form: str = "full") -> ConfigDict:
     config.population.chunk_size = 4
     config.population.vmap_size = 1
     config.population.compute_dtype = "bfloat16"
-    return tiny(config, keep=True) if form == "quick" else config
+    return tiny(config, all_blocks=True) if form == "quick" else config

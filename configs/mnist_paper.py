@@ -15,8 +15,8 @@ VampPrior's authors), and the betas are all that its figures print, and 0.25, 2 
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_TRAINING, PAPER_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import PAPER_PARTS, PAPER_STRONG, PAPER_TRAINING, PAPER_WEAK, families, tiny
 
 BETAS = (0.1, 0.15, 0.25, 0.4, 0.7, 0.8, 0.9, 1.0, 1.1, 2.0, 10.0)
 
@@ -27,6 +27,6 @@ def get_config(form: str = "full") -> ConfigDict:
         raise ValueError(f"configs/mnist_paper.py has the forms full and quick, not {form!r}")
     config = blank("mnist_paper")
     config.data.name = "binarized_mnist"
-    config.base = ConfigDict({**PAPER_PARTS, **PAPER_TRAINING, "beta": BETAS, "annealing": (0.0, 0.5), "seed": 0})
+    config.base = ConfigDict({**PAPER_PARTS, **PAPER_TRAINING, "beta": BETAS, "kl_warmup_fraction": (0.0, 0.5), "seed": 0})
     config.blocks = ConfigDict(families(PAPER_WEAK, PAPER_STRONG))
     return tiny(config) if form == "quick" else config

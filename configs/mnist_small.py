@@ -13,12 +13,12 @@ channels, one layer in place of two in each block of the PixelCNN++ form, and le
 from ml_collections import ConfigDict
 
 from rd_elbo.models.family import PAPER_FAMILIES
-from rd_elbo.presets import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, families, tiny
 
 WEAK_BETAS = (0.1, 0.3, 0.6, 1.0, 2.0)
 STRONG_BETAS = (0.1, 0.3, 0.6, 0.8, 1.0)
-# One of each marginal, to be held at a rate.
+# One of each prior, to be held at a rate.
 AIMED = ("-+-", "+++", "-+v")
 
 
@@ -29,7 +29,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config = blank("mnist_small")
     config.data.splits = ("test",)
     config.base = ConfigDict({**SMALL_PARTS, **SMALL_TRAINING, "seed": 0})
-    annealed, target = {"beta": 1.0, "annealing": 0.5}, {"objective": "target_rate", "target_rate": 10.0}
+    annealed, target = {"beta": 1.0, "kl_warmup_fraction": 0.5}, {"objective": "target_rate", "target_rate": 10.0}
     config.blocks = ConfigDict(
         {
             **families({**SMALL_WEAK, "beta": WEAK_BETAS}, {**SMALL_STRONG, "beta": STRONG_BETAS}),

@@ -13,8 +13,8 @@ need no download.
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import PAPER_PARTS, PAPER_STRONG, PAPER_TRAINING, PAPER_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import PAPER_PARTS, PAPER_STRONG, PAPER_TRAINING, PAPER_WEAK, families, tiny
 
 WEAK_BETAS = (0.9, 1.0, 1.1)
 STRONG_BETAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, *WEAK_BETAS)
@@ -26,6 +26,6 @@ def get_config(form: str = "full") -> ConfigDict:
         raise ValueError(f"configs/omniglot_paper.py has the forms full and quick, not {form!r}")
     config = blank("omniglot_paper")
     config.data.name = "omniglot_burda"
-    config.base = ConfigDict({**PAPER_PARTS, **PAPER_TRAINING, "annealing": (0.0, 0.5), "seed": 0})
+    config.base = ConfigDict({**PAPER_PARTS, **PAPER_TRAINING, "kl_warmup_fraction": (0.0, 0.5), "seed": 0})
     config.blocks = ConfigDict(families({**PAPER_WEAK, "beta": WEAK_BETAS}, {**PAPER_STRONG, "beta": STRONG_BETAS}))
     return tiny(config) if form == "quick" else config

@@ -15,8 +15,8 @@ comparable with the paper's.
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import SMALL_PARTS, SMALL_STRONG, SMALL_TRAINING, SMALL_WEAK, families, tiny
 
 WEAK_BETAS = (0.9, 1.0, 1.1)
 STRONG_BETAS = (0.1, 0.3, 0.6, 0.8, 1.0)

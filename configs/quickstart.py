@@ -25,7 +25,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config = blank("quickstart")
     # Of the training split; the test split is reported on in full.
     config.data.eval_examples = 10_000
-    config.base = ConfigDict({"encoder": "dense", "encoder_width": 128, "encoder_depth": 2, "latent": 32, "marginal": "normal"})
+    config.base = ConfigDict({"encoder": "dense", "encoder_width": 128, "encoder_depth": 2, "latent": 32, "prior": "normal"})
     mlp = {"decoder": "mlp", "decoder_width": (128, 512), "decoder_depth": 1}
     mlp |= {"batch_size": 64, "epochs": 2.0, "learning_rate": 4e-3}
     # Small batches: a PixelCNN sees its local statistics 784 times an image, so it wants many updates more than many images.
@@ -34,7 +34,7 @@ def get_config(form: str = "full") -> ConfigDict:
     blocks = {
         "mlp": {**mlp, "beta": BETAS, "seed": 0},
         "mlp_seeds": {**mlp, "beta": 1.0, "seed": 1},
-        "mlp_vampprior": {**mlp, "decoder_width": 512, "beta": VAMPPRIOR_BETAS, "marginal": "vampprior", "seed": 0},
+        "mlp_vampprior": {**mlp, "decoder_width": 512, "beta": VAMPPRIOR_BETAS, "prior": "vampprior", "seed": 0},
         "pixelcnn_small": {**pixelcnn, **small, "beta": AUTOREGRESSIVE_BETAS, "seed": 0},
         "pixelcnn_small_seeds": {**pixelcnn, **small, "beta": 1.0, "seed": 1},
         "pixelcnn_large": {**pixelcnn, **large, "beta": AUTOREGRESSIVE_BETAS, "seed": 0},

@@ -14,8 +14,8 @@ that had other work too.
 
 from ml_collections import ConfigDict
 
-from rd_elbo.presets import SMALL_PARTS, SMALL_STRONG, SMALL_WEAK, families, tiny
 from rd_elbo.sweep.config import blank
+from rd_elbo.sweep.presets import SMALL_PARTS, SMALL_STRONG, SMALL_WEAK, families, tiny
 
 WAYS = {
     "paper": {"optimizer": "normalised_adam", "schedule": "half_linear"},
@@ -37,4 +37,4 @@ def get_config(form: str = "full") -> ConfigDict:
         varied = {**way, "learning_rate": LEARNING_RATES}
         blocks |= families({**SMALL_WEAK, **varied}, {**SMALL_STRONG, **varied}, ("---", "-+-"), f"_{name}")
     config.blocks = ConfigDict(blocks)
-    return tiny(config, keep=True) if form == "quick" else config
+    return tiny(config, all_blocks=True) if form == "quick" else config

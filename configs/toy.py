@@ -34,7 +34,7 @@ def get_config(form: str = "full") -> ConfigDict:
     # learns to auto-encode first and comes down from there.
     config.target_rates = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     config.high_target_rates = (1.75, 2.0, 2.25, 2.5, 2.75)
-    config.annealing = 0.5
+    config.kl_warmup_fraction = 0.5
     config.steps = 20 if quick else 2500
     # Adam with a short memory of squared gradients: with the usual 0.999 two target-rate runs in a hundred end in a worse optimum.
     config.adam_b2 = 0.95
@@ -42,5 +42,4 @@ def get_config(form: str = "full") -> ConfigDict:
     config.elbo_learning_rate = 0.01
     config.learning_rate = 0.1
     config.population = ConfigDict({"devices": config_dict.placeholder(int), "vmap_size": 16, "dtype": "float64"})
-    config.population.lanes = config_dict.placeholder(int)  # the old name of vmap_size
     return config

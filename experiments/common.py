@@ -3,7 +3,6 @@
 import pathlib
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +10,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from rd_elbo import disk, host, provenance
+from rd_elbo import aliases, disk, host
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
-from rd_elbo.folder import open_run
+from rd_elbo.sweep import provenance
+from rd_elbo.sweep.folder import open_run
 from scripts import console as terminal
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -24,19 +24,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a different run in workdir.")
 _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from the tables in workdir.")
 
-# Does the work and writes tables: given the configuration, the run directory, and who to tell how far it is and what it does.
-Tell = Callable[[float, str], None]
-Work = Callable[[dict[str, Any], pathlib.Path, Tell], dict[str, float]]
-
-
-def renamed(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without names of one release ago."""
-    population = dict(config.get("population") or {})
-    old = population.pop("lanes", None)
-    if old is not None:
-        warnings.warn("population.lanes is deprecated; give population.vmap_size", FutureWarning, stacklevel=2)
-        population["vmap_size"] = old
-    return {**config, "population": population}
+# Work writes tables: from the configuration, the run directory and a callback with the part done, 0 to 1, and the activity.
+Progress = Callable[[float, str], None]
+Work = Callable[[dict[str, Any], pathlib.Path, Progress], dict[str, float]]
 
 
 def main(
@@ -68,7 +58,7 @@ def main(
             if held != name:
                 raise BadInput(f"--workdir={str(workdir)!r} holds a run of {held!r}, not of {name!r}")
         else:
-            config = renamed(_CONFIG.value.to_dict())
+            config = aliases.current(_CONFIG.value.to_dict(), terminal.warn)
             try:
                 check(config)
             except KeyError as error:
@@ -78,9 +68,9 @@ def main(
             host.configure(config["population"]["devices"], cache_folder() / "xla", x64=config["population"]["dtype"] == "float64")
             open_run(workdir, config, _OVERWRITE.value)
             began = time.perf_counter()
-            with terminal.ticker(console) as tell:
-                seconds = work(config, workdir, tell)
-                tell(1.0, "done")
+            with terminal.progress_bar(console) as progress:
+                seconds = work(config, workdir, progress)
+                progress(1.0, "done")
             seconds["total"] = time.perf_counter() - began
             about = {"name": name, "origin": "exact", "sha256": None}
             command = ["python", "-m", f"experiments.{name}", *sys.argv[1:]]

@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import common
-from rd_elbo import disk, information, objectives, plotting
+from rd_elbo import disk, information, objectives, plots
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import gaussian
-from rd_elbo.models.base import VAE
 from rd_elbo.models.linear import linear_vae
+from rd_elbo.models.vae import VAE
 from rd_elbo.training import evaluate, fit, optim, sharding, state
 
 Config = dict[str, Any]
@@ -71,7 +71,7 @@ def data(config: Config) -> np.ndarray:
     return (rng.standard_normal(n) + scaled @ directions.T).astype(config["population"]["dtype"])
 
 
-def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, float]:
+def work(config: Config, workdir: pathlib.Path, progress: common.Progress) -> dict[str, float]:
     """Trains everything and writes the tables."""
     x = data(config)
     mean, matrix = x.mean(0, dtype=np.float64), np.atleast_2d(np.cov(x.T.astype(np.float64), bias=True))
@@ -87,12 +87,12 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     points: list[dict[str, Any]] = []
     for index, (study, latent, fixed, betas) in enumerate(programs):
 
-        def listen(p: fit.Progress, _: state.Metrics, index: int = index, study: str = study, latent: int = latent) -> None:
+        def callback(p: fit.Progress, _: state.Metrics, index: int = index, study: str = study, latent: int = latent) -> None:
             doing = f"{p.members} linear VAEs with {latent} latents ({study}): step {p.steps}/{p.total_steps}"
-            tell((index + p.steps / p.total_steps) / len(programs), doing)
+            progress((index + p.steps / p.total_steps) / len(programs), doing)
 
         members = list(itertools.product(betas, range(config["seeds"])))
-        fitted = train(members, linear_vae(n, latent, fixed), x, config, listen)
+        fitted = train(members, linear_vae(n, latent, fixed), x, config, callback)
         seconds["training"] += fitted.seconds
         seconds["compiling"] += fitted.compile_seconds
         seeds = [seed for _, seed in members]
@@ -101,7 +101,7 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
         ]
         for i, (beta, seed) in enumerate(members):
             exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf, i=i: leaf[i], fitted.params), mean, matrix, fixed)
-            finite = bool(fitted.finite[i]) and math.isfinite(exact.rate + exact.distortion)
+            finite = bool(fitted.alive[i]) and math.isfinite(exact.rate + exact.distortion)
             finite = finite and bool(np.isfinite([draw[i] for draw in draws]).all())
             # The sampled distortion of each draw; of a model that diverged there is nothing to tell.
             sampled = np.asarray([draw[i] if finite else math.nan for draw in draws])
@@ -135,8 +135,8 @@ def train(members: list[tuple[float, int]], model: VAE, x: np.ndarray, config: C
     nothing = np.zeros(len(members), execution["dtype"])
     hparams = state.HParams(
         seed=seed.astype(np.uint32),
-        weights=objectives.Weights(beta=beta.astype(execution["dtype"]), target_rate=nothing, target_weight=nothing),
-        annealing=nothing,
+        weights=objectives.LossWeights(beta=beta.astype(execution["dtype"]), target_rate=nothing, target_weight=nothing),
+        kl_warmup_fraction=nothing,
         learning_rate=nothing + np.asarray(config["learning_rate"], execution["dtype"]),
     )
     spec = state.TrainSpec(
@@ -222,14 +222,14 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
     """Draws the learned points on the exact curves; returns the files written."""
     points, exact = disk.read_table(workdir / "points.csv"), disk.read_table(workdir / "curves.csv")
     points = [row for row in points if row["study"] == "frontier" and row["status"] == "ok"]
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, (plane, gaps) = plt.subplots(1, 2, figsize=(9.0, 3.9), width_ratios=(1.4, 1))
         names = dict.fromkeys(row["curve"] for row in exact)
         for colour, dash, name in zip(("0.2", "0.5", "0.7"), ("-", "--", "-."), names, strict=False):
             rows = [row for row in exact if row["curve"] == name]
             label = "exact, Gaussian source" if name == "exact" else f"exact, {name}"
             plane.plot([row["rate"] for row in rows], [row["distortion"] for row in rows], dash, color=colour, lw=1.3, label=label)
-        for colour, marker, latent in zip(plotting.COLOURS, "oDs^v", dict.fromkeys(row["latent"] for row in points), strict=False):
+        for colour, marker, latent in zip(plots.COLOURS, "oDs^v", dict.fromkeys(row["latent"] for row in points), strict=False):
             rows = [row for row in points if row["latent"] == latent]
             rate = [row["rate"] for row in rows]
             style = {"color": colour, "mfc": "none", "ms": 5, "ls": "none", "marker": marker}
@@ -244,7 +244,7 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
         gaps.legend(fontsize=7.5)
         plane.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
         plane.legend(fontsize=7.5, title=r"numbers: $\beta$ of the circles", title_fontsize=7.5)
-    return plotting.save(figure, workdir / "figures", "gaussian")
+    return plots.save(figure, workdir / "figures", "gaussian")
 
 
 if __name__ == "__main__":

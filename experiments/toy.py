@@ -26,7 +26,7 @@ from rd_elbo.exact import discrete, toy
 from rd_elbo.exact.blahut_arimoto import blahut_arimoto
 from rd_elbo.training import fit, optim, sharding, state
 
-# What the worse decoder and the worse marginal of Figure 1 waste.
+# What the worse decoder and the worse prior of Figure 1 waste.
 _WASTED = 0.4
 
 Config = dict[str, Any]
@@ -48,7 +48,7 @@ class Run:
     beta: float
     target_rate: float
     target_weight: float
-    annealing: float
+    kl_warmup_fraction: float
     initial_scale: float
     learning_rate: float
     steps: int
@@ -65,7 +65,7 @@ def runs(config: Config) -> list[Run]:
             "beta": 1.0 if beta is None else beta,
             "target_rate": config["target_rate"] if beta is None else 0.0,
             "target_weight": config["target_weight"],
-            "annealing": 0.0,
+            "kl_warmup_fraction": 0.0,
             "initial_scale": config["initial_scale"],
             "learning_rate": config["learning_rate"],
             "steps": config["steps"],
@@ -80,9 +80,9 @@ def runs(config: Config) -> list[Run]:
         rows += make("beta_curve", few, beta)
     rows += [*make("target", n), *make("target_wide", config["wide"], **wide)]
     rows += make("target_printed", config["printed_weight"], target_weight=1.0)
-    for rates, annealing in ((config["target_rates"], 0.0), (config["high_target_rates"], config["annealing"])):
+    for rates, warmup in ((config["target_rates"], 0.0), (config["high_target_rates"], config["kl_warmup_fraction"])):
         for rate in rates:
-            rows += make("target_curve", few, target_rate=rate, annealing=annealing)
+            rows += make("target_curve", few, target_rate=rate, kl_warmup_fraction=warmup)
     return rows
 
 
@@ -107,13 +107,13 @@ def check(config: Config) -> None:
             raise BadInput(f"{field}={config[field]!r} must hold at least one number")
     for beta in config["betas"]:
         number("betas", beta)
-    if number("annealing", config["annealing"]) > 1:
-        raise BadInput(f"annealing={config['annealing']!r} is a part of the training and must be at most 1")
+    if number("kl_warmup_fraction", config["kl_warmup_fraction"]) > 1:
+        raise BadInput(f"kl_warmup_fraction={config['kl_warmup_fraction']!r} is a part of the training and must be at most 1")
     for rate in (config["target_rate"], *config["target_rates"], *config["high_target_rates"]):
         toy.check_target(rate, codes)
 
 
-def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, float]:
+def work(config: Config, workdir: pathlib.Path, progress: common.Progress) -> dict[str, float]:
     """Trains everything and writes the tables."""
     everything = runs(config)
     populations: dict[tuple[str, int], list[Run]] = {}
@@ -126,11 +126,11 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
     done = 0
     for (name, _), population_runs in populations.items():
 
-        def listen(p: fit.Progress, _: state.Metrics, done: int = done, name: str = name) -> None:
+        def callback(p: fit.Progress, _: state.Metrics, done: int = done, name: str = name) -> None:
             share = (done + p.members * p.steps) / total
-            tell(0.97 * share, f"{p.members} models by {name.replace('_', ' ')}: step {p.steps}/{p.total_steps}")
+            progress(0.97 * share, f"{p.members} models by {name.replace('_', ' ')}: step {p.steps}/{p.total_steps}")
 
-        fitted = train_population(population_runs, config, listen)
+        fitted = train_population(population_runs, config, callback)
         seconds["training"] += fitted.seconds
         seconds["compiling"] += fitted.compile_seconds
         model = toy.Toy(config["codes"])
@@ -141,7 +141,7 @@ def work(config: Config, workdir: pathlib.Path, tell: common.Tell) -> dict[str, 
                 models[run.study] = jax.tree.map(lambda table, i=i: table[i], tables)
         done += sum(run.steps for run in population_runs)
     began = time.perf_counter()
-    tell(0.97, "phase diagram by Blahut-Arimoto")
+    progress(0.97, "phase diagram by Blahut-Arimoto")
     disk.write_table(workdir / "phase_diagram.csv", ("curve", "beta", "rate", "distortion", "gap"), phase_diagram())
     seconds["phase_diagram"] = time.perf_counter() - began
     hand_built = [{"study": "optimum", **functionals(models["optimum"])}]
@@ -181,7 +181,7 @@ def _functionals(t: discrete.Tables) -> dict[str, jax.Array]:
         "elbo": -(rate + distortion),
         "excess": rate + distortion - discrete.entropy(t.source),
         "encoder_information": discrete.encoder_information(t),
-        "marginal_gap": discrete.marginal_gap(t),
+        "prior_gap": discrete.prior_gap(t),
         "decoder_gap": discrete.decoder_gap(t),
         "generative_lower": discrete.generative_lower(t),
         "generative_information": discrete.generative_information(t),
@@ -205,7 +205,7 @@ def rows_of(members: list[Run], fitted: fit.Fitted, tables: discrete.Tables) -> 
             **dataclasses.asdict(run),
             "steps": int(fitted.steps[i]),
             **{name: float(column[i]) for name, column in values.items()},
-            "status": "ok" if fitted.finite[i] else "diverged",
+            "status": "ok" if fitted.alive[i] else "diverged",
         }
         for i, run in enumerate(members)
     ]
@@ -214,8 +214,8 @@ def rows_of(members: list[Run], fitted: fit.Fitted, tables: discrete.Tables) -> 
 def phase_diagram() -> list[dict[str, Any]]:
     """The curves of the paper's Figure 1, computed for the toy's source and a fixed decoder: bumps, and p* itself, to a tenth.
 
-    The frontier is the least D + beta R of that decoder over all encoders and marginals. A worse decoder gives a part of its
-    probability to symbols that never occur, a worse marginal to codes that are never used. The best encoder does not change by
+    The frontier is the least D + beta R of that decoder over all encoders and priors. A worse decoder gives a part of its
+    probability to symbols that never occur, a worse prior to codes that are never used. The best encoder does not change by
     that, and every point moves by -log(1 - part), up or to the right.
     """
     k = np.arange(toy.SYMBOLS)
@@ -225,7 +225,7 @@ def phase_diagram() -> list[dict[str, Any]]:
     shift = float(-np.log(1 - _WASTED))
     return [
         {"curve": name, "beta": float(b), "rate": float(r) + right, "distortion": float(d) + up, "gap": float(gap)}
-        for name, right, up in (("frontier", 0.0, 0.0), ("worse decoder", 0.0, shift), ("worse marginal", shift, 0.0))
+        for name, right, up in (("frontier", 0.0, 0.0), ("worse decoder", 0.0, shift), ("worse prior", shift, 0.0))
         for b, r, d, gap in zip(c.beta, c.rate, c.distortion, c.gap, strict=True)
     ]
 

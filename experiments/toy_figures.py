@@ -1,7 +1,7 @@
 """Figures of the toy experiment, drawn from the tables of its run directory."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rd_elbo import disk, plotting
+from rd_elbo import aliases, disk, plots
 from rd_elbo.exact import discrete, toy
 
 Row = dict[str, Any]
-_BLUE, _ORANGE, _GREEN, _PINK = plotting.COLOURS[:4]
+_BLUE, _ORANGE, _GREEN, _PINK = plots.COLOURS[:4]
 _MODELS = {"optimum": "(a) hand-built optimum", "elbo": "(b) ELBO", "target": "(c) target rate"}
 _MARKERS = {"optimum": ("*", 17, "0.2"), "elbo": ("o", 6, "0.2"), "target": ("D", 5, "0.2")}
 
@@ -28,9 +28,8 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
     points, totals = disk.read_table(workdir / "points.csv"), disk.read_json(workdir / "summary.json")
     optimum, phases = disk.read_table(workdir / "optimum.csv"), disk.read_table(workdir / "phase_diagram.csv")
     arrays, config = disk.read_arrays(workdir / "models.npz"), disk.read_json(workdir / "config.json")
-    models = {
-        name: discrete.Tables(*(jnp.asarray(arrays[f"{name}/{field}"]) for field in discrete.Tables._fields)) for name in _MODELS
-    }
+    phases = [{**row, "curve": aliases.CURVES.get(row["curve"], row["curve"])} for row in phases]
+    models = {name: _tables(arrays, name) for name in _MODELS}
     shown = {"optimum": optimum[0], **{s: next(row for row in points if row["study"] == s) for s in ("elbo", "target")}}
     figures = {
         "figure1": figure1(phases, shown, totals["entropy"]),
@@ -39,7 +38,12 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
         "initialisations": initialisations(points, config),
     }
     folder = workdir / "figures"
-    return [path for name, figure in figures.items() for path in plotting.save(figure, folder, name)]
+    return [path for name, figure in figures.items() for path in plots.save(figure, folder, name)]
+
+
+def _tables(arrays: Mapping[str, np.ndarray], model: str) -> discrete.Tables:
+    own = {key.removeprefix(f"{model}/"): jnp.asarray(array) for key, array in arrays.items() if key.startswith(f"{model}/")}
+    return discrete.Tables(**aliases.renamed(own, aliases.PARTS))
 
 
 def _of(points: Sequence[Row], study: str, *names: str) -> list[np.ndarray]:
@@ -55,14 +59,14 @@ def _boundary(axes: Axes, entropy: float, top: float, right: float, label: str |
 def figure1(phases: Sequence[Row], shown: dict[str, Row], entropy: float) -> Figure:
     """The phase diagram (after Alemi et al. 2018, Figure 1), computed where the paper's is a sketch."""
     top, right = 1.45 * entropy, 1.32 * entropy
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(figsize=(5.6, 4.9))
         axes.fill([0, 0, entropy, right, right], [top, entropy, 0, 0, top], color="0.93", zorder=0)
         _boundary(axes, entropy, top, right)
         styles = {
             "frontier": (_BLUE, "-", "frontier of a given decoder"),
             "worse decoder": (_ORANGE, "--", "worse decoder"),
-            "worse marginal": (_GREEN, "-.", "worse marginal"),
+            "worse prior": (_GREEN, "-.", "worse prior"),
         }
         for name, (colour, dash, label) in styles.items():
             rows = [row for row in phases if row["curve"] == name]
@@ -102,13 +106,13 @@ def figure1(phases: Sequence[Row], shown: dict[str, Row], entropy: float) -> Fig
 def figure2(models: dict[str, discrete.Tables], shown: dict[str, Row]) -> Figure:
     """Three models, a column each, in the paper's arrangement (Alemi et al. 2018, Figure 2)."""
     labelled = np.asarray(toy.labelled_source())
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, grid = plt.subplots(5, 3, figsize=(7.4, 9.6), height_ratios=(1, 1, 1.25, 1.25, 1.25))
         for column, (name, t) in zip(grid.T, models.items(), strict=True):
             row = shown[name]
             axes = column[0]
             axes.set_title(f"{_MODELS[name]}\n$R$ = {row['rate']:.4f}, $D$ = {row['distortion']:.4f}", fontsize=9)
-            x, codes = np.arange(toy.SYMBOLS), np.arange(t.marginal.shape[0])
+            x, codes = np.arange(toy.SYMBOLS), np.arange(t.prior.shape[0])
             axes.bar(x, np.exp(t.source), width=1.0, color="0.8", label="$p^*(x)$")
             axes.step(x, np.exp(discrete.generated(t)), where="mid", color=_BLUE, lw=1.3, label="$g(x)$")
             axes.plot(x, np.exp(discrete.reconstructed(t)), ".", color=_ORANGE, ms=4, label="$d(x)$")
@@ -117,7 +121,7 @@ def figure2(models: dict[str, discrete.Tables], shown: dict[str, Row]) -> Figure
             joint = labelled @ np.exp(np.asarray(t.encoder))
             axes.bar(codes, joint[0], width=0.8, color=_BLUE, label=r"$p(z^*{=}0)\,e(z|z^*{=}0)$")
             axes.bar(codes, joint[1], width=0.8, bottom=joint[0], color=_ORANGE, label=r"$p(z^*{=}1)\,e(z|z^*{=}1)$")
-            axes.plot(codes, np.exp(t.marginal), "_", color="black", ms=9 if len(codes) < 5 else 5, label="$m(z)$")
+            axes.plot(codes, np.exp(t.prior), "_", color="black", ms=9 if len(codes) < 5 else 5, label="$m(z)$")
             axes.set(xlabel="$z$")
             axes.set_ylim(bottom=0)
             axes.locator_params(axis="y", nbins=4)
@@ -146,7 +150,7 @@ def _image(figure: Figure, axes: Axes, table: np.ndarray, across: str, down: str
 
 def curve(points: Sequence[Row], entropy: float) -> Figure:
     """What beta and what a target rate can choose on the diagonal (paper's claim of section 4, as a population)."""
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, (plane, dial, aim) = plt.subplots(1, 3, figsize=(10.2, 3.7))
         beta, rate, distortion = _of(points, "beta_curve", "beta", "rate", "distortion")
         target, rate_t, distortion_t = _of(points, "target_curve", "target_rate", "rate", "distortion")
@@ -184,7 +188,7 @@ def hits(points: Sequence[Row], target: float) -> list[Row]:
 def initialisations(points: Sequence[Row], config: dict[str, Any]) -> Figure:
     """Where runs from different initialisations end, as histograms."""
     target = config["target_rate"]
-    with plt.rc_context(plotting.STYLE):
+    with plt.rc_context(plots.STYLE):
         figure, grid = plt.subplots(2, 3, figsize=(10.2, 5.6))
         wide = f"scale {config['wide_scale']:g}"
         (rate,), (rate_wide,) = _of(points, "elbo", "rate"), _of(points, "elbo_wide", "rate")

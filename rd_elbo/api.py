@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 
 from rd_elbo import data
 from rd_elbo.errors import BadInput, Failed, number, whole
-from rd_elbo.models.base import Params, Trainable
-from rd_elbo.objectives import Weights
+from rd_elbo.models.vae import Params, Trainable
+from rd_elbo.objectives import LossWeights
 from rd_elbo.sweep import config, grid
 from rd_elbo.sweep import run as sweeping
 from rd_elbo.sweep.grid import Member
@@ -74,9 +74,9 @@ class Hyperparameters:
       target_distortion: Distortion to hold, nats (objective "target_distortion").
       multiplier_rate: Speed of that objective's multiplier.
       free_bits: Rate without cost, nats (objective "free_bits").
-      annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
+      kl_warmup_fraction: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
       learning_rate: Peak step size.
-      loss_bound: Loss of a batch, nats, above which the member counts as diverged.
+      divergence_threshold: Loss of a batch, nats, above which the member counts as diverged.
       ema_decay: Decay of a moving average of the parameters, 0 to below 1; 0 keeps none. `evaluate`
         and `Result.params` have both.
       dropout: Probability, 0 to below 1, that a hidden unit is dropped in training; for models with
@@ -91,9 +91,9 @@ class Hyperparameters:
     target_distortion: float = 0.0
     multiplier_rate: float = 0.003
     free_bits: float = 0.0
-    annealing: float = 0.0
+    kl_warmup_fraction: float = 0.0
     learning_rate: float = 1e-3
-    loss_bound: float = math.inf
+    divergence_threshold: float = math.inf
     ema_decay: float = 0.0
     dropout: float = 0.0
     shift: int = 0
@@ -101,17 +101,17 @@ class Hyperparameters:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", whole("seed", self.seed, 0))
         # The weights' multiplier is the trainer's own.
-        weights = [field for field in Weights._fields if field != "multiplier"]
-        for field in (*weights, "annealing", "learning_rate"):
+        weights = [field for field in LossWeights._fields if field != "multiplier"]
+        for field in (*weights, "kl_warmup_fraction", "learning_rate"):
             positive = field in ("target_weight", "multiplier_rate", "learning_rate")
             # Of a density.
             lowest = -math.inf if field == "target_distortion" else 0.0
             checked = number(field, getattr(self, field), lowest, above=positive)
             object.__setattr__(self, field, checked)
-        if self.annealing > 1:
-            raise BadInput(f"annealing={self.annealing!r}: expected at most 1, a part of training.")
-        if self.loss_bound != math.inf:
-            number("loss_bound", self.loss_bound, above=True)
+        if self.kl_warmup_fraction > 1:
+            raise BadInput(f"kl_warmup_fraction={self.kl_warmup_fraction!r}: expected at most 1, a part of training.")
+        if self.divergence_threshold != math.inf:
+            number("divergence_threshold", self.divergence_threshold, above=True)
         for field, value in regularisation.checked(vars(self)).items():
             object.__setattr__(self, field, value)
 
@@ -347,7 +347,8 @@ def evaluate(
         for a member with `ema_decay` 0 is the same.
 
     Returns:
-      A row per member: its hyperparameters; `averaging`; `rate`, `distortion`, `elbo` and their standard errors
+      A row per member: `objective`; its hyperparameters; `averaging`; `rate`, `distortion`, `elbo` and their standard
+      errors
       over examples, nats; `active_units`, `rate_estimator`, `examples`, `steps`, `status`.
 
     Raises:
@@ -361,9 +362,9 @@ def evaluate(
     rows = Points()
     for i, member in enumerate(members):
         estimates = evaluation.means(found.rate[i], found.distortion[i])
-        sound = bool(fitted.finite[i]) and math.isfinite(estimates["elbo"])
+        sound = bool(fitted.alive[i]) and math.isfinite(estimates["elbo"])
         rest = {"active_units": int(active[i]), "rate_estimator": estimator}
         rest |= {"examples": len(examples), "steps": int(fitted.steps[i])}
-        own = {**vars(member), "averaging": averaging}
+        own = {"objective": fitted.spec.objective, **vars(member), "averaging": averaging}
         rows.append({**own, **estimates, **rest, "status": "ok" if sound else "diverged"})
     return rows

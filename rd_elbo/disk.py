@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from rd_elbo import aliases
 from rd_elbo.errors import BadInput
 
 Row = Mapping[str, Any]
@@ -155,6 +156,8 @@ class _Lines:
 def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
     """Rows of a CSV as dictionaries; what reads as a number, or as True or False, becomes one.
 
+    Columns of earlier releases have their present names.
+
     Raises:
       BadInput: If there is no such table, it has a torn row, or it is no text.
     """
@@ -169,7 +172,8 @@ def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise BadInput(f"table {str(path)!r}, line {number}, has another number of fields than the header")
-    return [{name: _parse(name, value) for name, value in row.items()} for row in rows]
+    parsed = ({name: _parse(name, value) for name, value in row.items()} for row in rows)
+    return [aliases.renamed(row, aliases.COLUMNS) for row in parsed]
 
 
 def _parse(name: str, value: str) -> Any:

@@ -53,7 +53,7 @@ def configure(
     jax.config.update("jax_debug_nans", False)
     jax.config.update("jax_debug_infs", False)
     jax.config.update("jax_num_cpu_devices", devices or cores())
-    keep_freed_memory()
+    retain_freed_memory()
     if cache_dir is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -168,19 +168,19 @@ class Stop:
 def stop_on_signals(stop: Stop) -> Iterator[None]:
     """Turn termination signals into requests to stop, as schedulers and terminals send them.
 
-    SIGTERM and SIGUSR1 are heard, and SIGHUP unless it is ignored, as under nohup. While there is
+    SIGTERM and SIGUSR1 are handled, and SIGHUP unless it is ignored, as under nohup. While there is
     nothing new to save, and at the second signal, the process ends at once.
     """
-    heard = [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
+    handled = [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        heard.remove(signal.SIGHUP)
+        handled.remove(signal.SIGHUP)
     # Python runs handlers between byte codes, and a compilation may take minutes: a thread listens.
     reader, writer = socket.socketpair()
     writer.setblocking(False)
 
-    def listen() -> None:
+    def poll() -> None:
         while data := reader.recv(1):
-            if data[0] not in heard:
+            if data[0] not in handled:
                 continue
             if not stop.saves or stop.signalled:
                 print(
@@ -191,9 +191,9 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
                 os._exit(STOPPED)
             stop.signalled = True
 
-    before = {number: signal.signal(number, lambda *_: None) for number in heard}
+    before = {number: signal.signal(number, lambda *_: None) for number in handled}
     before_wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=listen, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield
@@ -264,7 +264,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def keep_freed_memory() -> bool:
+def retain_freed_memory() -> bool:
     """Have glibc keep what is freed instead of handing it back; returns whether it could.
 
     XLA's convolutions on CPU allocate their scratch space anew at each call. By default every large
@@ -294,7 +294,7 @@ class _MallocInfo(ctypes.Structure):
 
 
 def held_memory() -> int:
-    """Bytes that the C library has from the system and does not use, see `keep_freed_memory`."""
+    """Bytes that the C library has from the system and does not use, see `retain_freed_memory`."""
     if not sys.platform.startswith("linux"):
         return 0
     try:

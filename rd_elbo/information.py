@@ -1,13 +1,13 @@
 """Rate, distortion and ELBO as functions of the four densities (Alemi et al. 2018, section 2).
 
 Everything is in nats, summed over pixels and latent dimensions, one number per example; averages over examples are the caller's.
-The names are the paper's: p*(x) data, e(z|x) encoder, d(x|z) decoder, m(z) marginal; of them follow the two joint distributions
-p_e(x, z) = p*(x) e(z|x), with marginal p_e(z) and posterior p_e(x|z), and p_d(x, z) = m(z) d(x|z). Every functional of the paper
-is the mean of a difference of log-densities under one of the two; the functions here are those differences, and
-`exact.discrete` takes their means exactly where alphabets are finite::
+The symbols are the paper's: p*(x) data, e(z|x) encoder, d(x|z) decoder, m(z) prior, which the paper calls the marginal. Two joint
+distributions follow: p_e(x, z) = p*(x) e(z|x), with marginal p_e(z) and posterior p_e(x|z), and p_d(x, z) = m(z) d(x|z). Every
+functional of the paper is the mean of a difference of log-densities under one of the two. The functions here are those
+differences, and `exact.discrete` takes their means exactly where alphabets are finite::
 
     under p_e:  R = rate,  D = distortion,  I_e = encoder_information,  U = decoder_advantage
-                R - I_e = marginal_gap,  I_e - (H - D) = decoder_gap,  so that H - D <= I_e <= R
+                R - I_e = prior_gap,  I_e - (H - D) = decoder_gap,  so that H - D <= I_e <= R
     under p_d:  E = generative_lower <= I_d = generative_information <= G = generative_upper
     under p*:   S = density_gap, and U - S = H - D
     under e:    posterior_gap, and log p_d(x) = ELBO(x) + KL(e(z|x) || p_d(z|x))
@@ -41,7 +41,7 @@ def elbo(rate: Rates, distortion: Rates) -> Rates:
 
 
 def has_closed_form_rate(e: distrax.DistributionLike, m: distrax.DistributionLike) -> bool:
-    """Whether `closed_form_rate` applies: both encoder and marginal are Gaussians with diagonal covariance."""
+    """Whether `closed_form_rate` applies: both encoder and prior are Gaussians with diagonal covariance."""
     return isinstance(e, distrax.MultivariateNormalDiag) and isinstance(m, distrax.MultivariateNormalDiag)
 
 
@@ -61,10 +61,10 @@ def encoder_information(log_e: LogDensity, log_aggregate: LogDensity) -> LogDens
     return log_e - log_aggregate
 
 
-def marginal_gap(log_aggregate: LogDensity, log_m: LogDensity) -> LogDensity:
-    """log p_e(z) - log m(z); its mean under p_e is R - I_e = KL(p_e(z) || m(z)), what a wrong marginal costs.
+def prior_gap(log_aggregate: LogDensity, log_m: LogDensity) -> LogDensity:
+    """log p_e(z) - log m(z); its mean under p_e is R - I_e = KL(p_e(z) || m(z)), what a wrong prior costs.
 
-    Alemi et al. 2018, appendices C and D: zero only for the marginal m = p_e(z).
+    Alemi et al. 2018, appendices C and D: zero only for the prior m = p_e(z).
     """
     return log_aggregate - log_m
 

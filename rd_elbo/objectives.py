@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 Scalar = Float[Array, ""]
 
 
-class Weights(NamedTuple):
+class LossWeights(NamedTuple):
     """The numbers an objective may depend on, one of each per member.
 
     Attributes:
@@ -38,12 +38,12 @@ class Weights(NamedTuple):
     free_bits: Any = 0.0
 
 
-def beta(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
+def beta(rate: Scalar, distortion: Scalar, weights: LossWeights) -> Scalar:
     """D + beta R (Alemi et al. 2018, section 2); at beta = 1 the negative ELBO. d/d beta of it is R."""
     return distortion + weights.beta * rate
 
 
-def target_rate(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
+def target_rate(rate: Scalar, distortion: Scalar, weights: LossWeights) -> Scalar:
     """D + w |sigma - R| (Alemi et al. 2018, section 4, with a weight).
 
     The paper prints w = 1. On the diagonal D = H - R that leaves the loss constant for every R above sigma, so a weight above 1
@@ -52,7 +52,7 @@ def target_rate(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
     return distortion + weights.target_weight * jnp.abs(weights.target_rate - rate)
 
 
-def target_distortion(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
+def target_distortion(rate: Scalar, distortion: Scalar, weights: LossWeights) -> Scalar:
     """R + lambda (D - target), the Lagrangian of min R subject to D <= target (GECO, Rezende & Viola 2018).
 
     Its multiplier rises while D is above the target and falls below it. Where both rest, lambda = -dR/dD = 1 / beta of the curve.
@@ -61,7 +61,7 @@ def target_distortion(rate: Scalar, distortion: Scalar, weights: Weights) -> Sca
     return rate + weights.multiplier * (distortion - weights.target_distortion)
 
 
-def free_bits(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
+def free_bits(rate: Scalar, distortion: Scalar, weights: LossWeights) -> Scalar:
     """D + beta max(R, free) (Kingma et al. 2016, appendix C.8, with the whole code as one group).
 
     Below `free` the rate has no price, so it rises to it; beyond it costs beta. One group, and not one per dimension, is what
@@ -70,32 +70,32 @@ def free_bits(rate: Scalar, distortion: Scalar, weights: Weights) -> Scalar:
     return distortion + weights.beta * jnp.maximum(rate, weights.free_bits)
 
 
-Objective = Callable[[Scalar, Scalar, Weights], Scalar]
+Objective = Callable[[Scalar, Scalar, LossWeights], Scalar]
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     {"beta": beta, "target_rate": target_rate, "target_distortion": target_distortion, "free_bits": free_bits}
 )
 # What a member's objective depends on; the first is what is varied along a curve.
 SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "beta": ("beta", "annealing"),
-        "target_rate": ("target_rate", "target_weight", "annealing"),
+        "beta": ("beta", "kl_warmup_fraction"),
+        "target_rate": ("target_rate", "target_weight", "kl_warmup_fraction"),
         "target_distortion": ("target_distortion", "multiplier_rate"),
-        "free_bits": ("free_bits", "beta", "annealing"),
+        "free_bits": ("free_bits", "beta", "kl_warmup_fraction"),
     }
 )
 
 
-def annealed(weights: Weights, progress: Scalar, annealing: Scalar) -> Weights:
-    """Weights of the rate at a moment of training: rising linearly from 0 over the first `annealing` part, then as given.
+def annealed(weights: LossWeights, progress: Scalar, warmup: Scalar) -> LossWeights:
+    """Weights of the rate at a moment of training: rising linearly from 0 to the end of the warm-up, then as given.
 
     Args:
       weights: The final weights.
       progress: Part of the training done, 0 to 1.
-      annealing: Part of the training over which the weight of the rate rises; 0 means it does not.
+      warmup: Part of the training over which the weight of the rate rises; 0 means it does not.
     """
-    # The inner where keeps a division by zero, and its NaN, away from members that do not anneal.
-    rising = progress / jnp.where(annealing > 0, annealing, 1.0)
-    scale = jnp.where(annealing > 0, jnp.minimum(rising, 1.0), 1.0)
+    # The inner where keeps a division by zero, and its NaN, away from members without a warm-up.
+    rising = progress / jnp.where(warmup > 0, warmup, 1.0)
+    scale = jnp.where(warmup > 0, jnp.minimum(rising, 1.0), 1.0)
     return weights._replace(beta=weights.beta * scale, target_weight=weights.target_weight * scale)
 
 
@@ -119,7 +119,7 @@ class Multiplier(NamedTuple):
     excess: Any
 
 
-def pressure(multiplier: Multiplier, weights: Weights) -> Scalar:
+def pressure(multiplier: Multiplier, weights: LossWeights) -> Scalar:
     """The weight that the distortion has now: lambda and, as damping, a part of the average excess; never below zero.
 
     The derivative of an augmented Lagrangian, R + lambda (D - target) + damping (D - target)^2 / 2, with the average in place of
@@ -128,7 +128,7 @@ def pressure(multiplier: Multiplier, weights: Weights) -> Scalar:
     return jnp.maximum(weights.multiplier * jnp.exp(multiplier.log) + _DAMPING * multiplier.excess, 0)
 
 
-def ascend(multiplier: Multiplier, distortion: Scalar, weights: Weights, step: Scalar) -> Multiplier:
+def ascend(multiplier: Multiplier, distortion: Scalar, weights: LossWeights, step: Scalar) -> Multiplier:
     """Make one step of ascent on the multiplier.
 
     Rezende & Viola 2018, algorithm 1, with a bound on the step.

@@ -28,7 +28,7 @@ def load(field: str, reference: str) -> Any:
     Raises:
       BadInput: If there is no such module or object, or the module fails.
     """
-    said = f"{field}={reference!r}: expected package.module:name"
+    expected = f"{field}={reference!r}: expected package.module:name"
     module_name, _, name = reference.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -36,9 +36,9 @@ def load(field: str, reference: str) -> Any:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"{said}, and {module_name!r} cannot be imported ({why}).") from error
+        raise BadInput(f"{expected}, and {module_name!r} cannot be imported ({why}).") from error
     if not name or not hasattr(module, name):
-        raise BadInput(f"{said}, and {module_name!r} has no {name!r}.")
+        raise BadInput(f"{expected}, and {module_name!r} has no {name!r}.")
     return getattr(module, name)
 
 

@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from rd_elbo import tables
+from rd_elbo.sweep import tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 SWEEP = "--config=configs/quickstart.py:quick --config.train.epochs=8"
@@ -105,44 +105,44 @@ def main() -> None:
     base = args.workdir
     reference = [base / f"reference{devices}" for devices in (1, 2)]
     for devices, folder in enumerate(reference, start=1):
-        code, said = ended(start(folder, devices))
-        if code:
-            sys.exit(f"error: the reference did not end well: {said}")
+        if (result := ended(start(folder, devices)))[0]:
+            sys.exit(f"error: the reference did not end well: {result[1]}")
     seconds = (time.monotonic() - began) / 2
 
-    def tell(what, outcome):
+    def report(what, outcome):
         nonlocal wrong
         wrong += outcome.startswith("WRONG")
         print(f"{what}: {outcome}", flush=True)
 
     for name, how in (("kills", signal.SIGKILL), ("terminations", signal.SIGTERM)):
         for i in range(count := getattr(args, name)):
-            tell(f"{name} {i}", interrupt(base / name, reference[0], how, seconds, dice))
+            report(f"{name} {i}", interrupt(base / name, reference[0], how, seconds, dice))
             if (base / name / "points.csv").exists():
                 shutil.rmtree(base / name)
-        result = ended(start(base / name, 1))
-        tell(f"after the {count} {name}", verdict(base / name, reference[0], *result))
+        if count:
+            outcome = verdict(base / name, reference[0], *ended(start(base / name, 1)))
+            report(f"after {count} {name}", outcome)
     for i in range(args.damages):
         copy = base / f"damage{i}"
         if i % 2:
-            process, until = start(copy, 1), time.monotonic() + 100
-            while time.monotonic() < until and not list(copy.glob("checkpoints/*/*.json")):
+            process = start(copy, 1)
+            while process.poll() is None and not list(copy.glob("checkpoints/*/*.json")):
                 time.sleep(0.05)
             process.terminate()
             ended(process)
         else:
             shutil.copytree(reference[0], copy)
         what, result = damage(copy, dice), ended(start(copy, 1))
-        tell(f"damage {i}, {what}", verdict(copy, reference[0], *result, may_refuse=True))
+        report(f"damage {i}, {what}", verdict(copy, reference[0], *result, may_refuse=True))
     for name, count, killed in (("shards", 4, 2), ("mesh", 2, 1)):
         for i in range(getattr(args, name)):
             copy, mesh = base / f"{name}{i}", name == "mesh"
             together(copy, count, mesh, killed, seconds, dice)
             if mesh:
                 alone = shutil.copytree(copy, base / f"{name}{i}_alone")
-                tell(f"{name} {i}, alone", verdict(alone, reference[1], *ended(start(alone, 2))))
+                report(f"{name} {i}, alone", verdict(alone, reference[1], *ended(start(alone, 2))))
             result = together(copy, count, mesh, 0, seconds, dice)
-            tell(f"{name} {i}", verdict(copy, reference[mesh], *result))
+            report(f"{name} {i}", verdict(copy, reference[mesh], *result))
     sys.exit(1 if wrong else 0)
 
 

@@ -15,7 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import compare, paper, tables
+from rd_elbo.report import compare, paper
+from rd_elbo.sweep import tables
 
 Cells = list[list[str]]
 
@@ -61,13 +62,13 @@ def heading(comparison: compare.Comparison, points: Sequence[Mapping[str, Any]])
 
 def runs(rows: Sequence[compare.Row]) -> Cells:
     """A header and a line per run and printed model; a run is named once."""
-    annealed = any(row["annealing"] for row in rows)
+    annealed = any(row["kl_warmup_fraction"] for row in rows)
     models = any(row["model"] for row in rows)
     theirs = any("paper_rate" in row for row in rows)
     header = ["family", *["model"] * models, "aim", *["anneal"] * annealed, "seed", "R", "D", "R + D", *_THEIRS * theirs]
     lines, before = [header], None
     for row in rows:
-        control = [row["model"]] * models + [aim(row)] + [f"{row['annealing']:g}"] * annealed
+        control = [row["model"]] * models + [aim(row)] + [f"{row['kl_warmup_fraction']:g}"] * annealed
         ours = [row["family"], *control, str(row["seed"]), *numbers(row)]
         line = ours if (row["member"], row["model"]) != before else [""] * len(ours)
         before = row["member"], row["model"]

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rd_elbo import disk
+from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import SETTINGS
-from rd_elbo.tables import averaging_of
+from rd_elbo.sweep.tables import averaging_of
 
 BAD_INPUT = 2
 _QUIET_SECONDS = 20.0
@@ -48,7 +48,10 @@ def parse(argv: list[str]) -> list[str]:
     """Parses as absl does, with one sentence instead of a trace for flags that do not exist or do not fit."""
     try:
         if "config" in flags.FLAGS:
-            _check_config(argv[1:])
+            given, argv = argv[1:], [argv[0], *_check_config(argv[1:])]
+            # ml_collections finds the fields that flags set in the process's own arguments.
+            new = dict(zip(given, argv[1:], strict=True))
+            sys.argv[1:] = [new.get(argument, argument) for argument in sys.argv[1:]]
         return flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
         own = (key for key in flags.FLAGS.flags_by_module_dict() if key == sys.argv[0] or key.startswith("experiments."))
@@ -62,25 +65,43 @@ def parse(argv: list[str]) -> list[str]:
     sys.exit(BAD_INPUT)
 
 
-def _check_config(arguments: Sequence[str]) -> None:
-    """Says what is wrong with a configuration's file, or with the names of fields set by flags, where absl would say little."""
-    files, fields = [], []
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+def _check_config(arguments: Sequence[str]) -> list[str]:
+    """The arguments, fields under their present names.
+
+    Says what is wrong with a configuration's file, or with the names of fields set by flags, where absl would say little.
+    """
+    files, fields, present = [], [], list(arguments)
+    for i, (argument, following) in enumerate(zip(arguments, [*arguments, ""][1:], strict=True)):
         name, given, value = argument.partition("=")
         if re.fullmatch("--?config", name):
             files.append(value if given else following)
         # Names in quotes and brackets are left to ml_collections.
         elif match := re.fullmatch(r"--?(?:no)?config\.(\w+(?:\.\w+)*)", name):
-            fields.append((match[1], value))
+            fields.append((i, match[1], value))
     if not files:
         if fields:
             raise BadInput("--config is missing; for example --config=configs/quickstart.py")
-        return
+        return present
     if len(files) > 1:
         raise BadInput(f"--config is given twice, as {files[0]!r} and as {files[1]!r}; give one of them")
     config = load_config(files[0])
-    for field, value in fields:
+    for i, field, value in fields:
+        now = aliases.current_field(field)
+        if now != field and not _has(config, field):
+            if any(other == now for _, other, _ in fields):
+                raise BadInput(f"{field}={value}: expected one name, got {now} too. Give {now} alone.")
+            warn(f"--config.{field} is now called --config.{now}; the old name is going away")
+            present[i], field = present[i].replace(f"config.{field}", f"config.{now}", 1), now
         _check_field(config, field, value)
+    return present
+
+
+def _has(config: ConfigDict, field: str) -> bool:
+    """Whether a configuration has a field such as "grid.beta"."""
+    above, _, name = field.rpartition(".")
+    for part in filter(None, above.split(".")):
+        config = config.get(part) if isinstance(config, ConfigDict) else None
+    return isinstance(config, ConfigDict) and name in config
 
 
 def load_config(file: str) -> ConfigDict:
@@ -174,12 +195,12 @@ def warn(sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def ticker(console: Console) -> Iterator[Callable[[float, str], None]]:
+def progress_bar(console: Console) -> Iterator[Callable[[float, str], None]]:
     """Shows what part is done and what is being done: a live bar in a terminal, a line now and then elsewhere."""
     if not console.is_terminal:
         began = last = time.monotonic()
 
-        def tell(done: float, doing: str) -> None:
+        def show(done: float, doing: str) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= _QUIET_SECONDS or done >= 1:
@@ -188,7 +209,7 @@ def ticker(console: Console) -> Iterator[Callable[[float, str], None]]:
                 line = f"{100 * done:3.0f} %  {doing}; {spent:.0f} s gone, {left:.0f} s left"
                 console.print(line, soft_wrap=True, highlight=False)
 
-        yield tell
+        yield show
         return
     columns = (BarColumn(bar_width=12), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"))
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as display:
@@ -215,7 +236,7 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
         padding=(0, 0),
         pad_edge=False,
     )
-    by_beta = all(point["objective"] == "beta" and not point["annealing"] for point in rows)
+    by_beta = all(point["objective"] == "beta" and not point["kl_warmup_fraction"] for point in rows)
     for name in ("family", "decoder", "β" if by_beta else "aim"):
         table.add_column(name, no_wrap=True)
     for name in ("seed", "R", "±", "D", "±", "R + D", "bits/dim" if dimensions else "active"):
@@ -252,7 +273,7 @@ def aim(point: Mapping[str, Any]) -> str:
     name, sign = {"beta": ("β", "="), "target_rate": ("R", "="), "target_distortion": ("D", "="), "free_bits": ("R", "≥")}.get(
         point["objective"], (point["objective"], "=")
     )
-    return f"{name} {'→' if point['annealing'] else sign} {_control(point):.3g}"
+    return f"{name} {'→' if point['kl_warmup_fraction'] else sign} {_control(point):.3g}"
 
 
 def _control(point: Mapping[str, Any]) -> float:
@@ -260,5 +281,5 @@ def _control(point: Mapping[str, Any]) -> float:
 
 
 def _group(point: Mapping[str, Any]) -> tuple[Any, ...]:
-    own = ("decoder", "decoder_width", "decoder_depth", "encoder", "marginal", "objective")
+    own = ("decoder", "decoder_width", "decoder_depth", "encoder", "prior", "objective")
     return tuple(point[field] for field in own)

@@ -8,7 +8,7 @@ import pathlib
 
 import console as terminal
 
-from rd_elbo import plotting
+from rd_elbo import plots
 
 
 @terminal.guarded
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", help="splits to draw; by default all in the table")
     args = parser.parse_args()
     with terminal.writing(args.workdir):
-        paths = plotting.draw_all(args.workdir, args.splits)
+        paths = plots.draw_all(args.workdir, args.splits)
     for path in paths:
         print(path)
 

@@ -22,9 +22,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import disk, host, provenance
+from rd_elbo import disk, host
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import PAPER_FAMILIES
+from rd_elbo.sweep import provenance
 
 COLUMNS = (
     "family",
@@ -53,9 +54,9 @@ def measure(family: str, steps: int) -> dict[str, Any]:
 
     import jax
 
-    from rd_elbo import data, presets
+    from rd_elbo import data
     from rd_elbo.models.family import paper_family
-    from rd_elbo.sweep import grid
+    from rd_elbo.sweep import grid, presets
     from rd_elbo.training import fit, state
 
     sizes = presets.PAPER_PARTS | (presets.PAPER_STRONG if family[1] == "+" else presets.PAPER_WEAK)
@@ -82,7 +83,7 @@ def measure(family: str, steps: int) -> dict[str, Any]:
     @jax.jit
     def sample(params: Any, key: jax.Array) -> jax.Array:
         of_z, of_x = jax.random.split(key)
-        z = model.prior(params, images[:1].astype("float32")).sample(seed=of_z, sample_shape=_IMAGES)
+        z = model.prior_distribution(params, images[:1].astype("float32")).sample(seed=of_z, sample_shape=_IMAGES)
         return model.decode(params, z).sample(seed=of_x)
 
     params = jax.tree.map(lambda leaf: leaf[0], fitted.params)

@@ -13,10 +13,11 @@ import console as terminal
 from absl import app, flags, logging
 from rich.console import Console
 
-from rd_elbo import choices, gallery, host, tables
+from rd_elbo import host
 from rd_elbo.data.larochelle import cache_folder
 from rd_elbo.errors import BadInput
-from rd_elbo.plotting import gallery as plotting_gallery
+from rd_elbo.report import gallery, gallery_figures, selection
+from rd_elbo.sweep import tables
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory of a sweep, with its trained parameters.")
 _EXAMPLES = flags.DEFINE_integer("examples", 8, "Images of the split to show.")
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
     with terminal.writing(workdir):
         if not _REDRAW.value:
             _make(workdir, console)
-        paths = plotting_gallery.draw_all(workdir)
+        paths = gallery_figures.draw_all(workdir)
     for path in paths:
         print(path)
 
@@ -49,15 +50,15 @@ def _make(workdir: pathlib.Path, console: Console) -> None:
     population = tables.recorded_config(workdir).get("population") or {}
     # Models are drawn from one after another, so all cores belong to one device.
     host.configure(1, cache_folder() / "xla", x64=population.get("dtype") == "float64")
-    chosen = choices.choose(tables.read_points(workdir), _SPLIT.value)
-    with terminal.ticker(console) as tell:
+    chosen = selection.select(tables.read_points(workdir), _SPLIT.value)
+    with terminal.progress_bar(console) as progress:
         report = gallery.make(
             workdir,
             tables.recorded_data(workdir),
             chosen,
             examples=_EXAMPLES.value,
             seed=_SEED.value,
-            listener=lambda done, members: tell(done / members, f"drawn from {done} of {members} members"),
+            callback=lambda done, members: progress(done / members, f"drawn from {done} of {members} members"),
         )
     for choice in chosen:
         if choice.choice == "by_family" and choice.figure == 5 and choice.part == "sample" and choice.row["beta"] != 1:

@@ -34,7 +34,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo import disk, host, plotting
+from rd_elbo import disk, host, plots
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.sweep import config as configs
@@ -50,7 +50,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only tell what would be trained, in what memory.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be trained, in what memory.")
 _SHARD = flags.DEFINE_string("shard", None, "The share of this process: i/n, auto or auto/n.")
 _COLLECT = flags.DEFINE_bool("collect", False, "Only write tables of what is there.")
 _RETRAIN = flags.DEFINE_enum("retrain", None, ["stale"], "Train again what another version did.")
@@ -70,7 +70,7 @@ def seconds_of(budget: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def tell(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
+def describe(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
     """Prints what a sweep would take."""
     chunks, shape = plan.chunks(), plan.dataset.image_shape
     owners = shards.owners([sum(plan.work(chunk)) for chunk in chunks], shard.count)
@@ -184,13 +184,13 @@ def main(argv: list[str]) -> None:
     origin = f"data: {plan.dataset.origin}"
     console.print(origin, soft_wrap=True, highlight=False, markup=False)
     if _DRY_RUN.value:
-        tell(plan, console, shard)
+        describe(plan, console, shard)
         return
     workdir, stop = pathlib.Path(_WORKDIR.value), host.Stop(deadline=limit)
     options = {"shard": shard, "report": terminal.warn, "tensorboard": _TENSORBOARD.value}
     options |= {"overwrite": _OVERWRITE.value, "collect": _COLLECT.value}
     try:
-        with host.stop_on_signals(stop), terminal.ticker(console) as progress:
+        with host.stop_on_signals(stop), terminal.progress_bar(console) as progress:
             outcome = sweep.run(
                 plan,
                 workdir,
@@ -235,7 +235,7 @@ def finish(
         sys.exit(code)
     usable = any(point["status"] == "ok" for point in outcome.points)
     try:
-        drawn = plotting.draw_all(workdir) if usable else []
+        drawn = plots.draw_all(workdir) if usable else []
     except OSError as error:
         sys.exit(f"error: {unusable(workdir, error)}; what is done is kept")
     if outcome.points:

@@ -20,9 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What takes time, ours or not.
 _HEAVY = ("absl.app", "matplotlib.pyplot", "ml_collections.config_flags", "rich.progress", "rich.table", "scipy.io")
-_HEAVY += ("rd_elbo.choices", "rd_elbo.compare", "rd_elbo.gallery", "rd_elbo.presets", "rd_elbo.sweep.run")
+_HEAVY += ("rd_elbo.report.selection", "rd_elbo.report.compare", "rd_elbo.report.gallery")
+_HEAVY += ("rd_elbo.sweep.presets", "rd_elbo.sweep.run")
 _HEAVY += ("rd_elbo.exact.alternating", "rd_elbo.exact.toy", "rd_elbo.exact.gaussian", "rd_elbo.models.linear")
-_HEAVY += ("rd_elbo.plotting", "rd_elbo.plotting.gallery")
+_HEAVY += ("rd_elbo.plots", "rd_elbo.report.gallery_figures")
 # A child that trains in place of refusing is ended by a signal.
 _SECONDS = 60
 
@@ -33,10 +34,10 @@ class Forked:
     def __init__(self, process: subprocess.Popen[str]):
         self._process = process
 
-    def run(self, argv: Sequence[str], cwd: pathlib.Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: Sequence[str], cwd: pathlib.Path = ROOT, seconds: int = _SECONDS) -> subprocess.CompletedProcess[str]:
         """What `python <argv>` in the folder `cwd` ends with; `argv` begins with a script or with -m and a module."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps({"argv": list(argv), "cwd": str(cwd)}) + "\n")
+        self._process.stdin.write(json.dumps({"argv": list(argv), "cwd": str(cwd), "seconds": seconds}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         return subprocess.CompletedProcess(list(argv), answer["code"], answer["out"], answer["err"])
@@ -69,14 +70,14 @@ def _serve() -> None:
         print(json.dumps(_fork(**json.loads(line))), flush=True)
 
 
-def _fork(argv: Sequence[str], cwd: str) -> Mapping[str, str | int]:
+def _fork(argv: Sequence[str], cwd: str, seconds: int) -> Mapping[str, str | int]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if not child:
             code = 1
             try:
                 os.setpgid(0, 0)
-                signal.alarm(_SECONDS)
+                signal.alarm(seconds)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)

@@ -29,7 +29,7 @@ def test_a_sweep_is_the_scripts(tmp_path):
     """Tables of points and of metrics byte for byte."""
     data = {"name": "mnist_static", "examples": 64, "eval_examples": 20}
     given = {"name": "one", "data": data, "base": dataclasses.asdict(TINY), "blocks": {"all": {"beta": (0.5, 2.0)}}}
-    given["base"].pop("loss_bound")
+    given["base"].pop("divergence_threshold")
     plan = config.load(given, pytest.fail)
     rows = sweeping.run(plan, tmp_path / "script").points
     digits = rd.load_data("mnist_static").head(64)
@@ -44,8 +44,7 @@ def test_a_sweep_is_the_scripts(tmp_path):
 
 
 def test_the_recorded_configuration_makes_the_same_members(tmp_path):
-    from rd_elbo import tables
-    from rd_elbo.sweep import grid
+    from rd_elbo.sweep import grid, tables
 
     members = rd.product(TINY, objective=("target_rate",), target_rate=(1.0, 2.0))
     rd.sweep(members, rd.load_data("mnist_static").head(64), tmp_path, splits=("test",))
@@ -96,7 +95,7 @@ def test_points_are_a_table(tmp_path):
         ({"beta": (-1.0,)}, "beta=-1.0"),
         ({"seed": (0.5,)}, "seed=0.5"),
         ({"learning_rate": (0.0,)}, "learning_rate=0.0"),
-        ({"annealing": (1.5,)}, "annealing=1.5"),
+        ({"kl_warmup_fraction": (1.5,)}, "kl_warmup_fraction=1.5"),
     ],
 )
 def test_what_product_refuses(axes, named):
@@ -108,4 +107,4 @@ def test_what_product_refuses(axes, named):
 def test_product_without_members_is_of_hyperparameters():
     grid = rd.product(beta=(0.1, 1.0), seed=range(2))
     assert [(h.beta, h.seed) for h in grid] == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
-    assert all(h.loss_bound == math.inf and h.learning_rate == 1e-3 for h in grid)
+    assert all(h.divergence_threshold == math.inf and h.learning_rate == 1e-3 for h in grid)

@@ -20,13 +20,14 @@ def run(*args):
 
 def test_rows_hold_what_was_measured(tmp_path):
     table = tmp_path / "device.csv"
-    done = run("--tiny", "--minutes=5", f"--output={table}")
+    done = run("--tiny", "--minutes=30", f"--output={table}")
     assert done.returncode == 0, done.stderr
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["model"], row["lowering"]) for row in rows] == [
-        *(("conv", how) for how in ("looped", "grouped", "matmul", "one by one")),
+        ("conv", "grouped"),
         ("dense", "auto"),
+        ("dense", "one by one"),
     ]
     ceilings = json.loads(table.with_suffix(".json").read_text())["ceilings"]
     for row in rows:
@@ -35,8 +36,8 @@ def test_rows_hold_what_was_measured(tmp_path):
         assert float(row["member_steps_per_second"]) == pytest.approx(1 / seconds)
         share = float(row["flops_per_second"]) / ceilings[row["arithmetic"]]
         assert 0 < float(row["fraction_of_peak"]) == pytest.approx(share)
-    # The same arithmetic, however it is lowered: operations per step are one number.
-    operations = {float(row["flops_per_second"]) * float(row["seconds_per_member_step"]) for row in rows if row["model"] == "conv"}
+    # The same arithmetic, however members advance: operations per step are one number.
+    operations = {float(row["flops_per_second"]) * float(row["seconds_per_member_step"]) for row in rows if row["model"] == "dense"}
     assert max(operations) == pytest.approx(min(operations))
 
 

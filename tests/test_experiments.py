@@ -14,7 +14,7 @@ from configs import toy as toy_config
 from experiments import gaussian, toy, toy_figures
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
-from rd_elbo.folder import open_run
+from rd_elbo.sweep.folder import open_run
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -44,7 +44,7 @@ def test_toy_tables(toy_run):
     assert len(points) == 2 * 16 + 2 * 8 + 8 + 2 * 14 + 2 * 12 == len(toy.runs(config))
     for row in points:
         assert row["elbo"] == -(row["rate"] + row["distortion"]) and row["steps"] == 20 and row["status"] == "ok"
-        assert math.isclose(row["excess"], row["marginal_gap"] + row["decoder_gap"], abs_tol=1e-12)
+        assert math.isclose(row["excess"], row["prior_gap"] + row["decoder_gap"], abs_tol=1e-12)
         assert totals["entropy"] - row["distortion"] <= row["encoder_information"] + 1e-12 <= row["rate"] + 2e-12
         assert row["generative_lower"] <= row["generative_information"] + 1e-12 <= row["generative_upper"] + 2e-12
         assert row["code_information"] <= row["encoder_information"] + 1e-12
@@ -58,7 +58,7 @@ def test_toy_tables(toy_run):
 def test_toy_phase_diagram(toy_run):
     rows = disk.read_table(toy_run / "phase_diagram.csv")
     entropy = disk.read_json(toy_run / "summary.json")["entropy"]
-    curves = {name: [row for row in rows if row["curve"] == name] for name in ("frontier", "worse decoder", "worse marginal")}
+    curves = {name: [row for row in rows if row["curve"] == name] for name in ("frontier", "worse decoder", "worse prior")}
     assert all(row["rate"] + row["distortion"] > entropy and row["gap"] < 1e-8 for row in rows)
     for best, up, right in zip(*curves.values(), strict=True):
         assert math.isclose(up["distortion"] - best["distortion"], -math.log(0.6)) and up["rate"] == best["rate"]
@@ -144,7 +144,7 @@ def test_a_gaussian_run_in_which_all_diverges_still_tells(tmp_path, capsys):
         (toy, {"target_weight": 0.0}, "target_weight=0.0 must be above 0"),
         (toy, {"adam_b2": 1.0}, "adam_b2=1.0 must be below 1"),
         (toy, {"schedule": "warm"}, "schedule='warm' does not exist"),
-        (toy, {"annealing": 1.5}, "annealing=1.5 is a part"),
+        (toy, {"kl_warmup_fraction": 1.5}, "kl_warmup_fraction=1.5 is a part"),
         (toy, {"betas": ()}, r"betas=\(\) must hold"),
         (toy, {"betas": ("a",)}, "betas='a' must be a finite number"),
         (toy, {"betas": "0.5"}, "betas='0.5' must hold"),

@@ -16,7 +16,7 @@ PAGE_FAULTS = """
 import resource, sys
 import numpy as np
 from rd_elbo import host
-if sys.argv[1] == "keep" and not host.keep_freed_memory():
+if sys.argv[1] == "keep" and not host.retain_freed_memory():
     print("unsupported")
     sys.exit()
 np.ones(2**23)

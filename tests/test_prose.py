@@ -60,3 +60,36 @@ def test_lines_of_pages_fit(path):
 
 def test_a_line_that_is_too_long_is_found():
     assert too_long(f"{'x' * 101}\n| {'x' * 101} |\n[{'x' * 101}](y)\n{'x' * 100}") == [1]
+
+
+# Words that the glossary has replaced; old names of fields are in rd_elbo/aliases.py alone.
+RETIRED = {"marginal", "marginals", "annealing", "lane", "lanes", "waste", "idle", "hypers"}
+RETIRED |= {"listener", "watcher", "meter", "recorder", "company", "study"}
+RETIRED |= {"keep", "take", "settle", "tell", "hear", "told", "heard"}
+# Of orbax.
+ALLOWED = {"max_to_keep"}
+
+
+def identifiers(tree):
+    """Names that code gives or uses, and strings that could be names of fields."""
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "arg", "name", "asname"):
+            if isinstance(name := getattr(node, field, None), str):
+                yield name
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+            yield node.value
+
+
+def retired(source):
+    found = {*identifiers(ast.parse(source))} - ALLOWED
+    return sorted(name for name in found if RETIRED & {*re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_")})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rd_elbo").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_identifiers_are_the_glossarys(path):
+    assert path.name == "aliases.py" or retired(path.read_text()) == []
+
+
+def test_a_retired_identifier_is_found():
+    source = "class FlowMarginal:\n    loss = field['annealing']\n\ndef f(tell): g(max_waste=1, max_to_keep=2)\n"
+    assert retired(source) == ["FlowMarginal", "annealing", "max_waste", "tell"]

@@ -19,7 +19,7 @@ def cache_folder() -> pathlib.Path:
         raise BadInput("HOME=None: expected a home folder for this user, got none. Set RD_ELBO_CACHE or HOME.") from error
 
 
-def keep(path: pathlib.Path, content: bytes) -> None:
+def store(path: pathlib.Path, content: bytes) -> None:
     """Writes a file whole or not at all; where that is impossible it warns, for the data can be used all the same."""
     temporary = None
     try:

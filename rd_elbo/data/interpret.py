@@ -121,9 +121,9 @@ def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
 def _one_shape(shapes: Mapping[str, tuple[int, ...]]) -> None:
     if len(set(shapes.values())) > 1:
         (name, _), *_ = shapes.items()
-        told = ", ".join(map(str, sorted(set(shapes.values()))))
+        listed = ", ".join(map(str, sorted(set(shapes.values()))))
         raise BadInput(
-            f"{name} and the others must have images of one shape, not [{told}]; examples are on "
+            f"{name} and the others must have images of one shape, not [{listed}]; examples are on "
             "the first axis"
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rd_elbo.data import catalogue
-from rd_elbo.data.cache import cache_folder, keep
+from rd_elbo.data.cache import cache_folder, store
 from rd_elbo.data.static import pack, unpack_bits
 from rd_elbo.errors import BadInput
 
@@ -64,7 +64,7 @@ def read(
     if missing:
         splits = _read_files(pathlib.Path(manual_dir)) if manual_dir else _read_tfds(data_dir)
         for split, images in splits.items():
-            keep(cache / f"{NAME}_{split}.xz", pack(images, preset=0))
+            store(cache / f"{NAME}_{split}.xz", pack(images, preset=0))
     return {split: splits[split] for split in EXAMPLES}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rd_elbo.data import area, catalogue, files, network
-from rd_elbo.data.cache import cache_folder, keep
+from rd_elbo.data.cache import cache_folder, store
 from rd_elbo.data.static import BINARISATION_SEED, binarise_splits
 from rd_elbo.errors import BadInput
 
@@ -83,7 +83,7 @@ def read_burda(
         if kept is None:
             content = network.download(BURDA_URL, BURDA, _BURDA_ADVICE)
             kept = parse_burda(content, f"what came from {BURDA_URL}")
-            keep(cached, content)
+            store(cached, content)
         grey = kept
     done = _BINARISED if binarise is not False else "real values in [0, 1] kept"
     origin = f"Omniglot, images and split of Burda et al. 2016 (chardata.mat), {done}"
@@ -168,7 +168,7 @@ def read_tfds(
             found = _from_catalogue(data_dir)
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **found)  # type: ignore[arg-type]  # its stubs take allow_pickle for one of the arrays
-            keep(cached, buffer.getvalue())
+            store(cached, buffer.getvalue())
         grey, source = found, "through tensorflow-datasets, averaged by area from 105x105 to 28x28"
     levels, kept = {split: _sorted(images) for split, images in grey.items()}, binarise is False
     done = "8-bit levels kept" if kept else _BINARISED

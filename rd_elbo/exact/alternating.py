@@ -1,6 +1,6 @@
-"""Coordinate descent on D + beta R over encoder, decoder and marginal: each step puts one of them at its exact optimum.
+"""Coordinate descent on D + beta R over encoder, decoder and prior: each step puts one of them at its exact optimum.
 
-At beta = 1 this is expectation maximisation: the encoder's step is the exact posterior (E), the decoder's and the marginal's are
+At beta = 1 this is expectation maximisation: the encoder's step is the exact posterior (E), the decoder's and the prior's are
 the weighted maximum-likelihood fits (M), and the objective is the negative ELBO. With the decoder held fixed it is the algorithm of
 Blahut and Arimoto for the distortion -log d(x|z). The objective never rises, whatever beta, but for rounding.
 """
@@ -22,19 +22,19 @@ from rd_elbo.exact.discrete import OverX, OverZ, Tables, XGivenZ, ZGivenX
 
 # From log p*(x) and log e(z|x) to the log d(x|z) of a family that makes the distortion least.
 DecoderFit = Callable[[Any, Any], Any]
-PARTS = ("encoder", "decoder", "marginal")
+PARTS = ("encoder", "decoder", "prior")
 
 
-def encoder_step(marginal: OverZ, decoder: XGivenZ, beta: Float[Array, ""] | float) -> ZGivenX:
+def encoder_step(prior: OverZ, decoder: XGivenZ, beta: Float[Array, ""] | float) -> ZGivenX:
     """The encoder that makes D + beta R least: e(z|x) in proportion to m(z) d(x|z)^(1/beta).
 
     At beta = 1 it is the posterior p_d(z|x). A symbol that no code can emit has infinite distortion under any encoder; it gets m.
     """
     # Before the division, which would cost digits where beta is small.
     best = decoder.max(axis=0)[:, None]
-    logits = marginal[None] + (decoder.T - jnp.where(best > -jnp.inf, best, 0.0)) / beta
+    logits = prior[None] + (decoder.T - jnp.where(best > -jnp.inf, best, 0.0)) / beta
     possible = (logits > -jnp.inf).any(axis=1, keepdims=True)
-    return jnp.where(possible, jax.nn.log_softmax(jnp.where(possible, logits, 0.0), axis=1), marginal[None])
+    return jnp.where(possible, jax.nn.log_softmax(jnp.where(possible, logits, 0.0), axis=1), prior[None])
 
 
 def bernoulli_products(bits: Any) -> DecoderFit:
@@ -71,11 +71,11 @@ def minimise(
     """Improve the given parts in turn, encoder first.
 
     Args:
-      start: First tables. A code of zero probability stays unused, and an encoder, decoder and marginal that ignore z are a
+      start: First tables. A code of zero probability stays unused, and an encoder, decoder and prior that ignore z are a
         stationary point, so a start should be random.
       beta: Weight of the rate, above 0.
       steps: Rounds over the parts.
-      parts: Parts to improve, of "encoder", "decoder" and "marginal"; the others stay as they are.
+      parts: Parts to improve, of "encoder", "decoder" and "prior"; the others stay as they are.
       decoder_fit: Fit of the decoder; by default the unrestricted best one, p_e(x|z).
 
     Returns:
@@ -97,11 +97,11 @@ def _minimise(
 ) -> tuple[Tables, Float[Array, " steps"]]:
     def round_(t: Tables, _: None) -> tuple[Tables, Array]:
         if "encoder" in parts:
-            t = t._replace(encoder=encoder_step(t.marginal, t.decoder, beta))
+            t = t._replace(encoder=encoder_step(t.prior, t.decoder, beta))
         if "decoder" in parts:
             t = t._replace(decoder=decoder_fit(t.source, t.encoder))
-        if "marginal" in parts:
-            t = t._replace(marginal=discrete.aggregate(t.source, t.encoder))
+        if "prior" in parts:
+            t = t._replace(prior=discrete.aggregate(t.source, t.encoder))
         return t, discrete.distortion(t) + beta * discrete.rate(t)
 
     return lax.scan(round_, start, None, steps)

@@ -1,7 +1,7 @@
 """The exact rate-distortion function of a finite source, by the algorithm of Blahut and Arimoto, with a certificate.
 
 R(D) = min I(x; z) over encoders with E d(x, z) <= D. Each point of the curve is the least of D + beta I for one beta, where the
-slope is -dD/dR = beta; the encoder and the best marginal are improved in turn. Arimoto's and Blahut's bound tells after every
+slope is -dD/dR = beta; the encoder and the best prior are improved in turn. Arimoto's and Blahut's bound tells after every
 round how far from the optimum it is at most, so what is returned is known to that accuracy. Where many symbols are almost
 interchangeable the algorithm needs millions of rounds; slopes that it leaves unfinished are finished by Newton's method on the
 same convex problem, and held to the same certificate.
@@ -26,7 +26,7 @@ _NEWTON_STEPS = 40
 _ROUNDING = 8 * np.finfo(np.float64).eps
 
 
-class Curve(NamedTuple):
+class RDCurve(NamedTuple):
     """Points of a rate-distortion curve, one for each beta, as NumPy arrays in float64.
 
     Attributes:
@@ -34,7 +34,7 @@ class Curve(NamedTuple):
       rate: (slopes,) nats.
       distortion: (slopes,) in the units of the distortion matrix.
       encoder: (slopes, x, z) log e(z|x).
-      marginal: (slopes, z) log m(z), the best one for the encoder.
+      prior: (slopes, z) log m(z), the best one for the encoder.
       gap: (slopes,) D + beta R is at most this far above its least value, rounding included, and R at most gap / beta above R(D).
       iterations: (slopes,) rounds of Blahut and Arimoto.
     """
@@ -43,19 +43,19 @@ class Curve(NamedTuple):
     rate: np.ndarray
     distortion: np.ndarray
     encoder: np.ndarray
-    marginal: np.ndarray
+    prior: np.ndarray
     gap: np.ndarray
     iterations: np.ndarray
 
 
-def blahut_arimoto(source: Any, distortion: Any, beta: Any, *, tolerance: float = 1e-9, max_iterations: int = 1_000) -> Curve:
+def blahut_arimoto(source: Any, distortion: Any, beta: Any, *, tolerance: float = 1e-9, max_iterations: int = 1_000) -> RDCurve:
     """Points of R(D) at the slopes -dD/dR = beta.
 
     Args:
       source: (x,) probabilities p*(x).
       distortion: (x, z) finite and not negative: what it costs to have z stand for x. For a decoder it is -log d(x|z), the
         transpose of -`discrete.Tables.decoder`, if nothing in that is impossible; the curve is then the lowest the decoder can
-        reach with any encoder and marginal.
+        reach with any encoder and prior.
       beta: (slopes,) above 0. Small ones give high rates.
       tolerance: Each slope stops once its `gap` and gap / beta are at most this, but for rounding.
       max_iterations: Or after so many rounds, from where Newton's method takes over. `gap` tells how good the point is.
@@ -84,17 +84,17 @@ def blahut_arimoto(source: Any, distortion: Any, beta: Any, *, tolerance: float 
     spread = costs - least[:, None]
     with jax.enable_x64(True), np.errstate(divide="ignore"):
         result = _solve(np.log(p), spread, slopes, tolerance, max_iterations)
-        rate, distortion, encoder, marginal, gap, iterations = (np.asarray(array) for array in result)
+        rate, distortion, encoder, prior, gap, iterations = (np.asarray(array) for array in result)
     rounding = _ROUNDING * (slopes + spread.max() + least.max())
-    return Curve(slopes, rate, distortion + p @ least, encoder, marginal, gap + rounding, iterations)
+    return RDCurve(slopes, rate, distortion + p @ least, encoder, prior, gap + rounding, iterations)
 
 
 @functools.partial(jax.jit, static_argnums=4)
 @functools.partial(jax.vmap, in_axes=(None, None, 0, None, None))
 def _solve(log_p: Any, costs: Any, beta: Any, tolerance: Any, max_iterations: int) -> tuple[Array, ...]:
-    def ratio(marginal: Float[Array, " z"]) -> Float[Array, " z"]:
+    def ratio(prior: Float[Array, " z"]) -> Float[Array, " z"]:
         """log c(z) = log p_e(z)/m(z) after the encoder's step; D + beta R is at most beta max log c above its least value."""
-        log_z = logsumexp(marginal[None] - costs / beta, axis=1, keepdims=True)
+        log_z = logsumexp(prior[None] - costs / beta, axis=1, keepdims=True)
         return logsumexp(log_p[:, None] - costs / beta - log_z, axis=0)
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
@@ -102,26 +102,26 @@ def _solve(log_p: Any, costs: Any, beta: Any, tolerance: Any, max_iterations: in
         return (jnp.maximum(1.0, beta) * log_c.max() > tolerance) & (i < max_iterations)
 
     def improve(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        marginal, log_c, i = state
-        marginal = jax.nn.log_softmax(marginal + log_c)
-        return marginal, ratio(marginal), i + 1
+        prior, log_c, i = state
+        prior = jax.nn.log_softmax(prior + log_c)
+        return prior, ratio(prior), i + 1
 
     uniform = jnp.full(costs.shape[1], -jnp.log(costs.shape[1]))
-    marginal, log_c, iterations = lax.while_loop(unfinished, improve, (uniform, ratio(uniform), jnp.int32(0)))
+    prior, log_c, iterations = lax.while_loop(unfinished, improve, (uniform, ratio(uniform), jnp.int32(0)))
     polished = jnp.log(_interior_point(jnp.exp(log_p), costs / beta))
     # False where the polished one is NaN.
     better = (log_c.max() * jnp.maximum(1.0, beta) > tolerance) & (ratio(polished).max() < log_c.max())
-    marginal = jnp.where(better, polished, marginal)
+    prior = jnp.where(better, polished, prior)
 
-    encoder = alternating.encoder_step(marginal, -costs.T, beta)  # -distortion is a log decoder, but for a factor
+    encoder = alternating.encoder_step(prior, -costs.T, beta)  # -distortion is a log decoder, but for a factor
     best = discrete.aggregate(log_p, encoder)
     joint = discrete.encoding(log_p, encoder)
     rate, distortion = discrete.expect(joint, encoder - best[None]), discrete.expect(joint, costs)
-    return jnp.maximum(rate, 0.0), distortion, encoder, best, beta * jnp.maximum(ratio(marginal).max(), 0.0), iterations
+    return jnp.maximum(rate, 0.0), distortion, encoder, best, beta * jnp.maximum(ratio(prior).max(), 0.0), iterations
 
 
 def _interior_point(p: Float[Array, " x"], costs: Float[Array, "x z"]) -> Float[Array, " z"]:
-    """The marginal m that makes -sum_x p(x) log sum_z m(z) exp(-costs(x, z)) least, by a primal-dual interior-point method.
+    """The prior m that makes -sum_x p(x) log sum_z m(z) exp(-costs(x, z)) least, by a primal-dual interior-point method.
 
     Every symbol's least cost is 0, so that nothing underflows that matters.
 

@@ -34,26 +34,26 @@ class Tables(NamedTuple):
       source: (x,) log p*(x).
       encoder: (x, z) log e(z|x).
       decoder: (z, x) log d(x|z).
-      marginal: (z,) log m(z).
+      prior: (z,) log m(z).
     """
 
     source: Any
     encoder: Any
     decoder: Any
-    marginal: Any
+    prior: Any
 
 
-def tables(source: Any, encoder: Any, decoder: Any, marginal: Any) -> Tables:
+def tables(source: Any, encoder: Any, decoder: Any, prior: Any) -> Tables:
     """Tables from probabilities: (x,), (x, z), (z, x) and (z,), each distribution along the last axis.
 
     Raises:
       BadInput: If one of them is no distribution, or their shapes do not fit together.
     """
-    given = {"source": source, "encoder": encoder, "decoder": decoder, "marginal": marginal}
+    given = {"source": source, "encoder": encoder, "decoder": decoder, "prior": prior}
     p, e, d, m = (distribution(name, value) for name, value in given.items())
     if p.ndim != 1 or m.ndim != 1 or e.shape != (len(p), len(m)) or d.shape != (len(m), len(p)):
         raise BadInput(
-            f"shapes source {p.shape}, encoder {e.shape}, decoder {d.shape} and marginal {m.shape} "
+            f"shapes source {p.shape}, encoder {e.shape}, decoder {d.shape} and prior {m.shape} "
             "must be (x,), (x, z), (z, x) and (z,)"
         )
     with np.errstate(divide="ignore"):
@@ -109,7 +109,7 @@ def encoding(source: OverX, encoder: ZGivenX) -> Float[Array, "x z"]:
 
 
 def aggregate(source: OverX, encoder: ZGivenX) -> Float[Array, " z"]:
-    """log p_e(z), the best marginal for an encoder (Alemi et al. 2018, section 2)."""
+    """log p_e(z), the best prior for an encoder (Alemi et al. 2018, section 2)."""
     return logsumexp(encoding(source, encoder), axis=0)
 
 
@@ -122,7 +122,7 @@ def posterior(source: OverX, encoder: ZGivenX) -> Float[Array, "z x"]:
 
 def rate(t: Tables) -> Scalar:
     """R = E log e(z|x)/m(z) (Alemi et al. 2018, section 2)."""
-    return expect(encoding(t.source, t.encoder), information.rate(t.encoder, jnp.broadcast_to(t.marginal, t.encoder.shape)))
+    return expect(encoding(t.source, t.encoder), information.rate(t.encoder, jnp.broadcast_to(t.prior, t.encoder.shape)))
 
 
 def distortion(t: Tables) -> Scalar:
@@ -140,10 +140,10 @@ def encoder_information(t: Tables) -> Scalar:
     return expect(encoding(t.source, t.encoder), information.encoder_information(t.encoder, aggregate(t.source, t.encoder)[None]))
 
 
-def marginal_gap(t: Tables) -> Scalar:
+def prior_gap(t: Tables) -> Scalar:
     """R - I_e = KL(p_e(z) || m(z))."""
     z = aggregate(t.source, t.encoder)
-    return expect(z, information.marginal_gap(z, t.marginal))
+    return expect(z, information.prior_gap(z, t.prior))
 
 
 def decoder_gap(t: Tables) -> Scalar:
@@ -167,7 +167,7 @@ def density_gap(t: Tables, log_q: OverX) -> Scalar:
 
 def generating(t: Tables) -> Float[Array, "z x"]:
     """log p_d(z, x)."""
-    return t.marginal[:, None] + t.decoder
+    return t.prior[:, None] + t.decoder
 
 
 def evidence(t: Tables) -> Float[Array, " x"]:
@@ -177,7 +177,7 @@ def evidence(t: Tables) -> Float[Array, " x"]:
 
 def generative_lower(t: Tables) -> Scalar:
     """E <= I_d, by the encoder."""
-    return expect(generating(t), information.generative_lower(t.encoder.T, t.marginal[:, None]))
+    return expect(generating(t), information.generative_lower(t.encoder.T, t.prior[:, None]))
 
 
 def generative_information(t: Tables) -> Scalar:
@@ -196,13 +196,13 @@ def generative_upper(t: Tables, log_q: OverX) -> Scalar:
 def elbo_of(t: Tables) -> Float[Array, " x"]:
     """ELBO(x) of every symbol; its mean under p* is the ELBO."""
     return -_under_encoder(
-        t, information.rate(t.encoder, jnp.broadcast_to(t.marginal, t.encoder.shape)) + information.distortion(t.decoder.T)
+        t, information.rate(t.encoder, jnp.broadcast_to(t.prior, t.encoder.shape)) + information.distortion(t.decoder.T)
     )
 
 
 def posterior_gap(t: Tables) -> Float[Array, " x"]:
     """KL(e(z|x) || p_d(z|x)) of every symbol, which is log p_d(x) - ELBO(x); NaN for a symbol the model cannot generate."""
-    return _under_encoder(t, information.posterior_gap(t.encoder, t.marginal[None], t.decoder.T, evidence(t)[:, None]))
+    return _under_encoder(t, information.posterior_gap(t.encoder, t.prior[None], t.decoder.T, evidence(t)[:, None]))
 
 
 def _under_encoder(t: Tables, value: Float[Array, "x z"]) -> Float[Array, " x"]:
@@ -213,7 +213,7 @@ def _under_encoder(t: Tables, value: Float[Array, "x z"]) -> Float[Array, " x"]:
 
 
 def generated(t: Tables) -> Float[Array, " x"]:
-    """log g(x) = log sum_z m(z) d(x|z), what is drawn from the marginal and decoded."""
+    """log g(x) = log sum_z m(z) d(x|z), what is drawn from the prior and decoded."""
     return evidence(t)
 
 

@@ -5,7 +5,7 @@ The source is x ~ N(mean, covariance) in n dimensions, or the data with those mo
     e(z|x) = N(V (x - a), diag(s^2)),    m(z) = N(0, I),    d(x|z) = N(W z + b, noise^2 I),
 
 whose distortion is a squared error in disguise, D = E|x - W z - b|^2 / (2 noise^2) + n/2 log(2 pi noise^2). So for a Gaussian
-source the lowest curve that any encoder and marginal can reach is its rate-distortion function of squared error, which reverse
+source the lowest curve that any encoder and prior can reach is its rate-distortion function of squared error, which reverse
 water-filling gives, and the linear VAE contains the optimum. Rate and distortion of a linear VAE depend on the data by their mean
 and covariance alone, so among linear VAEs that curve is the lowest for any data of this covariance. At the slope -dD/dR = beta the
 water level is beta noise^2. At beta = 1 the model is probabilistic PCA and its negative ELBO that model's -log likelihood
@@ -20,11 +20,11 @@ import numpy as np
 from jaxtyping import Float
 
 from rd_elbo.errors import BadInput, number, reals, whole
-from rd_elbo.models.base import Params
+from rd_elbo.models.vae import Params
 
 # In nats and components: errors of e^-600 of a variance are as good as none.
 _HIGHEST_RATE = 300.0
-Curve = Float[np.ndarray, " points"]
+PerPoint = Float[np.ndarray, " points"]
 _LOG_2PI = float(np.log(2 * np.pi))
 
 
@@ -57,7 +57,7 @@ def _several(field: str, value: Any) -> np.ndarray:
     return reals(field, [value] if np.ndim(value) == 0 else value, 1)
 
 
-class Point(NamedTuple):
+class CurvePoint(NamedTuple):
     """Points of R(D) of squared error.
 
     Attributes:
@@ -71,7 +71,7 @@ class Point(NamedTuple):
     level: Any
 
 
-def water_filling(variances: Any, level: Any) -> Point:
+def water_filling(variances: Any, level: Any) -> CurvePoint:
     """Reverse water-filling (Cover & Thomas 2006, theorem 10.3.3).
 
     R = sum_i max(0, log(variance_i / level) / 2), and the error is sum_i min(variance_i, level).
@@ -87,10 +87,10 @@ def water_filling(variances: Any, level: Any) -> Point:
     if (theta <= 0).any():
         raise BadInput(f"level holds {theta.min()}; it must be above 0")
     rate = 0.5 * np.maximum(np.log(lam / theta[:, None]), 0).sum(-1)
-    return Point(rate, np.minimum(lam, theta[:, None]).sum(-1), theta)
+    return CurvePoint(rate, np.minimum(lam, theta[:, None]).sum(-1), theta)
 
 
-def at_rate(variances: Any, rate: Any) -> Point:
+def at_rate(variances: Any, rate: Any) -> CurvePoint:
     """The point of R(D) at given rates: the level is found exactly, component by component.
 
     Args:
@@ -120,10 +120,10 @@ def distortion(error: Any, dimensions: int, noise: float) -> Any:
     return error / (2 * noise**2) + dimensions / 2 * (_LOG_2PI + 2 * np.log(noise))
 
 
-def boundary(variances: Any, rate: Any, noise: float, latent: int | None = None) -> Curve:
+def boundary(variances: Any, rate: Any, noise: float, latent: int | None = None) -> PerPoint:
     """Find the least distortion at given rates with a decoder N(f(z), noise^2 I).
 
-    It is that of any encoder and marginal.
+    It is that of any encoder and prior.
 
     Args:
       variances: (n,) eigenvalues of the covariance.

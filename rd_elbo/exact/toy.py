@@ -1,7 +1,7 @@
 """The toy model of Alemi et al. 2018 (section 4 and appendix E): everything about it is a sum over two tables.
 
 A hidden bit z* is 0 or 1 with probability 0.7 and 0.3; given it, x is a Gaussian that falls into one of 30 bins, so that x carries
-0.5 nats about z*. Encoder, decoder and marginal are categorical,
+0.5 nats about z*. Encoder, decoder and prior are categorical,
 
     e(z_i|x_j) = softmax_i[-(w_i x_j - b_i)^2],    d(x_j|z_i) = softmax_j[-(v_j z_i - c_j)^2],    m(z_i) = softmax_i[l_i].
 
@@ -22,8 +22,8 @@ from jaxtyping import Array, Float
 from rd_elbo.errors import BadInput, number, whole
 from rd_elbo.exact import discrete
 from rd_elbo.exact.discrete import Tables
-from rd_elbo.models.base import Params, Terms
 from rd_elbo.models.layout import members_last
+from rd_elbo.models.vae import Params, Terms
 
 SYMBOLS = 30
 # Read off the paper's Figure 2: P(z*), and mean and standard deviation of x given z*, in bins.
@@ -72,14 +72,14 @@ def check_target(rate: float, codes: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """The toy model as the trainer wants it (`models.base.Trainable`).
+    """The toy model as the trainer wants it (`models.vae.Trainable`).
 
     An example is a distribution over the 30 symbols, and its rate and distortion are their exact means under it. So training on the
     single example p* is training on infinitely many data; a batch of one-hot rows is a batch of observed symbols.
 
     Attributes:
       codes: Size of the code's alphabet.
-      initial_scale: Standard deviation of the initial w, b, v and c; the marginal starts uniform.
+      initial_scale: Standard deviation of the initial w, b, v and c; the prior starts uniform.
     """
 
     codes: int = 30
@@ -90,12 +90,12 @@ class Toy:
         object.__setattr__(self, "initial_scale", number("initial_scale", self.initial_scale))
 
     def init(self, key: Array, x: Float[Array, "batch symbols"]) -> Params:
-        """60 numbers of the encoder, 60 of the decoder and 30 of the marginal, with 30 codes."""
+        """60 numbers of the encoder, 60 of the decoder and 30 of the prior, with 30 codes."""
         w, b, v, c = (
             self.initial_scale * jax.random.normal(k, (n,), x.dtype)
             for k, n in zip(jax.random.split(key, 4), (self.codes, self.codes, x.shape[-1], x.shape[-1]), strict=True)
         )
-        return {"encoder": {"w": w, "b": b}, "decoder": {"v": v, "c": c}, "marginal": {"l": jnp.zeros(self.codes, x.dtype)}}
+        return {"encoder": {"w": w, "b": b}, "decoder": {"v": v, "c": c}, "prior": {"l": jnp.zeros(self.codes, x.dtype)}}
 
     def terms(self, params: Params, x: Float[Array, "batch symbols"], key: Array) -> Terms:
         """Exact rate and distortion of each distribution in `x`; the code is p_e(z) under it."""
@@ -114,7 +114,7 @@ class Toy:
 
 def _leaves(params: Params) -> tuple[Array, ...]:
     encoder, decoder = params["encoder"], params["decoder"]
-    leaves = encoder["w"], encoder["b"], decoder["v"], decoder["c"], params["marginal"]["l"]
+    leaves = encoder["w"], encoder["b"], decoder["v"], decoder["c"], params["prior"]["l"]
     return tuple(map(jnp.asarray, leaves))
 
 

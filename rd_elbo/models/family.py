@@ -1,6 +1,6 @@
 """Names of architectures: from a description in plain values to a model.
 
-A new encoder, decoder or marginal joins by one entry here; nothing outside `models/` knows which exist.
+A new encoder, decoder or prior joins by one entry here; nothing outside `models/` knows which exist.
 """
 
 import dataclasses
@@ -10,15 +10,15 @@ from typing import Any
 
 from rd_elbo.errors import BadInput, choice, truth, whole
 from rd_elbo.models import registry
-from rd_elbo.models.base import VAE
 from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder, ResNetDecoder
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder, ResNetEncoder
 from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
 from rd_elbo.models.likelihoods import LIKELIHOODS
-from rd_elbo.models.marginals import FlowMarginal, StandardNormal, VampPrior
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder
+from rd_elbo.models.priors import FlowPrior, StandardNormal, VampPrior
 from rd_elbo.models.registry import KINDS, Part, find
+from rd_elbo.models.vae import VAE
 
 # The shape of an example: (height, width), (height, width, channels) or any other.
 ImageShape = tuple[int, ...]
@@ -31,14 +31,14 @@ class Architecture:
     Attributes:
       encoder: Name of the encoder, see `registry`; or "package.module:Class" of the user's own.
       decoder: Name of the decoder; or "package.module:Class" of the user's own.
-      marginal: Name of the marginal; or "package.module:Class" of the user's own.
+      prior: Name of the prior; or "package.module:Class" of the user's own.
       latent: Dimensions of z.
       encoder_width: Units of each hidden layer of the encoder, or channels of its first.
       encoder_depth: Hidden layers of the encoder, or layers at each size.
       decoder_width: Units of each hidden layer of the decoder, or channels (of the last, where they differ).
       decoder_depth: Hidden layers, residual blocks, or layers at each size of the decoder.
       pseudo_inputs: Components of the VampPrior.
-      flow_steps: Steps of each flow, of encoder and marginal alike.
+      flow_steps: Steps of each flow, of encoder and prior alike.
       flow_width: Units of each hidden layer of the flows' networks (MADEs, or those of couplings).
       flow_depth: Hidden layers of the flows' networks.
       causal_depth: Residual blocks of the causal network behind decoder "pixelvae".
@@ -48,7 +48,7 @@ class Architecture:
 
     encoder: str = "dense"
     decoder: str = "mlp"
-    marginal: str = "normal"
+    prior: str = "normal"
     latent: int = 32
     encoder_width: int = 256
     encoder_depth: int = 2
@@ -78,9 +78,9 @@ class Architecture:
             )
 
     @property
-    def idle(self) -> tuple[str, ...]:
+    def unused_fields(self) -> tuple[str, ...]:
         """The fields that have no effect, because no part of this architecture looks at them."""
-        return idle_fields(vars(self))
+        return unused_fields(vars(self))
 
     @property
     def _parts(self) -> tuple[Part, ...]:
@@ -96,14 +96,14 @@ class Architecture:
     def family(self) -> str:
         """Name in the paper's three characters, such as `-+v`.
 
-        They stand for encoder, decoder and marginal; `-` is weak, `+` strong, `v` a VampPrior.
+        They stand for encoder, decoder and prior; `-` is weak, `+` strong, `v` a VampPrior.
         """
         return "".join(part.sign for part in self._parts)
 
     @property
     def continuous(self) -> bool:
         """Whether the distortion may be negative: of a density, or of an own decoder, which may have one."""
-        return "likelihood" in idle_fields(vars(self)) or LIKELIHOODS[self.likelihood].continuous
+        return "likelihood" in unused_fields(vars(self)) or LIKELIHOODS[self.likelihood].continuous
 
     def build(self, image_shape: ImageShape, scale: float | None = None) -> VAE:
         """Make the model.
@@ -113,10 +113,10 @@ class Architecture:
           scale: Divisor of examples before the encoder sees them, see `Dataset.scale`; None means that of the likelihood.
         """
         if scale is None:
-            own = "likelihood" in idle_fields(vars(self))
+            own = "likelihood" in unused_fields(vars(self))
             scale = 1.0 if own else LIKELIHOODS[self.likelihood].scale
-        encoder, decoder, marginal = (part.build(self, image_shape) for part in self._parts)
-        return VAE(encoder, decoder, marginal, scale)
+        encoder, decoder, prior = (part.build(self, image_shape) for part in self._parts)
+        return VAE(encoder, decoder, prior, scale)
 
     def check_data(self, kind: str, image_shape: ImageShape, values: tuple[float, float]) -> None:
         """Raise `BadInput` unless the model is for such data.
@@ -133,7 +133,7 @@ class Architecture:
                 fitting = [n for n in registry.names(part) if len(image_shape) in (find(part, n).axes or (len(image_shape),))]
                 what = " or ".join(_AXES[number] for number in axes)
                 raise BadInput(f"{part}={name!r}: expected {what}, got examples of shape {image_shape}. {_or(fitting)} will do.")
-        if "likelihood" in idle_fields(vars(self)):
+        if "likelihood" in unused_fields(vars(self)):
             return
         wanted = LIKELIHOODS[self.likelihood].kind
         if kind != wanted:
@@ -230,11 +230,11 @@ registry.add(
     pixelcnnpp=_causal(_pixelcnnpp, "z_in_every_layer"),
 )
 registry.add(
-    "marginal",
+    "prior",
     normal=Part("-", lambda a, shape: StandardNormal(a.latent)),
-    maf=Part("+", lambda a, shape: FlowMarginal(_flow(a)), uses=_FLOW),
-    maf_affine=Part("+", lambda a, shape: FlowMarginal(_flow(a, affine=True)), uses=_FLOW),
-    realnvp=Part("+", lambda a, shape: FlowMarginal(RealNVP(*_flow_sizes(a))), uses=_FLOW),
+    maf=Part("+", lambda a, shape: FlowPrior(_flow(a)), uses=_FLOW),
+    maf_affine=Part("+", lambda a, shape: FlowPrior(_flow(a, affine=True)), uses=_FLOW),
+    realnvp=Part("+", lambda a, shape: FlowPrior(RealNVP(*_flow_sizes(a))), uses=_FLOW),
     vampprior=Part("v", _vampprior, uses=("pseudo_inputs",)),
 )
 
@@ -243,7 +243,7 @@ registry.add(
 _PAPER = (
     ("encoder", {"-": "conv", "+": "conv_iaf"}),
     ("decoder", {"-": "deconv", "+": "pixelcnnpp"}),
-    ("marginal", {"-": "normal", "+": "maf", "v": "vampprior"}),
+    ("prior", {"-": "normal", "+": "maf", "v": "vampprior"}),
 )
 PAPER_FAMILIES = tuple("".join(signs) for signs in itertools.product(*(names for _, names in _PAPER)))
 
@@ -252,7 +252,7 @@ def paper_family(name: str) -> dict[str, str]:
     """The parts of one of the paper's families as fields of `Architecture`.
 
     >>> paper_family("-+v")
-    {'encoder': 'conv', 'decoder': 'pixelcnnpp', 'marginal': 'vampprior'}
+    {'encoder': 'conv', 'decoder': 'pixelcnnpp', 'prior': 'vampprior'}
 
     Raises:
       BadInput: If there is no such family.
@@ -263,12 +263,12 @@ def paper_family(name: str) -> dict[str, str]:
 
 
 def users(field: str) -> tuple[str, ...]:
-    """Which of encoder, decoder and marginal may have a use for an optional field."""
+    """Which of encoder, decoder and prior may have a use for an optional field."""
     return tuple(k for k in KINDS if any(field in find(k, name).uses for name in registry.names(k)))
 
 
-def idle_fields(parts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Fields that no part looks at; `parts` are names by "encoder", "decoder" and "marginal"."""
+def unused_fields(parts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fields that no part looks at; `parts` are names by "encoder", "decoder" and "prior"."""
     used = {field for kind in KINDS for field in registry.uses(kind, parts[kind])}
     return tuple(field for field in _OPTIONAL if field not in used)
 

@@ -4,7 +4,7 @@ A mean-only autoregressive flow, z_i -> z_i + m_i(z_1, ..., z_{i-1}) with the sh
 stretches space: its Jacobian is triangular with ones on the diagonal, so all log-determinants are zero. One direction takes one
 pass of the MADE, the other one pass per dimension. An inverse autoregressive flow (Kingma et al. 2016) is quick to sample from,
 which an encoder needs; a masked autoregressive flow (Papamakarios et al. 2017) is the same map the other way round, and quick to
-score, which a marginal needs.
+score, which a prior needs.
 
 An affine flow has scales as well, z_i -> (z_i - m_i) exp(-s_i), and so densities that are narrow in some places and wide in others.
 Autoregressive (MAF), m_i and s_i look at all dimensions before i; by coupling (RealNVP, Dinh et al. 2017), they look at half of the
@@ -332,7 +332,7 @@ def is_flow(distribution: distrax.DistributionLike) -> bool:
 def without_common_flow(
     e: distrax.DistributionLike, m: distrax.DistributionLike
 ) -> tuple[distrax.DistributionLike, distrax.DistributionLike, Callable[[Array], Array]]:
-    """Encoder and marginal without the flow that moves both, and that flow.
+    """Encoder and prior without the flow that moves both, and that flow.
 
     An invertible map of both leaves the rate as it is, so where e and m end in the same flow the rate is that of what they begin
     with, and the flow need not be inverted.

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rd_elbo.errors import number, whole
-from rd_elbo.models.base import VAE
-from rd_elbo.models.marginals import StandardNormal
+from rd_elbo.models.priors import StandardNormal
+from rd_elbo.models.vae import VAE
 
 
 class LinearEncoder(nn.Module):

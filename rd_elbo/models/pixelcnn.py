@@ -49,8 +49,8 @@ def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool
     # The gate's two halves are output channels of one convolution.
     h = conv(padded, kernel.reshape(*kernel.shape[:3], -1))
     h = biased(h.reshape(*h.shape[:-1], *kernel.shape[3:]), params["bias"])
-    said = plane @ of_plane.reshape(len(of_plane), -1)
-    h = gate(h + said.reshape(*said.shape[:-1], *of_plane.shape[1:]))
+    from_z = plane @ of_plane.reshape(len(of_plane), -1)
+    h = gate(h + from_z.reshape(*from_z.shape[:-1], *of_plane.shape[1:]))
     return h if first else padded[:, _ABOVE:, _LEFT:-_RIGHT] + h
 
 

@@ -197,7 +197,7 @@ class PixelCNNPP(CausalImage):
         self.depth = depth
 
     def _outputs(self, images: Array, planes: Array) -> Array:
-        image, said, sizes = _inputs(images, planes), _at_levels(planes), _sizes(self.event_shape)
+        image, from_z, sizes = _inputs(images, planes), _at_levels(planes), _sizes(self.event_shape)
         values: list[Array] = []
         for i, node in enumerate(nodes(self.depth)):
             params, source = _unmasked(i, self.params["nodes"][i]), image if node.source == _INPUT else values[node.source]
@@ -209,7 +209,7 @@ class PixelCNNPP(CausalImage):
             (height, width), stride = sizes[node.level], node.stride
             window = window[:, : (height - 1) * stride + node.kernel[0], : (width - 1) * stride + node.kernel[1]]
             residual = None if node.residual is None else values[node.residual]
-            values.append(_apply(node, params, window, [values[b] for b in node.besides], residual, said[node.level]))
+            values.append(_apply(node, params, window, [values[b] for b in node.besides], residual, from_z[node.level]))
         return self._readout(values[-1])
 
     def _readout(self, h: Array) -> Array:
@@ -219,16 +219,16 @@ class PixelCNNPP(CausalImage):
         sizes, (rows, columns) = _sizes(self.event_shape), self.event_shape
         batch, width = len(planes), self.params["kernel"].shape[0]
         image = _frame(_inputs(jnp.zeros((batch, rows, columns, 1), planes.dtype), planes))
-        said = _at_levels(planes)
+        from_z = _at_levels(planes)
         kept = [_frame(jnp.zeros((batch, *sizes[node.level], width), planes.dtype)) for node in nodes(self.depth)]
 
         def row(carry: tuple[Array, list[Array]], at: tuple[Array, Array]) -> tuple[tuple[Array, list[Array]], Array]:
             (image, kept), (r, uniforms) = carry, at
-            kept = self._fresh("down", image, kept, said, r, None)
+            kept = self._fresh("down", image, kept, from_z, r, None)
 
             def pixel(carry: tuple[Array, list[Array]], at: tuple[Array, Array]) -> tuple[tuple[Array, list[Array]], Array]:
                 (image, kept), (c, uniform) = carry, at
-                kept = self._fresh("right", image, kept, said, r, c)
+                kept = self._fresh("right", image, kept, from_z, r, c)
                 h = lax.dynamic_slice(kept[-1], (0, r + _ABOVE, c + _LEFT, 0), (batch, 1, 1, width))
                 drawn = self._pixel(self._readout(h)[:, 0, 0], uniform).astype(planes.dtype)
                 read = self._read(drawn, planes)[:, None, None, None]
@@ -239,7 +239,7 @@ class PixelCNNPP(CausalImage):
         _, drawn = lax.scan(row, (image, kept), (jnp.arange(rows), noise.reshape(rows, columns, batch)))
         return drawn.transpose(2, 0, 1)
 
-    def _fresh(self, stream: str, image: Array, kept: list[Array], said: list[Array], r: Array, c: Array | None) -> list[Array]:
+    def _fresh(self, stream: str, image: Array, kept: list[Array], from_z: list[Array], r: Array, c: Array | None) -> list[Array]:
         """`kept` with the nodes of a stream computed at row r, and column c, or all columns where there is none.
 
         Coarse nodes are computed where one of their pixels begins; between, what is there is put back.
@@ -253,7 +253,7 @@ class PixelCNNPP(CausalImage):
             mine = mine[len(together) :]
             here = (r >> level, None if c is None else c >> level)
             old = [self._at(kept[i], level, here) for i in together]
-            compute = functools.partial(self._compute, together, image, kept, said, here)
+            compute = functools.partial(self._compute, together, image, kept, from_z, here)
             if level == 0:
                 new = compute()
             else:
@@ -272,7 +272,7 @@ class PixelCNNPP(CausalImage):
         return lax.dynamic_slice(framed, start, (len(framed), 1, width, framed.shape[-1]))
 
     def _compute(
-        self, together: list[int], image: Array, kept: list[Array], said: list[Array], here: tuple[Array, Array | None]
+        self, together: list[int], image: Array, kept: list[Array], from_z: list[Array], here: tuple[Array, Array | None]
     ) -> list[Array]:
         """The pixel, or row, `here` of some nodes, of which all else that they look at is kept."""
         network = nodes(self.depth)
@@ -297,7 +297,7 @@ class PixelCNNPP(CausalImage):
                 first = node.offset[1]
                 window = window.at[:, -1, first : first + new[node.source].shape[2]].set(new[node.source][:, 0, : columns - first])
             residual = None if node.residual is None else value(node.residual)
-            planes = said[node.level]
+            planes = from_z[node.level]
             planes = lax.dynamic_slice(planes, (0, r, 0 if c is None else c, 0), (len(planes), 1, length, planes.shape[-1]))
             new[i] = _apply(node, params, window, [value(b) for b in node.besides], residual, planes)
         return [new[i] for i in together]

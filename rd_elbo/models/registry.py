@@ -1,4 +1,4 @@
-"""Encoders, decoders and marginals by name: ours, registered ones, and classes by reference."""
+"""Encoders, decoders and priors by name: ours, registered ones, and classes by reference."""
 
 import dataclasses
 import functools
@@ -10,14 +10,14 @@ import flax.linen as nn
 from rd_elbo import references
 from rd_elbo.errors import BadInput
 
-KINDS = ("encoder", "decoder", "marginal")
+KINDS = ("encoder", "decoder", "prior")
 # The character of the user's own parts in names of families, unless they have another.
 OWN = "o"
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """An encoder, a decoder or a marginal that architectures can name.
+    """An encoder, a decoder or a prior that architectures can name.
 
     Attributes:
       sign: Character of the part in the paper's family names.
@@ -51,7 +51,7 @@ def add(kind: str, **parts: Part) -> None:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Names that are known, of "encoder", "decoder" or "marginal"."""
+    """Names that are known, of "encoder", "decoder" or "prior"."""
     return tuple(_parts[kind])
 
 
@@ -79,18 +79,18 @@ def uses(kind: str, name: str) -> tuple[str, ...]:
 
 
 def drops(kind: str, name: str) -> bool:
-    """Whether a part has dropout layers; one that is no longer there has none."""
+    """Whether a part has dropout layers; one that is no longer there, or has no name, may."""
     try:
         return find(kind, name).drops
     except BadInput:
-        return False
+        return True
 
 
 def register(kind: str, name: str, build: Callable[..., nn.Module], *, sign: str = OWN, pads: bool = False) -> None:
     """Give a part of the user's own a name.
 
     Args:
-      kind: "encoder", "decoder" or "marginal".
+      kind: "encoder", "decoder" or "prior".
       name: A name that is not taken.
       build: A class of flax modules, see `of_class`; or a function from (architecture, image shape)
         to a module.
@@ -148,4 +148,4 @@ def _own(kind: str, reference: str) -> Part:
 
 register_encoder = functools.partial(register, "encoder")
 register_decoder = functools.partial(register, "decoder")
-register_prior = functools.partial(register, "marginal")
+register_prior = functools.partial(register, "prior")

@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder as _unset
 
-from rd_elbo import data
+from rd_elbo import aliases, data
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.layers import LOWERINGS
 from rd_elbo.sweep import grid, grouping
@@ -43,8 +43,6 @@ _TRAINING_COST = 3.0
 # Rows of metrics that a member gets, unless `metrics_every` says otherwise.
 _METRIC_ROWS = 1000
 _ARITHMETIC = ("dtype", "compute_dtype", "precision")
-# Names of one release ago, and what they are called now.
-_RENAMED = {"members": "chunk_size", "lanes": "vmap_size", "max_waste": "max_padding_overhead"}
 _STRATEGIES = {"auto": None, "vmap": None, "looped": 1}
 
 
@@ -188,8 +186,7 @@ def blank(name: str) -> ConfigDict:
     config.train = ConfigDict({field: _unset(kind) for field, kind in _SCALARS.items()})
     own = dataclasses.asdict(Population())
     own |= {field: _unset(int) for field, value in own.items() if value is None}
-    old = {"members": int, "lanes": int, "max_waste": float, "strategy": str}
-    config.population = ConfigDict(own | {field: _unset(kind) for field, kind in old.items()})
+    config.population = ConfigDict({**own, "strategy": _unset(str)})
     return config
 
 
@@ -203,6 +200,7 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
     Raises:
       BadInput: If anything in it cannot be done.
     """
+    config = aliases.current(config, report, dataclasses.asdict(Population()))
     for section in config:
         if section not in _SECTIONS:
             raise BadInput(f"config has no section {section!r}; there are {', '.join(_SECTIONS)}")
@@ -221,24 +219,14 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
 
 
 def load_population(section: Mapping[str, Any], report: Callable[[str], None]) -> Population:
-    """The section `population` of a configuration; old names are understood for one release.
+    """The section `population` of a configuration; `strategy` is understood for one release.
 
     Raises:
-      BadInput: If a field does not exist, has no such value, or is given under both names.
+      BadInput: If a field does not exist or has no such value.
     """
     fields = tuple(field.name for field in dataclasses.fields(Population))
     given = dict(section)
     strategy = given.pop("strategy", None)
-    for old, new in _RENAMED.items():
-        value = given.pop(old, None)
-        if value is not None:
-            if given.get(new) not in (None, getattr(Population, new)):
-                raise BadInput(
-                    f"population.{old}={value!r}: expected one name, got population.{new} too. "
-                    f"Give population.{new} alone."
-                )
-            report(f"population.{old} is now called population.{new}; the old name is going away")
-            given[new] = value
     if strategy is not None:
         choice("population.strategy", strategy, _STRATEGIES)
         report("population.strategy is gone; give population.vmap_size (1: one after another)")

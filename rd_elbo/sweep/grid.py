@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rd_elbo import aliases
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models import family, registry
 from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
@@ -31,8 +32,8 @@ SETTINGS_OF_OBJECTIVES = tuple(
 class Member(Architecture):
     """One model to train: an architecture, and all else that its result needs.
 
-    Fields that have no effect on this member (`idle`) are put at their defaults, so that members
-    that train alike are equal.
+    Fields that have no effect on this member (`unused_fields`) are put at their defaults, so that
+    members that train alike are equal.
 
     Attributes:
       objective: A key of `objectives.OBJECTIVES`.
@@ -43,7 +44,8 @@ class Member(Architecture):
       multiplier_rate: Speed of the multiplier of that objective, which moves by a factor of at
         most 1 + this a step; where it is much faster than the model learns, the two swing.
       free_bits: Rate in nats that costs nothing (objective "free_bits").
-      annealing: Part of the training, 0 to 1, over which the weight of the rate rises from 0.
+      kl_warmup_fraction: Part of the training, 0 to 1, over which the weight of the rate rises
+        from 0.
       optimizer: A key of `training.optim.OPTIMIZERS`; or "package.module:name" of a function from
         a learning rate to a transformation of optax, such as "optax:adamw".
       learning_rate: Peak step size of Adam.
@@ -51,8 +53,8 @@ class Member(Architecture):
       batch_size: Examples per step.
       epochs: Passes over the training split; may be a fraction.
       seed: Source of all randomness of the member.
-      loss_bound: Loss of a batch, in nats, above which the member counts as diverged; infinite
-        means that any finite loss will do.
+      divergence_threshold: Loss of a batch, in nats, above which the member counts as diverged;
+        infinite means that any finite loss will do.
       ema_decay: Decay of a moving average of the parameters, 0 to below 1, which is evaluated
         beside the last ones; 0 keeps none. See `training.regularisation.moved_average`.
       dropout: Probability, 0 to below 1, that a hidden unit of encoder and decoder is dropped in
@@ -68,14 +70,14 @@ class Member(Architecture):
     target_distortion: float = 0.0
     multiplier_rate: float = 0.003
     free_bits: float = 0.0
-    annealing: float = 0.0
+    kl_warmup_fraction: float = 0.0
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     batch_size: int = 128
     epochs: float = 1.0
     seed: int = 0
-    loss_bound: float = math.inf
+    divergence_threshold: float = math.inf
     ema_decay: float = 0.0
     dropout: float = 0.0
     shift: int = 0
@@ -92,7 +94,7 @@ class Member(Architecture):
             "batch_size": whole("batch_size", self.batch_size),
             "seed": whole("seed", self.seed, 0),
         }
-        for field in ("beta", "target_rate", "free_bits", "annealing"):
+        for field in ("beta", "target_rate", "free_bits", "kl_warmup_fraction"):
             checked[field] = number(field, getattr(self, field))
         lowest = -math.inf if self.continuous else 0.0
         checked["target_distortion"] = number("target_distortion", self.target_distortion, lowest)
@@ -102,30 +104,34 @@ class Member(Architecture):
         for field, value in checked.items():
             object.__setattr__(self, field, value)
         # Of what is infinite by default there is no other check.
-        if self.loss_bound != math.inf:
+        if self.divergence_threshold != math.inf:
             object.__setattr__(
-                self, "loss_bound", number("loss_bound", self.loss_bound, above=True)
+                self,
+                "divergence_threshold",
+                number("divergence_threshold", self.divergence_threshold, above=True),
             )
-        if self.annealing > 1:
+        if self.kl_warmup_fraction > 1:
             raise BadInput(
-                f"annealing={self.annealing!r} is a part of the training and must be at most 1"
+                f"kl_warmup_fraction={self.kl_warmup_fraction!r} is a part of the training and "
+                "must be at most 1"
             )
-        for field in self.idle:
+        for field in self.unused_fields:
             object.__setattr__(self, field, type(self).__dataclass_fields__[field].default)
 
     @property
-    def idle(self) -> tuple[str, ...]:
+    def unused_fields(self) -> tuple[str, ...]:
         """The fields that have no effect on this member, because of its objective or its parts."""
-        return idle_fields(vars(self))
+        return unused_fields(vars(self))
 
     @functools.cached_property
     def name(self) -> str:
-        """A short name: a hash of the fields that are not at their defaults."""
+        """A short name: a hash of the fields that are not at their defaults, as first spelled."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        known = {name: value for name, value in own.items() if value != defaults[name]}
+        spelled = aliases.spelled_for_hash
+        known = {spelled(name): value for name, value in own.items() if value != defaults[name]}
         # What is the user's own is known by its text too.
-        known |= {f"source of {kind}": digest for kind, digest in self.sources.items()}
+        known |= {f"source of {spelled(name)}": text for name, text in self.sources.items()}
         identity = json.dumps(known, sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:10]
 
@@ -139,12 +145,12 @@ class Member(Architecture):
 FIELDS = tuple(field.name for field in dataclasses.fields(Member))
 
 
-def idle_fields(row: Mapping[str, Any]) -> tuple[str, ...]:
+def unused_fields(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields of a member, or of its row in a table, that have no effect on it."""
     own = SETTINGS[row["objective"]]
     unused = (field for field in SETTINGS_OF_OBJECTIVES if field not in own)
     drops = any(registry.drops(kind, row[kind]) for kind in ("encoder", "decoder"))
-    return (*unused, *family.idle_fields(row), *(() if drops else ("dropout",)))
+    return (*unused, *family.unused_fields(row), *(() if drops else ("dropout",)))
 
 
 def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
@@ -181,6 +187,7 @@ def checked_axes(axes: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     Raises:
       BadInput: If an axis is no field of `Member`, or is not a sequence of at least one value.
     """
+    aliases.refuse(axes)
     for name, values in axes.items():
         if name not in FIELDS:
             raise BadInput(f"grid axis {name!r} does not exist; there are {', '.join(FIELDS)}")
@@ -227,7 +234,7 @@ def members_of(config: Mapping[str, Any]) -> list[Member]:
     if not members:
         raise BadInput("the grid is empty: the configuration has no blocks")
     for field in overrides:
-        if all(field in member.idle for member in members):
+        if all(field in member.unused_fields for member in members):
             of_objective = field in SETTINGS_OF_OBJECTIVES
             needed = ("objective",) if of_objective else users(field) or ("encoder", "decoder")
             now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
@@ -328,7 +335,7 @@ def architecture_of(member: Member) -> Architecture:
     )
 
 
-_TRACED = (*SETTINGS_OF_OBJECTIVES, "learning_rate", "seed", "loss_bound")
+_TRACED = (*SETTINGS_OF_OBJECTIVES, "learning_rate", "seed", "divergence_threshold")
 _TRACED += tuple(regularisation.SWITCHES.values())
 
 

@@ -18,17 +18,17 @@ from typing import Any
 
 import jax
 
-from rd_elbo import disk, provenance, tables
+from rd_elbo import disk
 from rd_elbo.errors import BadInput, Failed
-from rd_elbo.folder import check_run, locked, open_run
 from rd_elbo.host import Stop
-from rd_elbo.sweep import memory
+from rd_elbo.sweep import memory, provenance, tables
 from rd_elbo.sweep.config import Plan
+from rd_elbo.sweep.folder import check_run, locked, open_run
 from rd_elbo.sweep.grid import Group
 from rd_elbo.sweep.metrics import MetricWriter
 from rd_elbo.sweep.shard import Shard, owners
+from rd_elbo.sweep.tables import Point
 from rd_elbo.sweep.workdir import Attempt, Finished, Report, Workdir
-from rd_elbo.tables import Point
 from rd_elbo.training import fit as training
 from rd_elbo.training.sharding import agree, make_mesh
 from rd_elbo.training.state import HParams, Metrics
@@ -250,7 +250,7 @@ class _Sweep:
 
     def _too_large(self, chunk: Group, attempt: Attempt, tasks: int) -> str:
         """Why the chunk should be halved, if any process thinks so; compiles it."""
-        self._tell(0.0, f"compiling {described(chunk)}")
+        self._report_progress(0.0, f"compiling {described(chunk)}")
         mesh = make_mesh(self.plan.population.devices, len(chunk.members))
         need, free, reason = memory_of(self.plan, chunk), memory.free(mesh, tasks), ""
         if attempt.kills >= _KILLS:
@@ -274,7 +274,7 @@ class _Sweep:
                 writer(metrics)
             doing = f"step {seen.steps}/{seen.total_steps} of {described(chunk)}"
             doing += f", R {seen.rate:.1f}, D {seen.distortion:.1f}"
-            self._tell(fit_work * seen.steps / seen.total_steps, doing)
+            self._report_progress(fit_work * seen.steps / seen.total_steps, doing)
 
         try:
             fitted = training.fit(
@@ -299,7 +299,7 @@ class _Sweep:
             nonlocal evaluated
             evaluated += examples
             part = evaluation_work * evaluated / whole
-            self._tell(fit_work + part, f"evaluating {described(chunk)}")
+            self._report_progress(fit_work + part, f"evaluating {described(chunk)}")
             if jax.process_count() == 1 and self.stop():
                 raise training.Stopped("while evaluating")
 
@@ -313,11 +313,11 @@ class _Sweep:
         about = provenance.of_chunk(fitted.devices, began, seconds)
         finished = Finished(name, names, points, folder.version, about)
         if lead:
-            folder.keep(chunk, finished, params, fitted.metrics)
+            folder.save(chunk, finished, params, fitted.metrics)
         agree("saved")
         return finished
 
-    def _tell(self, now: float, doing: str) -> None:
+    def _report_progress(self, now: float, doing: str) -> None:
         self.progress((self._behind + now) / self._whole, doing)
 
 

@@ -25,11 +25,11 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rd_elbo import disk
+from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import metrics as metric_files
 from rd_elbo.sweep.grid import FIELDS, Group, Member
-from rd_elbo.tables import POINT_COLUMNS, Point, params_path
+from rd_elbo.sweep.tables import POINT_COLUMNS, Point, params_path
 from rd_elbo.training.checkpoint import Checkpoints
 from rd_elbo.training.state import Metrics
 
@@ -127,7 +127,7 @@ class Workdir:
         with contextlib.suppress(OSError):  # a full disk is told of elsewhere
             disk.write_json(self._attempt(chunk), dataclasses.asdict(attempt))
 
-    def keep(
+    def save(
         self, chunk: Group, finished: Finished, params: Mapping[str, str], seen: Metrics
     ) -> None:
         """Save a finished chunk: its metrics, then the record that says that all is there.
@@ -154,7 +154,7 @@ class Workdir:
         """Member -> the sound chunk that it is in; damage is reported, unless `quiet`.
 
         Raises:
-          BadInput: If the directory holds a chunk of another study.
+          BadInput: If the directory holds a chunk of another sweep.
           OSError: If a file cannot be read for a reason that may pass.
         """
         found: dict[str, Finished] = {}
@@ -173,10 +173,11 @@ class Workdir:
             )
             if difference:
                 raise BadInput(
-                    f"{str(path)!r} is of another study ({difference}); choose another folder, or "
+                    f"{str(path)!r} is of another sweep ({difference}); choose another folder, or "
                     "give --overwrite"
                 )
             params, digest = record.pop("params"), record.pop("metrics")
+            record["points"] = [aliases.renamed(point) for point in record["points"]]
             chunk = Finished(**record)
             gone = [n for n, sha in params.items() if not _holds(params_path(self.path, n), sha)]
             if gone:
@@ -192,7 +193,7 @@ class Workdir:
                 new = {n: chunk for n in chunk.members if current or n not in found}
                 found |= new
         for path, (lost, sentence) in harmed.items():
-            # Members that were trained anew in other company have other parameters.
+            # Members that were trained anew in another chunk have other parameters.
             if not lost or not all(name in found for name in lost):
                 if not quiet:
                     self.report(f"{sentence}; its members are trained again")

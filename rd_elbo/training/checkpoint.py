@@ -35,14 +35,14 @@ class Checkpoints:
       folder: Folder that all processes see; made by the first save. None keeps nothing.
       identity: Description of the training, as JSON; states of any other are discarded.
       seconds: The least time between two saves, see `due`.
-      keep: Number of states kept.
+      max_to_keep: Number of states kept.
       report: Callback with a sentence on each state that is discarded or cannot be written.
     """
 
     folder: pathlib.Path | None = None
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 60.0
-    keep: int = 2
+    max_to_keep: int = 2
     report: Report = lambda _: None
     _last: float = dataclasses.field(default_factory=time.monotonic, init=False)
     _cost: float = dataclasses.field(default=0.0, init=False)
@@ -78,7 +78,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 about = {"identity": self.identity, "step": step, "files": _digests(path)}
                 disk.write_json(_record(path), about)
-                for old in _paths(self.folder)[: -self.keep]:
+                for old in _paths(self.folder)[: -self.max_to_keep]:
                     _discard(old)
             saved = True
         except Exception as error:  # orbax raises what its parts raise: OSError, ValueError, ...

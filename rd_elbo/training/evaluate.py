@@ -15,8 +15,8 @@ from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Float
 
 from rd_elbo import information
-from rd_elbo.models.base import Params
 from rd_elbo.models.layers import lowering
+from rd_elbo.models.vae import Params
 from rd_elbo.training import sharding
 from rd_elbo.training.fit import Fitted
 from rd_elbo.training.state import Stream, TrainSpec, key_of, parameter_shapes, settings

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jax.stages import Compiled
 
 from rd_elbo.errors import BadInput, whole
-from rd_elbo.models.base import Params, Trainable
+from rd_elbo.models.vae import Params, Trainable
 from rd_elbo.training import regularisation, sharding, step
 from rd_elbo.training.checkpoint import Checkpoints
 from rd_elbo.training.loop import Callback, History, Loop, Progress, Stopped
@@ -52,7 +52,7 @@ class Fitted:
       sharded: Parameters of `spec.model` on the mesh, members first, filled to a multiple of the
         devices.
       steps: (members,) updates made.
-      finite: (members,) whether the member never diverged.
+      alive: (members,) whether the member never diverged.
       metrics: Batch means of the steps kept.
       seconds: Wall time of the training, compilation included.
       compile_seconds: Wall time until the first call had returned.
@@ -63,7 +63,7 @@ class Fitted:
     mesh: Mesh
     sharded: Params
     steps: np.ndarray
-    finite: np.ndarray
+    alive: np.ndarray
     metrics: Metrics
     seconds: float
     compile_seconds: float
@@ -176,7 +176,7 @@ def fit(
       stop: Function that says after every call whether to save and stop; one process stops all.
 
     Returns:
-      The trained models. One that diverged is in its last finite state, with `finite` False.
+      The trained models. One that diverged is in its last finite state, with `alive` False.
 
     Raises:
       BadInput: If there is nothing to train, the batch is larger than the data, or the numbers of
@@ -218,10 +218,10 @@ def fit(
     loop = Loop(*where, done, float(seconds), began, callback, stop)
     del saved, state
     loop.run()
-    made, finite = (sharding.fetch(x, count) for x in (loop.state.steps, loop.state.finite))
+    made, alive = (sharding.fetch(x, count) for x in (loop.state.steps, loop.state.alive))
     metrics, times = history.since(0, steps), (loop.seconds, loop.compile_seconds)
     average = loop.state.average
-    return Fitted(spec, mesh, loop.state.params, made, finite, metrics, *times, average)
+    return Fitted(spec, mesh, loop.state.params, made, alive, metrics, *times, average)
 
 
 def _start(
@@ -298,9 +298,7 @@ def _digest(spec: TrainSpec, shape: tuple[int, ...]) -> str:
 
         def step(state: State, x: Any, key: Any, progress: Any) -> Any:
             rate, _ = spec.learning_rate(progress, state.steps)
-            moved = spec.update.step(
-                state.params, state.optimizer, state.params, rate, state.finite
-            )
+            moved = spec.update.step(state.params, state.optimizer, state.params, rate, state.alive)
             return spec.model.terms(state.params, x, key), moved
 
         key, progress = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), x.dtype)

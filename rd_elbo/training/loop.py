@@ -32,7 +32,7 @@ class Progress:
       steps: Steps each of them has made.
       total_steps: Steps each of them will make.
       restored: Steps that were made before a restart.
-      finite: Members that have not diverged.
+      alive: Members that have not diverged.
       rate: Mean rate over the last call and the members that have not diverged, nats.
       distortion: Mean distortion over the same, nats.
     """
@@ -41,7 +41,7 @@ class Progress:
     steps: int
     total_steps: int
     restored: int
-    finite: int
+    alive: int
     rate: float
     distortion: float
 
@@ -88,18 +88,18 @@ class History:
     def record(self, before: int, columns: tuple[np.ndarray, ...]) -> None:
         """Keep what is to be kept of steps made after `before` others."""
         now = before + columns[0].shape[1]
-        first, last = self._kept(before), self._kept(now)
+        first, last = self._rows(before), self._rows(now)
         at = self._numbers(first, last) - 1 - before
         for own, new in zip(self.columns, columns, strict=True):
             own[:, first:last] = new[:, at]
 
     def since(self, before: int, now: int) -> Metrics:
         """What is kept of the steps after `before` and up to `now`."""
-        first, last = self._kept(before), self._kept(now)
+        first, last = self._rows(before), self._rows(now)
         numbers = self._numbers(first, last)
         return Metrics(numbers, *(column[:, first:last].copy() for column in self.columns))
 
-    def _kept(self, made: int) -> int:
+    def _rows(self, made: int) -> int:
         return -(-made // self.every) if made == self.steps else made // self.every
 
     def _numbers(self, first: int, last: int) -> np.ndarray:
@@ -181,7 +181,7 @@ class Loop:
     compile_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.restored, self._sent, self._told = self.done, self.done, 0
+        self.restored, self._sent, self._reported = self.done, self.done, 0
         self._pace = Pace(self.spec.call_steps)
         self._flying: collections.deque[tuple[int, float, step.Seen]] = collections.deque()
 
@@ -198,8 +198,8 @@ class Loop:
         """
         total = self.history.steps
         if self.done == total and self.callback:
-            finite = int(sharding.fetch(self.state.finite, self.members).sum())
-            self._tell(finite, math.nan, math.nan)
+            alive = int(sharding.fetch(self.state.alive, self.members).sum())
+            self._report(alive, math.nan, math.nan)
         while self.done < total:
             # A call that is measured has the devices for itself.
             most = _IN_FLIGHT if self._pace.fixed else 1
@@ -233,16 +233,16 @@ class Loop:
         columns = tuple(column[:, :now] for column in (seen.rate, seen.distortion, seen.loss))
         self.history.record(self.done, columns)
         self.done += now
-        alive = [column[seen.finite] for column in columns[:2]]
+        alive = [column[seen.alive] for column in columns[:2]]
         means = [float(x.mean(dtype=np.float64)) if x.size else math.nan for x in alive]
-        self._tell(int(seen.finite.sum()), *means)
+        self._report(int(seen.alive.sum()), *means)
 
-    def _tell(self, finite: int, rate: float, distortion: float) -> None:
+    def _report(self, alive: int, rate: float, distortion: float) -> None:
         if self.callback:
             steps = self.done, self.history.steps, self.restored
-            progress = Progress(self.members, *steps, finite, rate, distortion)
-            self.callback(progress, self.history.since(self._told, self.done))
-            self._told = self.done
+            progress = Progress(self.members, *steps, alive, rate, distortion)
+            self.callback(progress, self.history.since(self._reported, self.done))
+            self._reported = self.done
 
     def _agree(self) -> tuple[bool, bool]:
         """Whether to stop and whether to save: any process stops all, process 0 sets the pace."""
@@ -250,9 +250,9 @@ class Loop:
         long = self.done == self.history.steps and self.seconds > self.checkpoints.seconds
         saving = self.checkpoints.due() or (long and self.checkpoints.folder is not None)
         mine = bool(self.stop and self.stop()), saving, self._pace.steps, self._pace.fixed
-        said = json.dumps(mine).encode()
-        said_by_all = sharding.agree("call", said, report=self.checkpoints.report)
-        words = [json.loads(word) for word in said_by_all]
+        own = json.dumps(mine).encode()
+        agreed = sharding.agree("call", own, report=self.checkpoints.report)
+        words = [json.loads(word) for word in agreed]
         self._pace.adopt(*words[0][2:])
         return any(word[0] for word in words), words[0][1]
 

@@ -49,7 +49,7 @@ def normalised(gradient: PyTree) -> PyTree:
 
 
 def checked(gradient: PyTree) -> tuple[PyTree, Bool[Array, ""]]:
-    """Bound a gradient, and tell whether it is finite.
+    """Bound a gradient, and say whether it is finite.
 
     A tensor with elements above 1e15 is scaled down to that: squares stay finite in float32. The
     scale is a number of each tensor, so that it costs no further pass over memory.
@@ -94,19 +94,19 @@ def adam(
       New parameters and moments.
     """
 
-    def keep(new: Array, old: Array) -> Array:
+    def if_alive(new: Array, old: Array) -> Array:
         return jnp.where(alive, new, old)
 
-    count = keep(moments.count + 1, moments.count)
-    mu = jax.tree.map(lambda m, g: keep(_B1 * m + (1 - _B1) * g, m), moments.mu, gradient)
-    nu = jax.tree.map(lambda v, g: keep(b2 * v + (1 - b2) * g * g, v), moments.nu, gradient)
+    count = if_alive(moments.count + 1, moments.count)
+    mu = jax.tree.map(lambda m, g: if_alive(_B1 * m + (1 - _B1) * g, m), moments.mu, gradient)
+    nu = jax.tree.map(lambda v, g: if_alive(b2 * v + (1 - b2) * g * g, v), moments.nu, gradient)
     mu, nu = lax.optimization_barrier((mu, nu))
     # Scalars are divided, not whole tensors.
     exponent = count.astype(step_size.dtype)
     scale_mu, scale_nu = step_size / (1 - _B1**exponent), 1 / jnp.sqrt(1 - b2**exponent)
 
     def move(p: Array, m: Array, v: Array) -> Array:
-        return keep(p - scale_mu * m / (scale_nu * jnp.sqrt(v) + _EPS), p)
+        return if_alive(p - scale_mu * m / (scale_nu * jnp.sqrt(v) + _EPS), p)
 
     params = jax.tree.map(move, params, mu, nu)
     return params, moments._replace(count=count, mu=mu, nu=nu)

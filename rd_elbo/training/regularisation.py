@@ -53,7 +53,7 @@ def check_dropout(model: Any, params: PyTree, x: Any) -> None:
     """Raise `BadInput` unless the loss of a model depends on the rate of dropout.
 
     Args:
-      model: The model, a `models.base.Trainable`.
+      model: The model, a `models.vae.Trainable`.
       params: Shapes of its parameters.
       x: Shape of a batch.
     """
@@ -121,19 +121,17 @@ def shifted(
     Returns:
       The images moved, of the same dtype.
     """
-    most = shift.astype(jnp.int32)
+    most, size = shift.astype(jnp.int32), images.shape[1:3]
     offsets = jax.random.randint(key, (len(images), 2), -most, most + 1)
 
-    def move(images: Array, offsets: Array, axis: int) -> Array:
-        size = images.shape[axis]
-        source = jnp.arange(size) - offsets[:, None]
-        there = [len(images), *[1] * (images.ndim - 1)]
-        there[axis] = size
-        inside = ((source >= 0) & (source < size)).reshape(there)
-        taken = jnp.take_along_axis(images, jnp.clip(source, 0, size - 1).reshape(there), axis)
-        return jnp.where(inside, taken, jnp.zeros((), images.dtype))
+    def move(image: Array, offset: Array) -> Array:
+        down, right = (jnp.arange(n) - by for n, by in zip(image.shape[:2], offset, strict=True))
+        moved = image[jnp.clip(down, 0, size[0] - 1)][:, jnp.clip(right, 0, size[1] - 1)]
+        rows, columns = ((at >= 0) & (at < n) for at, n in zip((down, right), size, strict=True))
+        inside = (rows[:, None] & columns).reshape(*image.shape[:2], *[1] * (image.ndim - 2))
+        return jnp.where(inside, moved, jnp.zeros((), image.dtype))
 
-    return move(move(images, offsets[:, 0], 1), offsets[:, 1], 2)
+    return jax.vmap(move)(images, offsets)
 
 
 def check_averaging(averaging: str, averages: bool) -> None:

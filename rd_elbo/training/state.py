@@ -21,8 +21,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models.base import Params, Trainable
 from rd_elbo.models.layers import LOWERINGS
+from rd_elbo.models.vae import Params, Trainable
 from rd_elbo.training import regularisation
 from rd_elbo.training.optim import SCHEDULES, Optax, Optimizer, choose_optimizer
 
@@ -106,7 +106,7 @@ class TrainSpec:
         if not isinstance(self.model, Trainable):
             raise BadInput(
                 f"model={self.model!r} must be hashable and have init, terms and rate_estimator; "
-                "see models.base.Trainable"
+                "see models.vae.Trainable"
             )
 
     @property
@@ -149,20 +149,21 @@ class HParams(NamedTuple):
 
     Attributes:
       seed: (members,) uint32, source of all randomness of a member.
-      weights: (members,) arrays, see `objectives.Weights`.
-      annealing: (members,) part of the training over which the weight of the rate rises from 0.
+      weights: (members,) arrays, see `objectives.LossWeights`.
+      kl_warmup_fraction: (members,) part of the training over which the weight of the rate rises
+        from 0.
       learning_rate: (members,) peak step size of Adam.
-      loss_bound: (members,) nats; a batch's loss above it counts as a divergence.
+      divergence_threshold: (members,) nats; a batch's loss above it counts as a divergence.
       ema_decay: (members,) decay of the average of the parameters, 0 to below 1.
       dropout: (members,) probability that a hidden unit is dropped, 0 to below 1.
       shift: (members,) pixels by which images move at most, whole numbers.
     """
 
     seed: Any
-    weights: objectives.Weights
-    annealing: Any
+    weights: objectives.LossWeights
+    kl_warmup_fraction: Any
     learning_rate: Any
-    loss_bound: Any = math.inf
+    divergence_threshold: Any = math.inf
     ema_decay: Any = 0.0
     dropout: Any = 0.0
     shift: Any = 0.0
@@ -172,8 +173,8 @@ class HParams(NamedTuple):
         """Collect the hyperparameters of objects with the fields of a grid's member.
 
         Args:
-          members: Objects with `seed`, `annealing` and `learning_rate`. A weight that they lack has
-            its default, a bound on the loss that they lack is infinite, and a part of
+          members: Objects with `seed`, `kl_warmup_fraction` and `learning_rate`. A weight that they
+            lack has its default, a threshold that they lack is infinite, and a part of
             `regularisation` that they lack is off.
           spec: The program that is to train them.
 
@@ -195,13 +196,15 @@ class HParams(NamedTuple):
         def column(field: str, *default: float) -> np.ndarray:
             return np.asarray([getattr(m, field, *default) for m in members], spec.dtype)
 
-        weights = objectives.Weights(
-            *(column(*item) for item in objectives.Weights._field_defaults.items())
+        weights = objectives.LossWeights(
+            *(column(*item) for item in objectives.LossWeights._field_defaults.items())
         )
         seed = np.asarray([m.seed for m in members], np.uint32)
-        bound = column("loss_bound", math.inf)
+        bound = column("divergence_threshold", math.inf)
         rest = (column(field, 0.0) for field in regularisation.SWITCHES.values())
-        return cls(seed, weights, column("annealing"), column("learning_rate"), bound, *rest)
+        return cls(
+            seed, weights, column("kl_warmup_fraction"), column("learning_rate"), bound, *rest
+        )
 
     def checked(self, members: int, dtype: str) -> "HParams":
         """NumPy arrays of shape (members,) in `dtype`; a number stands for all members.
@@ -227,7 +230,7 @@ class State(NamedTuple):
       optimizer: State of the optimizer, such as Adam's moments; members first.
       multiplier: (members,) arrays of the objective `target_distortion`; others do not use it.
       steps: (members,) updates made.
-      finite: (members,) bool, False once a member's loss or gradient was not finite, or its loss
+      alive: (members,) bool, False once a member's loss or gradient was not finite, or its loss
         above its bound; from then on the member stays as it was.
       average: Moving average of the parameters, like `params`; () where the program keeps none.
     """
@@ -236,7 +239,7 @@ class State(NamedTuple):
     optimizer: PyTree
     multiplier: objectives.Multiplier
     steps: Int[Array, " members"]
-    finite: Bool[Array, " members"]
+    alive: Bool[Array, " members"]
     average: PyTree = ()
 
 
@@ -334,9 +337,9 @@ def fresh(params: Params, spec: TrainSpec) -> State:
     # Two arrays, since what is donated must not be given twice.
     multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
     optimizer = jax.vmap(spec.update.init)(params)
-    steps, finite = jnp.zeros(members, jnp.int32), jnp.ones(members, bool)
+    steps, alive = jnp.zeros(members, jnp.int32), jnp.ones(members, bool)
     average = jax.tree.map(jnp.copy, params) if spec.averages else ()
-    return State(params, optimizer, multiplier, steps, finite, average)
+    return State(params, optimizer, multiplier, steps, alive, average)
 
 
 def state_shapes(spec: TrainSpec, shape: tuple[int, ...], members: int = 1) -> State:

@@ -17,9 +17,9 @@ from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
-from rd_elbo.models.base import Params
 from rd_elbo.models.dropout import Dropping
 from rd_elbo.models.layers import lowering
+from rd_elbo.models.vae import Params
 from rd_elbo.training.optim import checked
 from rd_elbo.training.regularisation import moved_average, shifted
 from rd_elbo.training.sharding import by_member, everywhere, put_members, side_by_side, spread
@@ -45,14 +45,14 @@ class Seen(NamedTuple):
       distortion: (members, call_steps) batch means, nats, zero past the steps made.
       loss: (members, call_steps) batch means, nats, zero past the steps made.
       steps: (members,) updates made so far.
-      finite: (members,) whether the member has not diverged.
+      alive: (members,) whether the member has not diverged.
     """
 
     rate: Float[Array, "members steps"]
     distortion: Float[Array, "members steps"]
     loss: Float[Array, "members steps"]
     steps: Int[Array, " members"]
-    finite: Bool[Array, " members"]
+    alive: Bool[Array, " members"]
 
 
 @functools.lru_cache(maxsize=32)
@@ -62,7 +62,11 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
     batch_dtype = spec.compute_dtype if spec.compute_dtype == "bfloat16" else spec.dtype
 
     def loss(
-        params: Params, x: Array, key: Array, weights: objectives.Weights, more: dict[str, Dropping]
+        params: Params,
+        x: Array,
+        key: Array,
+        weights: objectives.LossWeights,
+        more: dict[str, Dropping],
     ) -> tuple[Array, tuple[Array, Array]]:
         terms = spec.model.terms(params, x, key, **more)
         rate = terms.rate.astype(spec.dtype).mean()
@@ -88,7 +92,7 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
         if spec.shifts:
             moves = jax.random.fold_in(key_of(hparams.seed, Stream.SHIFT), made)
             x = shifted(x, hparams.shift, moves)
-        weights = objectives.annealed(hparams.weights, done, hparams.annealing)
+        weights = objectives.annealed(hparams.weights, done, hparams.kl_warmup_fraction)
         if constrained:
             pressed = objectives.pressure(state.multiplier, weights)
             weights = weights._replace(multiplier=pressed)
@@ -103,21 +107,21 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
         gradient, sound = checked(gradient)
         factor, part = spec.learning_rate(done, made)
         scale = (hparams.learning_rate * factor).astype(spec.dtype)
-        finite = state.finite & jnp.isfinite(value) & sound & jnp.isfinite(scale)
-        finite &= value <= hparams.loss_bound
+        alive = state.alive & jnp.isfinite(value) & sound & jnp.isfinite(scale)
+        alive &= value <= hparams.divergence_threshold
         multiplier = state.multiplier
         if constrained:
             multiplier = objectives.ascend(multiplier, distortion, weights, part)
         multiplier = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), multiplier, state.multiplier
+            lambda new, old: jnp.where(alive, new, old), multiplier, state.multiplier
         )
-        params, optimizer = update.step(state.params, state.optimizer, gradient, scale, finite)
+        params, optimizer = update.step(state.params, state.optimizer, gradient, scale, alive)
         average = state.average
         if spec.averages:
             # As with Adam's moments: from what is new, so that nothing is needed twice and copied.
             params = lax.optimization_barrier(params)
-            average = moved_average(average, params, hparams.ema_decay, made, finite)
-        moved = State(params, optimizer, multiplier, state.steps + finite, finite, average)
+            average = moved_average(average, params, hparams.ema_decay, made, alive)
+        moved = State(params, optimizer, multiplier, state.steps + alive, alive, average)
         return moved, (rate, distortion, value)
 
     def members(
@@ -142,7 +146,7 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
         # Zeros, not NaN, for what is not reached: JAX may be told to look for NaN.
         blank = (jnp.zeros((len(rows), spec.call_steps), spec.dtype),) * 3
         state, (rate, distortion, losses) = lax.fori_loop(0, steps, advance, (state, blank))
-        return state, Seen(rate, distortion, losses, state.steps, state.finite)
+        return state, Seen(rate, distortion, losses, state.steps, state.alive)
 
     population = spread(members, mesh, spec.vmap_size)
 
@@ -169,7 +173,7 @@ def compiled(
     """
     state = state_shapes(spec, shape[1:], members)
     real = jax.ShapeDtypeStruct((members,), spec.dtype)
-    weights = objectives.Weights(*[real] * len(objectives.Weights._fields))
+    weights = objectives.LossWeights(*[real] * len(objectives.LossWeights._fields))
     seed = jax.ShapeDtypeStruct((members,), "uint32")
     hparams = HParams(seed, weights, *[real] * (len(HParams._fields) - 2))
     rows = jax.ShapeDtypeStruct((members,), "int32")

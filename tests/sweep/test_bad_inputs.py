@@ -18,7 +18,7 @@ import scipy.io
 from forked import ROOT, forked
 
 from configs import gaussian, quickstart, toy
-from rd_elbo.folder import open_run
+from rd_elbo.sweep.folder import open_run
 
 
 class Row(NamedTuple):
@@ -206,7 +206,7 @@ FILES += [
 VALUES = {
     "grid.encoder=cnn": "encoder='cnn' does not exist; there are 'dense', 'conv', 'resnet', 'conv_iaf'",
     "grid.decoder=('mlp', 'cnn')": "decoder='cnn' does not exist; there are 'mlp', 'deconv', 'resnet', 'pixelcnn', 'pixelvae'",
-    "grid.marginal=vamp": "marginal='vamp' does not exist; there are 'normal', 'maf', 'maf_affine', 'realnvp', 'vampprior'",
+    "grid.prior=vamp": "prior='vamp' does not exist; there are 'normal', 'maf', 'maf_affine', 'realnvp', 'vampprior'",
     "grid.objective=elbo": "objective='elbo' does not exist; there are 'beta', 'target_rate', 'target_distortion', 'free_bits'",
     "train.optimizer=sgd": "optimizer='sgd' does not exist; there are 'adam', 'normalised_adam', 'clipped_adam', 'adamw'",
     "train.schedule=linear": "schedule='linear' does not exist; there are 'constant', 'cosine', 'half_linear', 'warmup_cosine'",
@@ -220,8 +220,8 @@ VALUES = {
     "grid.decoder_depth=0": f"decoder_depth=0 {WHOLE}",
     "grid.latent=True": f"latent=True {WHOLE}",
     "base.latent=2147483648": f"latent=2147483648 {WHOLE}",
-    "grid.marginal=vampprior grid.pseudo_inputs=0": f"pseudo_inputs=0 {WHOLE}",
-    "grid.marginal=maf grid.flow_steps=0": f"flow_steps=0 {WHOLE}",
+    "grid.prior=vampprior grid.pseudo_inputs=0": f"pseudo_inputs=0 {WHOLE}",
+    "grid.prior=maf grid.flow_steps=0": f"flow_steps=0 {WHOLE}",
     "grid.encoder=conv_iaf grid.flow_width=0.5": f"flow_width=0.5 {WHOLE}",
     "grid.seed=-1": "seed=-1 must be a whole number of at least 0 and below 2**31",
     "grid.beta=()": "grid axis beta=() is empty: an empty axis leaves nothing to train",
@@ -233,9 +233,9 @@ VALUES = {
     "grid.beta=True": "beta=True must be a finite number",
     "grid.beta=(1.0": "beta='(1.0' must be a finite number",
     "grid.beta=((0.5, 1.0),)": "beta=(0.5, 1.0) must be a finite number",
-    "grid.annealing=1.5": "annealing=1.5 is a part of the training and must be at most 1",
-    "grid.loss_bound=0.0": "loss_bound=0.0 must be above 0",
-    "grid.annealing=-0.1": "annealing=-0.1 must be at least 0",
+    "grid.kl_warmup_fraction=1.5": "kl_warmup_fraction=1.5 is a part of the training and must be at most 1",
+    "grid.divergence_threshold=0.0": "divergence_threshold=0.0 must be above 0",
+    "grid.kl_warmup_fraction=-0.1": "kl_warmup_fraction=-0.1 must be at least 0",
     "train.learning_rate=0": "learning_rate=0.0 must be above 0 and at most 1e+30",
     "train.learning_rate=nan": "learning_rate=nan must be a finite number",
     "train.epochs=0": "epochs=0.0 must be above 0",
@@ -253,8 +253,8 @@ VALUES = {
     "grid.target_rate=3.0": "target_rate=(3.0,) has no effect on any member, since objective is 'beta' everywhere",
     "grid.free_bits=3.0": "free_bits=(3.0,) has no effect on any member, since objective is 'beta' everywhere",
     "grid.objective=target_rate grid.beta=1.0": "beta=(1.0,) has no effect on any member, since objective is 'target_rate'",
-    "grid.pseudo_inputs=3": "pseudo_inputs=(3,) has no effect on any member, since marginal is 'normal' everywhere",
-    "grid.flow_depth=3": "flow_depth=(3,) has no effect on any member, since encoder is 'dense' and marginal is 'normal'",
+    "grid.pseudo_inputs=3": "pseudo_inputs=(3,) has no effect on any member, since prior is 'normal' everywhere",
+    "grid.flow_depth=3": "flow_depth=(3,) has no effect on any member, since encoder is 'dense' and prior is 'normal'",
     "only=('vae',)": "only='vae' names no block; there are mlp, pixelcnn",
     "only=(['mlp'],)": "only=(['mlp'],) must be a name or a tuple of names",
     "blocks={}": "the grid is empty: the configuration has no blocks",
@@ -607,7 +607,12 @@ TABLES = [
     Row("figures, no family", script("figures"), f"{TABLE}, line 3: family='' must be three characters", cell("family", "")),
     Row("compare, no beta", script("compare"), f"{TABLE}, line 3: beta='' must be a finite number", cell("beta", "")),
     Row("compare, objective", script("compare"), f"{TABLE}, line 3: objective='elbo' does not exist", cell("objective", "elbo")),
-    Row("compare, annealing", script("compare"), f"{TABLE}, line 3: annealing='yes' must be a finite", cell("annealing", "yes")),
+    Row(
+        "compare, a column of an earlier release",
+        script("compare"),
+        f"{TABLE}, line 3: kl_warmup_fraction='yes' must be a finite",
+        cell("annealing", "yes"),
+    ),
     Row("figures, split", script("figures"), f"{TABLE}, line 3: split='' does not exist; there are 'train'", cell("split", "")),
     Row(
         "figures, status",
@@ -781,7 +786,7 @@ EXPERIMENTS += [
         ("toy", "high_target_rates=()", "high_target_rates=() must hold at least one number"),
         ("toy", "betas=(0.5, -1.0)", "betas=-1.0 must be at least 0"),
         ("toy", "adam_b2=1.0", "adam_b2=1.0 must be below 1"),
-        ("toy", "annealing=2", "annealing=2.0 is a part of the training and must be at most 1"),
+        ("toy", "kl_warmup_fraction=2", "kl_warmup_fraction=2.0 is a part of the training and must be at most 1"),
         ("toy", "schedule=linear", "schedule='linear' does not exist; there are 'constant', 'cosine'"),
         ("toy", "population.dtype=float32", "population.dtype='float32' does not exist; there are 'float64'"),
         ("toy", "population.devices=100000", "devices=100000 must be at most 1024"),

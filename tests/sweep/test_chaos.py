@@ -13,12 +13,12 @@ QUICK = "--config=configs/quickstart.py:quick"
 
 @pytest.mark.slow
 def test_kills_and_damage_change_no_table(tmp_path):
-    """Kills, damage, shards and a global mesh of two processes; more with larger numbers."""
-    few = ("--kills=1", "--terminations=1", "--damages=2", "--shards=1", "--mesh=1")
+    """A kill, damage and a global mesh of two processes; the script's own numbers are larger."""
+    few = ("--kills=1", "--terminations=0", "--damages=1", "--shards=0", "--mesh=1")
     command = [sys.executable, str(ROOT / "scripts" / "chaos.py"), f"--workdir={tmp_path}", *few]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0 and "WRONG" not in result.stdout, result.stdout + result.stderr
-    assert result.stdout.count(": same") >= 4, result.stdout
+    assert result.stdout.count(": same") >= 3, result.stdout
 
 
 @pytest.mark.slow

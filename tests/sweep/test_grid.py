@@ -18,7 +18,7 @@ def test_product():
 
 
 def test_numpys_numbers_and_negative_zero():
-    member = Member(seed=np.int64(3), beta=np.float32(0.5), annealing=-0.0)
+    member = Member(seed=np.int64(3), beta=np.float32(0.5), kl_warmup_fraction=-0.0)
     assert member == Member(seed=3, beta=0.5) and member.name == Member(seed=3, beta=0.5).name
     assert type(member.seed) is int and type(member.beta) is float
 
@@ -33,17 +33,17 @@ def test_a_name_is_what_a_member_is():
     def others(base, fields):
         return {dataclasses.replace(base, **{field: OTHER_VALUES[field]}).name for field in fields}
 
-    names = others(Member(), set(OTHER_VALUES) - {*Member().idle})
+    names = others(Member(), set(OTHER_VALUES) - {*Member().unused_fields})
     bases = {
-        Member(objective="target_rate", marginal="vampprior"): ("target_rate", "target_weight", "pseudo_inputs"),
+        Member(objective="target_rate", prior="vampprior"): ("target_rate", "target_weight", "pseudo_inputs"),
         Member(objective="target_distortion", decoder="pixelvae"): ("target_distortion", "multiplier_rate", "causal_depth"),
         Member(decoder="pixelcnnpp"): ("z_in_every_layer",),
-        Member(objective="free_bits", marginal="maf"): ("free_bits", "flow_steps", "flow_width", "flow_depth"),
+        Member(objective="free_bits", prior="maf"): ("free_bits", "flow_steps", "flow_width", "flow_depth"),
     }
     for base, fields in bases.items():
         names |= others(base, fields)
-        assert not {*fields} & {*base.idle}
-    assert {field for fields in bases.values() for field in fields} == {*Member().idle}
+        assert not {*fields} & {*base.unused_fields}
+    assert {field for fields in bases.values() for field in fields} == {*Member().unused_fields}
     assert len(names | {Member().name, *(base.name for base in bases)}) == len(FIELDS) + 5
 
 
@@ -57,10 +57,29 @@ def test_names_of_members_from_before_fields_were_added():
 
 def test_members_that_train_alike_are_equal():
     assert Member(target_rate=3.0, target_weight=7.0, pseudo_inputs=5, flow_width=7, free_bits=2.0) == Member()
-    assert Member(objective="target_distortion", target_distortion=3.0, annealing=0.5).annealing == 0.0
-    assert Member(encoder="conv_iaf", flow_width=7).flow_width == 7 == Member(marginal="maf", flow_width=7).flow_width
+    assert Member(objective="target_distortion", target_distortion=3.0, kl_warmup_fraction=0.5).kl_warmup_fraction == 0.0
+    assert Member(encoder="conv_iaf", flow_width=7).flow_width == 7 == Member(prior="maf", flow_width=7).flow_width
     assert Member(objective="target_rate", target_rate=3.0, beta=0.1) == Member(objective="target_rate", target_rate=3.0)
     assert len(product(Member(objective="target_rate"), beta=(0.1, 1.0), target_rate=(3.0, 4.0))) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "44136fa355"),
+        ({"prior": "maf"}, "575aefdf51"),
+        ({"kl_warmup_fraction": 0.5, "divergence_threshold": 1e3}, "980b228950"),
+        ({"prior": "vampprior", "pseudo_inputs": 50, "beta": 0.3}, "48a247391d"),
+    ],
+)
+def test_names_of_members_from_before_fields_were_renamed(fields, name):
+    """Taken from the code that called them marginal, annealing and loss_bound."""
+    assert Member(**fields).name == name
+
+
+def test_old_names_of_fields_are_refused_with_the_new():
+    with pytest.raises(BadInput, match="expected prior, its present name"):
+        product(Member(), marginal=("maf",))
 
 
 PAPERS_NAME = "f0d0a0420d"
@@ -69,18 +88,18 @@ OTHER_VALUES = {
     "likelihood": "gaussian",
     "encoder": "conv",
     "decoder": "pixelcnn",
-    "marginal": "vampprior",
+    "prior": "vampprior",
     "objective": "target_rate",
     "optimizer": "normalised_adam",
     "schedule": "constant",
-    "annealing": 0.5,
+    "kl_warmup_fraction": 0.5,
     **dict.fromkeys(("latent", "encoder_width", "encoder_depth", "decoder_width", "decoder_depth", "pseudo_inputs"), 7),
     **dict.fromkeys(
         ("flow_steps", "flow_width", "flow_depth", "causal_depth", "target_distortion", "multiplier_rate", "free_bits"), 7
     ),
     **dict.fromkeys(("batch_size", "seed"), 9),
     **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
-    "loss_bound": 1e4,
+    "divergence_threshold": 1e4,
     "ema_decay": 0.9,
     "dropout": 0.1,
     "shift": 2,
@@ -97,7 +116,7 @@ OTHER_VALUES = {
         ("beta", "1"),
         ("target_rate", -1.0),
         ("target_weight", 0.0),
-        ("annealing", 1.5),
+        ("kl_warmup_fraction", 1.5),
         ("learning_rate", 0),
         ("learning_rate", 1e39),
         ("epochs", 0.0),

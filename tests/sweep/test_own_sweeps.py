@@ -13,12 +13,11 @@ import pytest
 from rich.console import Console
 
 import rd_elbo as rd
-from rd_elbo import choices, disk, frontier, gallery, plotting, tables
+from rd_elbo import disk, frontier, plots
 from rd_elbo.models.likelihoods import DiscretisedLogistic
-from rd_elbo.plotting import families
-from rd_elbo.plotting import gallery as plotting_gallery
-from rd_elbo.sweep import config
-from tests.families import row
+from rd_elbo.report import families, gallery, gallery_figures, selection
+from rd_elbo.sweep import config, tables
+from tests.report.rows import row
 
 TINY = {"latent": 2, "encoder_width": 2, "encoder_depth": 1, "decoder_width": 2, "decoder_depth": 1}
 TINY |= {"batch_size": 4, "epochs": 2.0}
@@ -54,11 +53,13 @@ def test_a_sweep_of_colour_pictures(trained):
     values = jax.jit(lambda key: model.decode(params, model.encode(params, x).sample(seed=key)).distribution)(jax.random.key(0))
     d = -DiscretisedLogistic(values.loc, values.log_scale).log_prob(x).sum((1, 2, 3)).mean()
     np.testing.assert_allclose(point["distortion"], d, rtol=0.02)
-    np.testing.assert_allclose(model.encode(params, x).kl_divergence(model.prior(params, x)).mean(), point["rate"], rtol=1e-5)
+    np.testing.assert_allclose(
+        model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean(), point["rate"], rtol=1e-5
+    )
     about = json.loads((workdir / "provenance.json").read_text())["data"]
     assert "6x5x3, colour 0 to 255, mean" in about["origin"] and "8-bit levels kept" in about["origin"]
     assert tables.read_points(workdir)[0] == point and tuple(point) == tables.POINT_COLUMNS
-    assert (workdir / "figures").exists() or plotting.draw_all(workdir)
+    assert (workdir / "figures").exists() or plots.draw_all(workdir)
 
 
 def test_bits_per_dimension_in_the_table_of_the_terminal(trained, monkeypatch):
@@ -75,16 +76,16 @@ def test_bits_per_dimension_in_the_table_of_the_terminal(trained, monkeypatch):
 
 def test_a_gallery_of_colour_pictures(trained):
     dataset, workdir, points = trained
-    chosen = [choices.Choice(5, "a", "reconstruction", "by_family", 0, points[0])]
+    chosen = [selection.Selected(5, "a", "reconstruction", "by_family", 0, points[0])]
     gallery.make(workdir, dataset, chosen, examples=2)
     arrays = disk.read_arrays(workdir / "gallery.npz")
     assert arrays["reconstruction"].shape == (1, 5, 2, 6, 5, 3) and arrays["sample"].dtype == np.uint8
-    shown = plotting_gallery.panel(disk.read_table(workdir / "gallery.csv"), arrays)
+    shown = gallery_figures.panel(disk.read_table(workdir / "gallery.csv"), arrays)
     np.testing.assert_allclose(shown.image[:6, :5], arrays["data"][0] / 255)
     middle = round(shown.columns[2])
     average = arrays["reconstruction"][0, :, 0, 0, middle - round(shown.columns[2] - 2.5)].mean(0) / 255
     np.testing.assert_allclose(shown.image[0, middle], average)
-    assert len(plotting_gallery.draw_all(workdir)) == 2
+    assert len(gallery_figures.draw_all(workdir)) == 2
 
 
 def test_the_default_binarises_and_says_so(pictures, tmp_path):
@@ -111,8 +112,8 @@ def test_a_sweep_of_vectors(tmp_path):
     # Values that hardly vary have a density above 1.
     assert point["status"] == "ok" and point["distortion"] < 0 and point["elbo"] == -(point["rate"] + point["distortion"])
     assert tables.read_points(tmp_path / "run") == [point]
-    assert len(plotting.draw_all(tmp_path / "run")) == 4
-    chosen = [choices.Choice(5, "a", "sample", "by_family", 0, point)]
+    assert len(plots.draw_all(tmp_path / "run")) == 4
+    chosen = [selection.Selected(5, "a", "sample", "by_family", 0, point)]
     with pytest.raises(rd.BadInput, match=r"examples of shape \(3,\), which are no images"):
         gallery.make(tmp_path / "run", dataset, chosen)
 
@@ -124,7 +125,7 @@ def test_figures_and_frontiers_of_negative_distortions():
             [("---", 0.0, -1.0), ("---", 3.0, -20.0), ("--v", 9.0, -30.0), ("-+-", 5.0, 2.0), ("-++", 4.0, -24.0)]
         )
     ]
-    axes = plotting.plane.rd_plane(points).axes[0]
+    axes = plots.rd_plane(points).axes[0]
     low, high = axes.get_ylim()
     assert low < -30 and high > 2
     for figure in families.FIGURES.values():
@@ -133,4 +134,4 @@ def test_figures_and_frontiers_of_negative_distortions():
     assert families.figure3a(points).axes[0].get_ylim()[1] > 2
     rate, distortion = np.array([(p["rate"], p["distortion"]) for p in points]).T
     assert frontier.pareto(rate, distortion).tolist() == [0, 1, 4, 2]
-    plotting.style.plt.close("all")
+    plots.style.plt.close("all")

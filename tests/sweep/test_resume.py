@@ -11,9 +11,9 @@ import shutil
 import jax
 import pytest
 
-from rd_elbo import disk, folder, host, provenance, tables
+from rd_elbo import disk, host
 from rd_elbo.errors import BadInput
-from rd_elbo.sweep import config, run
+from rd_elbo.sweep import config, folder, provenance, run, tables
 from rd_elbo.sweep.workdir import Attempt, Workdir
 from rd_elbo.training import fit as training
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import disk, tables
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
-from rd_elbo.sweep import config, grid, run
+from rd_elbo.sweep import config, grid, run, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1}
@@ -86,7 +86,7 @@ def test_saved_parameters_give_the_points_of_the_table(tmp_path):
     for point in (p for p in points if p["split"] == "test"):
         member, params = tables.load_params(tmp_path / "run", point["member"], point["averaging"])
         model = member.build((28, 28))
-        rate = model.encode(params, x).kl_divergence(model.prior(params, x)).mean()
+        rate = model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean()
         np.testing.assert_allclose(rate, point["rate"], rtol=1e-5)
         seen.append((member.ema_decay, point["averaging"]))
     assert {*seen} == {(0.0, "none"), (0.5, "none"), (0.5, "ema")}
@@ -159,8 +159,8 @@ def test_members_that_one_program_cannot_train_are_no_group():
         ({"blocks": {"mlp": {"decoder": "cnn"}}}, "decoder='cnn'"),
         ({"only": ("vae",)}, "only='vae'"),
         ({"grid": {"target_rate": (3.0,)}}, "target_rate=(3.0,) has no effect on any member"),
-        ({"grid": {"pseudo_inputs": (3, 4)}}, "since marginal is 'normal' everywhere"),
-        ({"grid": {"flow_width": (3, 4)}}, "since encoder is 'dense' and marginal is 'normal'"),
+        ({"grid": {"pseudo_inputs": (3, 4)}}, "since prior is 'normal' everywhere"),
+        ({"grid": {"flow_width": (3, 4)}}, "since encoder is 'dense' and prior is 'normal'"),
         ({"grid": {"epochs": (1.0,)}, "train": {"epochs": 2.0}}, "epochs is given twice"),
         ({"train": {"batch_size": 100}}, "batch_size=100"),
         ({"population": {"chunk_size": 0}}, "chunk_size=0"),
@@ -309,7 +309,7 @@ def test_the_quickstart_is_the_experiment_it_says():
     from configs import quickstart
 
     members = grid.members_of(quickstart.get_config().to_dict())
-    plain = [m for m in members if m.marginal == "normal"]
+    plain = [m for m in members if m.prior == "normal"]
     for decoder, betas, ratio in (("mlp", 8, 2), ("pixelcnn", 5, 2)):
         own = [m for m in plain if m.decoder == decoder]
         widths = sorted({m.decoder_width for m in own})
@@ -319,7 +319,7 @@ def test_the_quickstart_is_the_experiment_it_says():
             assert len(chosen) >= betas and {0.1, 1.0, 4.0} <= chosen
             assert min(chosen) == 0.1 and max(chosen) == 4.0
         assert len({m.seed for m in own}) >= 2
-    assert any(m.marginal == "vampprior" for m in members)
+    assert any(m.prior == "vampprior" for m in members)
     spacing = np.diff(np.log(quickstart.BETAS))
     assert spacing.max() / spacing.min() < 1.02  # log-spaced
     assert grid.unique(members) == members

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rd_elbo import disk, folder
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
-from rd_elbo.sweep import config, run
+from rd_elbo.sweep import config, folder, run
 from rd_elbo.sweep.shard import Shard, imbalance, owners, parse
 from rd_elbo.training import fit as training
 

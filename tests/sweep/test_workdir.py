@@ -9,24 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rd_elbo import disk, folder, provenance, tables
+from rd_elbo import disk
 from rd_elbo.errors import BadInput
+from rd_elbo.sweep import folder, provenance, tables
 from rd_elbo.sweep.grid import FIELDS, Member
 from rd_elbo.sweep.metrics import MetricWriter, lines
-from rd_elbo.tables import POINT_COLUMNS
+from rd_elbo.sweep.tables import POINT_COLUMNS
 from rd_elbo.training.state import Metrics
 
 RESULTS = pathlib.Path(__file__).parents[2] / "results"
 
 
 def test_points_of_old_tables_have_the_fields_of_today_at_their_defaults(tmp_path):
-    member = Member(beta=0.5, annealing=0.25)
+    member = Member(beta=0.5, kl_warmup_fraction=0.25)
     row = {**dict.fromkeys(POINT_COLUMNS, 0), **dataclasses.asdict(member)}
     row |= {"member": member.name, "family": member.family, "version": "0.1.0+abc"}
     row |= {"split": "test", "averaging": "ema", "status": "ok", "rate": 1.5, "distortion": 2.0}
     disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, [row])
     assert tables.read_points(tmp_path) == [row]
-    younger = ("annealing", "schedule", "latent")
+    younger = ("kl_warmup_fraction", "schedule", "latent")
     columns = [name for name in POINT_COLUMNS if name not in (*younger, "version", "averaging")]
     disk.write_table(tmp_path / "points.csv", columns, [{name: row[name] for name in columns}])
     defaults = {name: getattr(Member(), name) for name in younger} | {"version": "", "averaging": "none"}

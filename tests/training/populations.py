@@ -6,8 +6,8 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rd_elbo.models.base import Terms
 from rd_elbo.models.family import Architecture
+from rd_elbo.models.vae import Terms
 from rd_elbo.training import fit, regularisation, sharding, state
 
 SHAPE = (4, 4)
@@ -29,13 +29,13 @@ class Member(Architecture):
     target_weight: float = 2.0
     target_distortion: float = 0.0
     multiplier_rate: float = 0.003
-    annealing: float = 0.0
+    kl_warmup_fraction: float = 0.0
     optimizer: str = "adam"
     schedule: str = "cosine"
     batch_size: int = 4
     learning_rate: float = 1e-2
     seed: int = 0
-    loss_bound: float = math.inf
+    divergence_threshold: float = math.inf
     ema_decay: float = 0.0
     dropout: float = 0.0
     shift: int = 0
@@ -87,7 +87,7 @@ def train(members, images=None, steps=STEPS, devices=None, spec=(), **rest):
 def trained(members, **rest):
     """`train`, and all of them get to the end."""
     result = train(members, **rest)
-    assert (result.steps == STEPS).all() and result.finite.all()
+    assert (result.steps == STEPS).all() and result.alive.all()
     return result
 
 

@@ -60,7 +60,7 @@ def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, objective, short
     assert_identical(resumed.average, whole.average)
     assert_identical(resumed.metrics, whole.metrics)
     assert resumed.metrics.loss.shape == (3, STEPS // 2)
-    assert_identical((resumed.steps, resumed.finite), (whole.steps, whole.finite))
+    assert_identical((resumed.steps, resumed.alive), (whole.steps, whole.alive))
 
 
 def test_the_first_metrics_after_a_restart_are_all_of_them(tmp_path, short_calls):
@@ -84,7 +84,7 @@ def test_a_state_comes_back_on_another_number_of_devices(tmp_path, short_calls, 
         run(members, devices=before, checkpoints=Checkpoints(tmp_path), stop=after(4))
     checkpoints = Checkpoints(tmp_path, report=pytest.fail)
     resumed = run(members, devices=now, checkpoints=checkpoints)
-    assert resumed.devices == now and resumed.finite.all()
+    assert resumed.devices == now and resumed.alive.all()
     for i in range(3):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
@@ -126,7 +126,7 @@ def test_a_state_of_another_training_is_left_out(tmp_path, short_calls, change):
 
 def test_states_rotate_and_come_back(tmp_path):
     folder = tmp_path / "new"
-    checkpoints = Checkpoints(folder, {"what": 1}, keep=2, report=pytest.fail)
+    checkpoints = Checkpoints(folder, {"what": 1}, max_to_keep=2, report=pytest.fail)
     assert checkpoints.restore(STATE) is None and checkpoints.latest() is None
     for made in (9, 10, 11):
         assert checkpoints.save(made, plus(made))

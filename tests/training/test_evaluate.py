@@ -46,7 +46,7 @@ def test_terms_are_those_of_the_model_image_by_image(fitted, batch, monkeypatch)
     for i, member in enumerate(MEMBERS):
         model, params = models_of([member])[1], own_params(fitted, i)
         e = model.encode(params, x)
-        rate = np.asarray(e.kl_divergence(model.prior(params, x)), np.float64)
+        rate = np.asarray(e.kl_divergence(model.prior_distribution(params, x)), np.float64)
         np.testing.assert_allclose(result.rate[i], rate, rtol=1e-3, atol=1e-6)
         means = evaluate.means(result.rate[i], result.distortion[i])
         np.testing.assert_allclose(means["rate"], rate.mean(), rtol=1e-4)
@@ -123,7 +123,7 @@ def test_any_model_is_evaluated_and_progress_told():
 
 def test_estimator_of_the_rate(fitted):
     assert evaluate.rate_estimator(fitted.spec, SHAPE) == "closed_form"
-    vamp = dataclasses.replace(BASE, marginal="vampprior")
+    vamp = dataclasses.replace(BASE, prior="vampprior")
     spec = dataclasses.replace(fitted.spec, model=models_of([vamp])[1])
     assert evaluate.rate_estimator(spec, SHAPE) == "monte_carlo"
 

@@ -29,9 +29,10 @@ from tests.training.populations import (
 
 BASE = Member()
 KINDS = {
+    "mlp": BASE,
     "pixelcnn": Member(decoder="pixelcnn", decoder_width=4),
     "vampprior, target rate": Member(
-        marginal="vampprior", objective="target_rate", target_rate=2.0, annealing=0.5
+        prior="vampprior", objective="target_rate", target_rate=2.0, kl_warmup_fraction=0.5
     ),
     "convolutions": Member(
         encoder="conv",
@@ -54,8 +55,8 @@ STRONG = dataclasses.replace(
 )
 
 
-# Each kind is a few programs that take seconds to compile.
-MARKED = [pytest.param(k, marks=() if k == "pixelcnn" else pytest.mark.slow) for k in KINDS]
+# Each kind is a few programs that take seconds to compile; those of the first are others' too.
+MARKED = [pytest.param(k, marks=() if k == "mlp" else pytest.mark.slow) for k in KINDS]
 
 
 @pytest.mark.parametrize("kind", MARKED)
@@ -66,8 +67,8 @@ def test_in_a_population_alone_elsewhere_and_on_other_devices(kind):
     two, backwards = trained(members, devices=2), trained(members[::-1], devices=2)
     assert two.devices == 2
     # One device's program has another number of members: for one kind that is worth compiling.
-    one = trained(members, devices=1) if kind == "pixelcnn" else two
-    assert one.devices == (1 if kind == "pixelcnn" else 2)
+    one = trained(members, devices=1) if kind == "mlp" else two
+    assert one.devices == (1 if kind == "mlp" else 2)
     for i, member in enumerate(members):
         alone = trained([member])
         assert_same(of(one, i), of(alone, 0))
@@ -93,6 +94,7 @@ PADDED = {
     "pixelvae": dataclasses.replace(
         KINDS["convolutions"], decoder="pixelvae", encoder="dense", causal_depth=1
     ),
+    "levels": Member(decoder="pixelcnn", likelihood="discretised_logistic"),
 }
 
 
@@ -174,7 +176,7 @@ def test_a_second_population_compiles_nothing():
     try:
         run(beta=(0.5, 1.0, 2.0, 4.0, 5.0, 6.0), seed=(0, 1, 2, 0, 1, 2))
         first = len(compiled)
-        others = dict(learning_rate=(2e-3,) * 6, annealing=(0.2,) * 6)
+        others = dict(learning_rate=(2e-3,) * 6, kl_warmup_fraction=(0.2,) * 6)
         run(beta=(0.1, 4.0, 3.0, 1.0, 0.2, 0.3), seed=(7, 8, 9, 7, 8, 9), **others)
         # Three and four seeds on a device have one table of orders.
         assert first > 0  # the counter counts
@@ -200,7 +202,7 @@ def test_a_member_that_diverges_is_frozen_and_harms_no_neighbour():
     # Chosen so large that the next loss overflows float64 as well.
     good, bad = BASE, dataclasses.replace(BASE, learning_rate=1e100, beta=1e30)
     together = train([good, bad])
-    assert together.finite.tolist() == [True, False]
+    assert together.alive.tolist() == [True, False]
     assert together.steps[0] == STEPS and together.steps[1] < STEPS
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(together.params))
     assert_same(of(together, 0), of(trained([good]), 0))
@@ -258,7 +260,7 @@ def test_progress_and_metrics_of_every_call():
     progress, metrics = zip(*heard, strict=True)
     assert [p.steps for p in progress][-1] == progress[-1].total_steps == STEPS
     assert all(a.steps < b.steps for a, b in itertools.pairwise(progress))
-    assert progress[-1].finite == progress[-1].members == 2
+    assert progress[-1].alive == progress[-1].members == 2
     assert np.isfinite([progress[-1].rate, progress[-1].distortion]).all()
     steps = np.concatenate([m.step for m in metrics])
     assert steps.tolist() == [7, 14, 21, 28, 35, 42, 49, 50] == fitted.metrics.step.tolist()
@@ -361,7 +363,7 @@ def test_a_learning_rate_that_is_no_number_freezes_its_member_at_the_start():
     hparams = state.HParams.of(several(BASE, seed=(0, 1)), spec)
     hparams = hparams._replace(learning_rate=np.asarray([np.nan, 1e-3], np.float32))
     fitted = fit.fit(spec, [Echo("weight")] * 2, hparams, np.zeros((8, 1)), 3)
-    assert fitted.finite.tolist() == [False, True] and fitted.steps.tolist() == [0, 3]
+    assert fitted.alive.tolist() == [False, True] and fitted.steps.tolist() == [0, 3]
     drawn = state.initialise([Echo("weight")], [0], Echo("weight"), (1,))["w"][0]
     np.testing.assert_array_equal(fitted.params["w"][0], drawn)
 
@@ -376,10 +378,10 @@ def test_a_loss_above_its_bound_is_a_divergence():
     losses = alone.metrics.loss[0]
     # It is the first of its losses that is above.
     bound = float(np.sort(losses)[-2])
-    bounded = dataclasses.replace(BASE, loss_bound=(bound + losses.max()) / 2)
-    exact = dataclasses.replace(BASE, loss_bound=float(losses.max()))
+    bounded = dataclasses.replace(BASE, divergence_threshold=(bound + losses.max()) / 2)
+    exact = dataclasses.replace(BASE, divergence_threshold=float(losses.max()))
     together = train([BASE, bounded, exact])
-    assert together.finite.tolist() == [True, False, True]
+    assert together.alive.tolist() == [True, False, True]
     assert together.steps.tolist() == [STEPS, int(losses.argmax()), STEPS]
     assert_same(of(together, 0), of(alone, 0))
 
@@ -395,7 +397,7 @@ def test_loss_changes_with_beta_as_the_rate():
 
 def test_numbers_for_all_members_are_as_good_as_arrays():
     spec = spec_of([BASE])
-    numbers = state.HParams(0, objectives.Weights(), 0.0, 1e-2)
+    numbers = state.HParams(0, objectives.LossWeights(), 0.0, 1e-2)
     models, _ = models_of([BASE] * 2)
     both = fit.fit(spec, models, numbers, images_of(), 5)
     assert_same(both.params, train([BASE] * 2, steps=5).params, rtol=0)

@@ -13,7 +13,7 @@ from tests.training.populations import Member, images_of, several, train
 FAMILIES = {
     "mlp": {},
     "---": dict(encoder="conv", decoder="deconv"),
-    "++v": dict(encoder="conv_iaf", decoder="pixelcnnpp", marginal="vampprior"),
+    "++v": dict(encoder="conv_iaf", decoder="pixelcnnpp", prior="vampprior"),
 }
 SIZES = dict(decoder_width=5, encoder_depth=1, flow_steps=2, flow_width=5, flow_depth=1)
 LOSSES = {

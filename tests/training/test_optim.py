@@ -10,7 +10,7 @@ import pytest
 import rd_elbo as rd
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput
-from rd_elbo.models.base import Terms
+from rd_elbo.models.vae import Terms
 from rd_elbo.training import checkpoint, fit, optim, state
 from tests.training.populations import Echo, Member, echo, several
 
@@ -49,7 +49,7 @@ def clipped(learning_rate):
 def test_members_move_as_optax_moves_one(x64, factory):
     """Of clipping: by the global norm of each member, which are a factor apart."""
     rates = (0.05, 0.2, 0.1)
-    hparams = state.HParams(np.arange(3), objectives.Weights(), 0.0, np.asarray(rates))
+    hparams = state.HParams(np.arange(3), objectives.LossWeights(), 0.0, np.asarray(rates))
     options = dict(batch_size=4, schedule="constant", dtype="float64")
     spec = state.TrainSpec(MODEL, optimizer=factory, **options)
     fitted = fit.fit(spec, [MODEL] * 3, hparams, X, 15)
@@ -64,7 +64,7 @@ def test_a_schedule_of_optax_counts_steps(x64):
     schedule = optax.warmup_exponential_decay_schedule(0.0, 0.3, 4, 5, 0.5)
     spec = state.TrainSpec(MODEL, batch_size=4, dtype="float64", schedule=schedule)
     spec = dataclasses.replace(spec, optimizer=optax.sgd)
-    hparams = state.HParams(np.arange(2), objectives.Weights(), 0.0, np.asarray([1.0, 0.5]))
+    hparams = state.HParams(np.arange(2), objectives.LossWeights(), 0.0, np.asarray([1.0, 0.5]))
     fitted = fit.fit(spec, [MODEL] * 2, hparams, X, 12)
     for seed, factor in ((0, 1.0), (1, 0.5)):
         expected = by_hand(optax.sgd(lambda made, f=factor: f * schedule(made)), seed, 12)
@@ -85,7 +85,7 @@ def test_optimizers_by_name_freeze_with_their_member(name):
     member = dataclasses.replace(Member(), optimizer=name)
     images = np.arange(80.0)[:, None]
     fitted = echo(Echo("poison"), several(member, seed=range(3)), images, 20, optimizer=name)
-    assert not fitted.finite.any() and np.isfinite(fitted.params["w"]).all()
+    assert not fitted.alive.any() and np.isfinite(fitted.params["w"]).all()
     poisoned = np.argmax(~np.isfinite(fitted.metrics.loss), axis=1)
     np.testing.assert_array_equal(fitted.steps, poisoned)
 
@@ -113,7 +113,7 @@ def test_a_training_resumes_with_its_own_optimizer_alone(tmp_path, monkeypatch):
     def run(optimizer, folder, stop=None):
         spec = state.TrainSpec(MODEL, batch_size=4, optimizer=optimizer, call_steps=4)
         kept = checkpoint.Checkpoints(tmp_path / folder, report=said.append)
-        hparams = state.HParams(np.arange(2), objectives.Weights(), 0.0, 1.0)
+        hparams = state.HParams(np.arange(2), objectives.LossWeights(), 0.0, 1.0)
         return fit.fit(spec, [MODEL] * 2, hparams, X, 12, checkpoints=kept, stop=stop)
 
     whole = run(optax.adam(0.1), "whole")

@@ -1,6 +1,7 @@
 """Two processes on one mesh are as good as one process with two devices."""
 
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -76,13 +77,20 @@ def numbers(folder):
         return {name: array for name, array in arrays.items() if name != "owned"}
 
 
-@pytest.mark.slow
-def test_two_processes_equal_one_with_two_devices_byte_for_byte(tmp_path):
-    codes, output = start(tmp_path / "one", 1)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The numbers of one process with two devices."""
+    folder = tmp_path_factory.mktemp("one")
+    codes, output = start(folder, 1)
     assert codes == [0], output
+    return numbers(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_two_devices_byte_for_byte(one, tmp_path):
     codes, output = start(tmp_path / "two", 2)
     assert codes == [0, 0], output
-    one, two = numbers(tmp_path / "one"), numbers(tmp_path / "two")
+    two = numbers(tmp_path / "two")
     assert one.keys() == two.keys() and len(one) > 10
     for name, array in one.items():
         np.testing.assert_array_equal(array, two[name])
@@ -91,18 +99,16 @@ def test_two_processes_equal_one_with_two_devices_byte_for_byte(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_pair_resumes_as_a_pair_and_as_one(tmp_path):
-    codes, output = start(tmp_path / "whole", 1)
-    assert codes == [0], output
-    whole = numbers(tmp_path / "whole")
+def test_a_stopped_pair_resumes_as_a_pair_and_as_one(one, tmp_path):
+    codes, output = start(tmp_path / "pair", 2, stop_after=4)
+    assert codes == [7, 7] and output.count("STOPPED True") == 2, output
+    shutil.copytree(tmp_path / "pair", tmp_path / "one")
     for name, processes in (("pair", 2), ("one", 1)):
-        codes, output = start(tmp_path / name, 2, stop_after=4)
-        assert codes == [7, 7] and output.count("STOPPED True") == 2, output
         codes, output = start(tmp_path / name, processes)
         assert codes == [0] * processes and "REPORT" not in output, output
         # The same number of devices, so the same bits.
         for key, array in numbers(tmp_path / name).items():
-            np.testing.assert_array_equal(array, whole[key])
+            np.testing.assert_array_equal(array, one[key])
 
 
 WAIT = """

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rd_elbo.errors import BadInput
-from rd_elbo.models.base import Terms
 from rd_elbo.models.dropout import Dropout, Dropping
+from rd_elbo.models.vae import Terms
 from rd_elbo.training import evaluate, fit, regularisation, state
 from tests.training.populations import (
     Echo,
@@ -42,7 +42,7 @@ def test_an_average_is_the_recursion_over_recorded_parameters(x64):
     bounds = (np.inf, np.inf, np.inf, 3.0)
     base = Member(schedule="constant", objective="beta")
     # No grid would allow a negative rate; a step is a step.
-    members = several(base, ema_decay=decays, learning_rate=rates, loss_bound=bounds)
+    members = several(base, ema_decay=decays, learning_rate=rates, divergence_threshold=bounds)
     how = dict(dtype="float64", schedule="constant")
     fitted = echo(Bowl("weight"), members, np.zeros((4, 1)), 12, **how)
     assert fitted.steps.tolist()[:3] == [12] * 3 and 2 < fitted.steps[3] < 12

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from rd_elbo import objectives
-from rd_elbo.models.base import Terms
+from rd_elbo.models.vae import Terms
 from rd_elbo.training import evaluate, fit, loop, optim, sharding, state, step
 from tests.training.populations import Echo, Member, echo, several
 
@@ -68,14 +68,14 @@ def test_learning_rate_over_the_whole_training(schedule):
 
 def test_annealing_over_the_whole_training():
     """With R = 1 and a weight that hardly moves, the loss is the weight of the rate."""
-    member = dataclasses.replace(ONE, annealing=0.5, beta=0.8, learning_rate=1e-12)
+    member = dataclasses.replace(ONE, kl_warmup_fraction=0.5, beta=0.8, learning_rate=1e-12)
     metrics = echo(Echo("one"), [member], np.zeros((80, 1)), 20).metrics
     np.testing.assert_allclose(metrics.loss[0], 0.8 * np.minimum(np.arange(20) / 10, 1), atol=1e-6)
 
 
 def test_progress_has_the_dtype_of_the_program():
     """A third of the way is a third to 64 bits."""
-    member = dataclasses.replace(ONE, annealing=1.0, learning_rate=1e-30)
+    member = dataclasses.replace(ONE, kl_warmup_fraction=1.0, learning_rate=1e-30)
     images = np.zeros((40, 1))
     metrics = echo(Echo("one"), [member], images, 3, dtype="float64").metrics
     np.testing.assert_allclose(metrics.loss[0], np.arange(3) / 3, rtol=1e-15, atol=1e-25)
@@ -87,7 +87,7 @@ def test_a_frozen_member_never_thaws():
     fitted = echo(Echo("poison"), several(ONE, seed=range(6)), images, 20)
     poisoned = np.argmax(~np.isfinite(fitted.metrics.loss), axis=1)
     assert (~np.isfinite(fitted.metrics.loss)).any(axis=1).all() and (poisoned < 19).any()
-    assert not fitted.finite.any()
+    assert not fitted.alive.any()
     np.testing.assert_array_equal(fitted.steps, poisoned)
 
 
@@ -106,7 +106,7 @@ def test_a_large_finite_gradient_is_no_divergence(optimizer):
     member = dataclasses.replace(ONE, optimizer=optimizer, schedule="constant")
     options = dict(optimizer=optimizer, schedule="constant")
     fitted = echo(Steep(), [member], np.zeros((4, 1)), 5, **options)
-    assert fitted.finite.all() and (fitted.steps == 5).all()
+    assert fitted.alive.all() and (fitted.steps == 5).all()
     np.testing.assert_allclose(fitted.params["w"], -0.05, rtol=1e-4)
 
 
@@ -114,7 +114,7 @@ def test_steps_beyond_the_epoch_or_the_call_are_refused():
     spec = state.TrainSpec(Echo(), batch_size=4, call_steps=2)
     mesh = sharding.make_mesh(1)
     orders = step.Orders(spec, mesh, np.zeros(1, np.uint32), 12)
-    nothing = state.State(*[None] * 5), state.HParams(0, objectives.Weights(), 0, 0)
+    nothing = state.State(*[None] * 5), state.HParams(0, objectives.LossWeights(), 0, 0)
     with pytest.raises(ValueError, match="steps=4"):
         step.call(spec, mesh, *nothing, orders, jnp.zeros((12, 1)), 0, 4, 9)
     assert step.longest_call(spec, 12, 2) == 1
@@ -146,7 +146,7 @@ def test_adam_is_optax_adam_of_that_decay(x64, b2):
     """The gradient of D = w^2 / 2, step by step, by optax itself."""
     model = Bowl("weight")
     spec = state.TrainSpec(model, batch_size=4, schedule="constant", adam_b2=b2, dtype="float64")
-    hparams = state.HParams(0, objectives.Weights(), 0.0, 0.1)
+    hparams = state.HParams(0, objectives.LossWeights(), 0.0, 0.1)
     fitted = fit.fit(spec, [model], hparams, np.zeros((4, 1)), 25)
     w = jnp.asarray(state.initialise([model], [0], model, (1,), "float64")["w"][0])
     assert abs(w) > 0.1
@@ -213,7 +213,7 @@ def settled(objective, steps=4000, model=None, rate=0.02, **weights):
     """Metrics of a model, by default `Parabolas`, under an objective."""
     model = model or Parabolas("w")
     spec = state.TrainSpec(model, objective, batch_size=4, dtype="float64")
-    hparams = state.HParams(np.arange(2), objectives.Weights(**weights), 0.0, rate)
+    hparams = state.HParams(np.arange(2), objectives.LossWeights(**weights), 0.0, rate)
     return fit.fit(spec, [model] * 2, hparams, np.zeros((4, 1)), steps).metrics
 
 
@@ -241,7 +241,7 @@ def test_free_bits_rest_at_the_free_rate_where_more_is_not_worth_its_price(free,
 
 
 def test_the_multiplier_moves_as_its_rule_says():
-    weights = objectives.Weights(target_distortion=5.0, multiplier_rate=0.1)
+    weights = objectives.LossWeights(target_distortion=5.0, multiplier_rate=0.1)
     now = objectives.Multiplier(jnp.float32(0.5), jnp.float32(2.0))
     up = objectives.ascend(now, jnp.float32(8.0), weights, jnp.float32(0.5))
     np.testing.assert_allclose(up, (0.5 + 0.1 * 0.5 * 1.0, 0.9 * 2.0 + 0.1 * 3.0), rtol=1e-6)
@@ -259,7 +259,7 @@ def test_normalised_adam_divides_each_tensor_by_its_own_norm(x64):
     """Step by step by optax, with the division written out; gradients differ in norm."""
     model, options = Parabolas("w"), dict(schedule="constant", optimizer="normalised_adam")
     spec = state.TrainSpec(model, batch_size=4, dtype="float64", **options)
-    hparams = state.HParams(0, objectives.Weights(), 0.0, 0.05)
+    hparams = state.HParams(0, objectives.LossWeights(), 0.0, 0.05)
     fitted = fit.fit(spec, [model], hparams, np.zeros((4, 1)), 20)
     start = state.initialise([model], [0], model, (1,), "float64")
     w, optimiser = {name: leaf[0] for name, leaf in start.items()}, optax.adam(0.05)
@@ -290,7 +290,7 @@ class Typed(Echo):
 def test_the_model_computes_in_the_dtype_asked_for(dtype, compute_dtype, bits):
     model = Typed()
     spec = state.TrainSpec(model, batch_size=4, dtype=dtype, compute_dtype=compute_dtype)
-    hparams = state.HParams(0, objectives.Weights(), 0.0, 0.1)
+    hparams = state.HParams(0, objectives.LossWeights(), 0.0, 0.1)
     fitted = fit.fit(spec, [model], hparams, np.ones((4, 1)), 3)
     assert (fitted.metrics.rate == bits).all()
     assert fitted.metrics.loss.dtype == fitted.params["w"].dtype == dtype
@@ -315,7 +315,9 @@ def test_matrix_products_have_the_precision_asked_for(precision):
         like = state.state_shapes(spec, (1,))
         column = jax.ShapeDtypeStruct((1,), "float32")
         hparams = state.HParams(
-            jax.ShapeDtypeStruct((1,), "uint32"), objectives.Weights(*[column] * 7), *[column] * 3
+            jax.ShapeDtypeStruct((1,), "uint32"),
+            objectives.LossWeights(*[column] * 7),
+            *[column] * 3,
         )
         ints = jax.ShapeDtypeStruct((1,), "int32"), jax.ShapeDtypeStruct((1, 8), "int32")
         images = jax.ShapeDtypeStruct((8, 1), "float32")
@@ -348,19 +350,18 @@ def numbers_of_all_kinds():
     return fitted.params["w"], *fitted.metrics[1:], scores.rate
 
 
-@pytest.fixture(scope="module")
-def expected():
-    return numbers_of_all_kinds()
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_settings_of_the_process_change_no_number(name, expected):
-    before = getattr(jax.config, name)
+def test_settings_of_the_process_change_no_number():
+    expected, before = (
+        numbers_of_all_kinds(),
+        {name: getattr(jax.config, name) for name in SETTINGS},
+    )
     try:
-        jax.config.update(name, SETTINGS[name])
+        for name, value in SETTINGS.items():
+            jax.config.update(name, value)
         found = numbers_of_all_kinds()
     finally:
-        jax.config.update(name, before)
+        for name, value in before.items():
+            jax.config.update(name, value)
     for a, b in zip(expected, found, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)

@@ -1,6 +1,0 @@
-"""Figures, drawn from tables alone."""
-
-from rd_elbo.plotting.plane import FIGURES, Curve, curves, draw_all, elbo_against_rate, rd_plane
-from rd_elbo.plotting.style import COLOURS, MARKERS, STYLE, save
-
-__all__ = ["COLOURS", "FIGURES", "MARKERS", "STYLE", "Curve", "curves", "draw_all", "elbo_against_rate", "rd_plane", "save"]

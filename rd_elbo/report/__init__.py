@@ -1,0 +1,1 @@
+"""Figures, galleries and comparisons, made from tables."""

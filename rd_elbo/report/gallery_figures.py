@@ -1,0 +1,296 @@
+"""Figures 4, 5 and 6 of Alemi et al. 2018, drawn from gallery.csv and gallery.npz alone."""
+
+import dataclasses
+import itertools
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.patches import Rectangle
+
+from rd_elbo import disk
+from rd_elbo.errors import BadInput, choice, number
+from rd_elbo.report.gallery import GALLERY_COLUMNS
+from rd_elbo.report.style import STYLE, save
+from rd_elbo.sweep import tables
+from rd_elbo.sweep.grid import FIELDS
+
+Row = Mapping[str, Any]
+Arrays = Mapping[str, np.ndarray]
+
+# Panels of each figure, row by row.
+_LAYOUT: dict[int, tuple[tuple[str, ...], ...]] = {4: (("a", "b"), ("c", "d")), 5: (("a",), ("b",)), 6: (("a",), ("b",))}
+_PARTS = {"reconstruction": "reconstructions", "sample": "samples"}
+# Image pixels between images, between models, and after the data.
+_THIN, _WIDE, _DATA = 2, 6, 10
+_GAP_AFTER = {"data": _DATA, "sample": _THIN, "average": _WIDE}
+# Inches: the widest figure, the largest image, the smallest (heads of neighbours must not touch), and what is around images.
+_WIDEST, _LARGEST_IMAGE, _SMALLEST_IMAGE = 8.2, 0.42, 0.27
+_NARROWEST = 3.3
+_TITLE, _LINE, _PAD, _CAPTION = 0.2, 0.115, 0.12, 0.28
+_CHARACTER = 0.066  # of a panel's title
+_GAP = (0.22, 0.26)  # columns, rows of panels
+_TITLE_SIZE, _HEAD_SIZE, _SMALL_SIZE, _CAPTION_SIZE = 8.0, 6.5, 5.0, 6.0
+# Names of objectives in few letters; others are written out.
+_SYMBOLS = {"beta": r"$\beta$", "target_rate": r"$\sigma$", "target_distortion": "$D^*$", "free_bits": "free"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Panel:
+    """Images to be drawn beside each other.
+
+    Attributes:
+      title: Title of the panel.
+      first: First of the panel's rows in the table.
+      heads: Lines of text above each model.
+      image: (height, width) grey levels, or (height, width, 3) colours, 0 to 1; NaN between images.
+      tile: (height, width) of one of the images in it.
+      columns: The middle of each column of images, in pixels of `image`.
+      labels: Name of each of these columns.
+      models: The middle of each model's pair of columns.
+    """
+
+    title: str
+    first: Row
+    heads: list[list[str]]
+    image: np.ndarray
+    tile: tuple[int, int]
+    columns: list[float]
+    labels: list[str]
+    models: list[float]
+
+    @property
+    def lines(self) -> int:
+        """Lines of text above the images, those that name columns included."""
+        return max(map(len, self.heads)) + 1
+
+
+def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
+    """Lay out one panel.
+
+    It has "data" where images are reconstructed, then "sample" and "average" of every model.
+
+    Args:
+      rows: Rows of gallery.csv with this figure and panel.
+      arrays: Arrays of gallery.npz.
+      aligned: Whether samples, which have no data, leave room for them.
+    """
+    rows = sorted(rows, key=lambda row: row["position"])
+    part = rows[0]["part"]
+    of_member = dict(zip(arrays["member"].tolist(), arrays[part], strict=True))
+    columns: list[tuple[str, np.ndarray]] = [("data", arrays["data"])] if part == "reconstruction" else []
+    for row in rows:
+        draws = of_member[_parameters(row)]
+        columns += [("sample", draws[0]), ("average", average(draws))]
+    examples, height, width, *colours = arrays["data"].shape
+    low, high = arrays.get("range", (0.0, 1.0))
+    spread = float(high - low) or 1.0
+    left = width + _DATA if aligned and part != "reconstruction" else 0
+    at = list(itertools.accumulate((width + _GAP_AFTER[label] for label, _ in columns[:-1]), initial=left))
+    canvas = np.full((examples * (height + _THIN) - _THIN, at[-1] + width, *colours), np.nan)
+    for start, (_, images) in zip(at, columns, strict=True):
+        for i, image in enumerate(images):
+            top = i * (height + _THIN)
+            # Draws of real values may lie outside those of the data.
+            canvas[top : top + height, start : start + width] = np.clip((image - low) / spread, 0, 1)
+    labels = [label for label, _ in columns]
+    return Panel(
+        title=_title(rows),
+        first=rows[0],
+        heads=[_head(row) for row in rows],
+        image=canvas,
+        tile=(height, width),
+        columns=[start + width / 2 for start in at],
+        labels=labels,
+        models=[start + width + _THIN / 2 for start, label in zip(at, labels, strict=True) if label == "sample"],
+    )
+
+
+def _parameters(row: Row) -> str:
+    """The name that gallery.npz has for the parameters of a row."""
+    return tables.params_name(str(row["member"]), tables.averaging_of(row))
+
+
+def average(draws: np.ndarray) -> np.ndarray:
+    """The mean of (draws, examples, height, width) or (..., 3) images over their draws."""
+    return draws.astype(float).mean(axis=0)
+
+
+def _title(rows: Sequence[Row]) -> str:
+    totals = [f"{row['total']:.1f}" for row in sorted(rows, key=lambda row: row["total"])]
+    about = f" = {totals[0]}$" if totals[0] == totals[-1] else f"$ from {totals[0]} to {totals[-1]}"
+    at_one = "" if all(row["beta"] == 1 for row in rows) else ", or the nearest there is"
+    what = {
+        "by_beta": rf"{_family(rows[0])} along $\beta$",
+        "by_family": rf"families at $\beta = 1${at_one}",
+        "equal_elbo": f"$R + D{about} nats",
+        "along_frontier": "along the frontier",
+    }
+    return f"({rows[0]['panel']}) {_PARTS[rows[0]['part']]}: {what.get(rows[0]['choice'], rows[0]['choice'])}"
+
+
+def _family(row: Row) -> str:
+    # A hyphen is half as wide as a plus, and minus signs side by side would be one line.
+    return "\N{HAIR SPACE}".join(str(row["family"]).replace("-", "\N{MINUS SIGN}"))
+
+
+def _head(row: Row) -> list[str]:
+    # The field that an objective is named after holds what it aims at.
+    aim, objective = row.get(row["objective"]), str(row["objective"])
+    symbol = _SYMBOLS.get(objective, objective.replace("_", " "))
+    lines = [_family(row), symbol if aim in (None, "") else f"{symbol} = {aim:.3g}"]
+    # R of nearly zero is written without the sign that noise may give it.
+    lines += [f"$R$ {abs(row['rate']) if abs(row['rate']) < 0.05 else row['rate']:.1f}", f"$D$ {row['distortion']:.1f}"]
+    return [lines[0] + (", ann." if row["kl_warmup_fraction"] else ""), *lines[1:]]
+
+
+def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
+    """Draw one figure; None where the table has nothing of it.
+
+    Args:
+      number: Number of the paper's figure.
+      table: Rows of gallery.csv.
+      arrays: Arrays of gallery.npz.
+    """
+    panels = {
+        letter: [row for row in table if row["figure"] == number and row["panel"] == letter]
+        for letter in itertools.chain(*_LAYOUT[number])
+    }
+    # Panels above each other show the same models, so their columns should align.
+    aligned = max(map(len, _LAYOUT[number])) == 1
+    layout = [[panel(panels[letter], arrays, aligned) for letter in letters if panels[letter]] for letters in _LAYOUT[number]]
+    layout = [line for line in layout if line]
+    if not layout:
+        return None
+    inch = _inches_per_pixel(layout, arrays["data"].shape[2])
+    lefts, width = _columns(layout, inch)
+    heights = [max(_TITLE + _LINE * shown.lines + shown.image.shape[0] * inch for shown in line) for line in layout]
+    height = sum(heights) + _GAP[1] * (len(heights) - 1) + 2 * _PAD + _CAPTION
+    caption = _caption(layout[0][0].first, arrays["reconstruction"].shape[1])
+    with plt.rc_context(STYLE):
+        # Everything is placed by hand. With no engine at all matplotlib takes the style's once it has drawn.
+        drawn = plt.figure(figsize=(width, height), layout=PlaceHolderLayoutEngine(True, True))
+        top = height - _PAD
+        for line, line_height in zip(layout, heights, strict=True):
+            for shown, left in zip(line, lefts, strict=False):
+                _draw(drawn, shown, left, top, inch)
+            top -= line_height + _GAP[1]
+        drawn.text(_PAD / width, _PAD / height, caption, fontsize=_CAPTION_SIZE, va="bottom", color="0.35")
+    return drawn
+
+
+def _inches_per_pixel(layout: Sequence[Sequence[Panel]], image: int) -> float:
+    """The size of an image's pixel: whole dots of the PNG, so that all are equally large, and as large as fits."""
+    dots = STYLE["savefig.dpi"]
+    widest = max(sum(shown.image.shape[1] for shown in line) for line in layout)
+    room = _WIDEST - _GAP[0] * (max(map(len, layout)) - 1)
+    fitting = int(min(room / widest, _LARGEST_IMAGE / image) * dots)
+    return max(fitting, math.ceil(_SMALLEST_IMAGE / image * dots)) / dots
+
+
+def _columns(layout: Sequence[Sequence[Panel]], inch: float) -> tuple[list[float], float]:
+    """Where the columns of panels begin, and the width of the figure, in inches."""
+    widths = [
+        max(max(shown.image.shape[1] * inch, _CHARACTER * len(_plain(shown.title))) for shown in column if shown)
+        for column in itertools.zip_longest(*layout)
+    ]
+    lefts = [_PAD + sum(widths[:i]) + _GAP[0] * i for i in range(len(widths))]
+    return lefts, max(lefts[-1] + widths[-1] + _PAD, _NARROWEST)
+
+
+def _plain(text: str) -> str:
+    """Roughly what is seen of a text with formulas."""
+    return re.sub(r"\\[a-z]+", "x", text).replace("$", "")
+
+
+def _caption(row: Row, draws: int) -> str:
+    what = f"sample: one draw of $d(x|z)$; average: the mean of {draws} draws at that $z$"
+    return f"{row['dataset']}, {row['split']} split; $R$ and $D$ in nats\n{what}"
+
+
+def _draw(drawn: Figure, shown: Panel, left: float, top: float, inch: float) -> None:
+    """Draws a panel with its upper left corner at (left, top), in inches; `inch` is the size of an image's pixel."""
+    width, height = drawn.get_size_inches()
+    rows, columns = shown.image.shape[:2]
+    # There are no colours of NaN.
+    image = shown.image if shown.image.ndim == 2 else np.nan_to_num(shown.image, nan=1.0)
+    bottom = top - _TITLE - _LINE * shown.lines - rows * inch
+    axes = drawn.add_axes((left / width, bottom / height, columns * inch / width, rows * inch / height))
+    axes.imshow(image, cmap=_ink(), vmin=0, vmax=1, interpolation="nearest", aspect="auto", extent=(0, columns, rows, 0))
+    # An image may be as white as the page.
+    high, wide = shown.tile
+    corners = itertools.product(shown.columns, range(0, rows, high + _THIN))
+    frames = [Rectangle((middle - wide / 2, y), wide, high) for middle, y in corners]
+    axes.add_collection(PatchCollection(frames, facecolor="none", edgecolor="0.5", linewidth=0.3), autolim=False)
+    axes.set_axis_off()
+    for middle, label in zip(shown.columns, shown.labels, strict=True):
+        _above(axes, middle, 0.25 * _LINE / inch, label, _SMALL_SIZE)
+    for middle, lines in zip(shown.models, shown.heads, strict=True):
+        for i, line in enumerate(reversed(lines)):
+            _above(axes, middle, (i + 1.15) * _LINE / inch, line, _HEAD_SIZE)
+    drawn.text(left / width, (top - 0.02) / height, shown.title, fontsize=_TITLE_SIZE, va="top")
+
+
+def _above(axes: Axes, x: float, pixels: float, text: str, size: float) -> None:
+    axes.text(x, -pixels, text, fontsize=size, ha="center", va="baseline", clip_on=False)
+
+
+def _ink() -> Any:
+    """Ink dark on paper, and what is between images as white as the page."""
+    return plt.get_cmap("gray").with_extremes(bad="white")
+
+
+def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:
+    """Draws every figure of a gallery from its two files, as PNG and PDF.
+
+    Returns:
+      The files written.
+
+    Raises:
+      BadInput: If a file is missing, damaged or of another gallery.
+    """
+    workdir = pathlib.Path(workdir)
+    table, arrays = disk.read_table(workdir / "gallery.csv"), disk.read_arrays(workdir / "gallery.npz")
+    _check(workdir, table, arrays)
+    written: list[pathlib.Path] = []
+    for which in _LAYOUT:
+        drawn = figure(which, table, arrays)
+        if drawn is not None:
+            written += save(drawn, workdir / "figures", f"figure{which}")
+    return written
+
+
+def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
+    missing = [name for name in ("data", "member", "reconstruction", "sample") if name not in arrays]
+    # Other fields of a member are not shown, and may be younger than the table.
+    older = {*FIELDS, "averaging"} - {"objective", "beta", "kl_warmup_fraction"}
+    shown = [name for name in GALLERY_COLUMNS if name not in older]
+    missing += [name for name in shown if not table or name not in table[0]]
+    if missing:
+        raise BadInput(f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again")
+    examples, shapes = arrays["data"].shape, {arrays[part].shape for part in _PARTS}
+    if len(examples) not in (3, 4) or not all(
+        len(s) == len(examples) + 2 and s[0] == arrays["member"].size and s[2:] == examples for s in shapes
+    ):
+        raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has arrays that do not belong together; make it again")
+    drawn = set(arrays["member"].tolist())
+    for line, row in enumerate(table, start=2):
+        if _parameters(row) not in drawn:
+            raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has no pictures of {row['member']!r}, which gallery.csv names")
+        try:
+            choice("part", row["part"], _PARTS)
+            for field in ("position", "rate", "distortion", "total", "kl_warmup_fraction", "beta"):
+                number(field, row[field], -math.inf)
+            aim = row.get(str(row["objective"]))
+            if aim not in (None, ""):
+                number(str(row["objective"]), aim, -math.inf)
+        except BadInput as error:
+            raise BadInput(f"gallery.csv of workdir={str(workdir)!r}, line {line}: {error}") from error

@@ -1,0 +1,155 @@
+"""Encoders, decoders and priors of the user's own, in members, groups, sweeps and figures."""
+
+import dataclasses
+import importlib
+import sys
+
+import distrax
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rd_elbo as rd
+from experiments.own_decoder import BroadcastDecoder
+from rd_elbo import plots, references
+from rd_elbo.errors import BadInput
+from rd_elbo.models import registry
+from rd_elbo.models.bernoulli import Bernoulli
+from rd_elbo.sweep import grid, grouping, tables
+from rd_elbo.training import fit, state
+from tests.training.populations import images_of
+
+REFERENCE = "experiments.own_decoder:BroadcastDecoder"
+OWN = rd.Member(decoder=REFERENCE, decoder_width=2, encoder_width=4, latent=2, batch_size=32, epochs=0.1)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Names that a test registers are gone after it."""
+    for kind in registry.KINDS:
+        monkeypatch.setitem(registry._parts, kind, dict(registry._parts[kind]))
+
+
+class Flat(nn.Module):
+    """A decoder of one layer, with a field that no member has."""
+
+    image_shape: tuple[int, int]
+    steepness: float = 2.0
+
+    @nn.compact
+    def __call__(self, z):
+        height, width = self.image_shape
+        logits = self.steepness * nn.Dense(height * width)(z).reshape(-1, height, width)
+        return distrax.Independent(Bernoulli(logits), 2)
+
+
+class Needy(nn.Module):
+    hidden: int
+
+
+def test_a_class_is_filled_with_what_a_member_has():
+    model = dataclasses.replace(OWN, decoder_width=5).build((6, 7))
+    assert model.decoder == BroadcastDecoder(5, (6, 7)) and hash(model.decoder)
+    assert OWN.family == "---" and "pseudo_inputs" in OWN.unused_fields
+
+
+def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
+    digits = rd.load_data("mnist_static").head(320)
+    points = rd.sweep(rd.product(OWN, beta=(0.5, 1.0)), digits, tmp_path, splits=("test",))
+    assert {row["decoder"] for row in points} == {REFERENCE} and all(row["rate"] > 0 for row in points)
+    member, params = rd.load_params(tmp_path, points[0]["member"])
+    model, x = member.build((28, 28)), jnp.asarray(digits.splits["test"], jnp.float32)
+    rate = model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean()
+    np.testing.assert_allclose(rate, points[0]["rate"], rtol=1e-5)
+    # Tables and figures need no module.
+    references.load.cache_clear()
+    registry._own.cache_clear()
+    monkeypatch.setitem(sys.modules, "experiments.own_decoder", None)
+    assert tables.read_points(tmp_path) == points
+    (curve,) = plots.curves(points)
+    assert "BroadcastDecoder" in curve.label and ":" not in curve.label
+    references.load.cache_clear()
+    registry._own.cache_clear()
+
+
+def test_widths_share_a_program_where_a_part_says_so():
+    assert len(grouping.groups(rd.product(OWN, decoder_width=(2, 3)), (8, 8), 2.0)) == 1
+    flat = dataclasses.replace(OWN, decoder=f"{__name__}:Flat")
+    assert len(grouping.groups(rd.product(flat, decoder_width=(2, 3)), (8, 8), 2.0)) == 2
+
+
+def test_a_padded_own_part_trains_as_alone():
+    """What `pads` of the example declares."""
+    group = grid.Group(tuple(rd.product(OWN, decoder_width=(2, 3))))
+    images = images_of(shape=(6, 5))
+    members = [dataclasses.replace(member, batch_size=8) for member in group.members]
+
+    def train(chosen):
+        spec = grid.Group(tuple(chosen)).spec((6, 5), dtype="float64")
+        models = [member.build((6, 5)) for member in chosen]
+        return fit.fit(spec, models, state.HParams.of(chosen, spec), images, 20)
+
+    together, alone = train(members), train(members[:1])
+    np.testing.assert_allclose(together.metrics.loss[0], alone.metrics.loss[0], rtol=1e-9)
+    assert np.abs(together.metrics.loss[0] - together.metrics.loss[1]).max() > 1e-3
+
+
+def test_registered_parts_are_members_like_others(parts):
+    rd.register_decoder("flat", Flat, sign="f")
+    rd.register_prior("wide", lambda a, shape: rd.Member(latent=a.latent).build(shape).prior)
+    member = rd.Member(decoder="flat", prior="wide", latent=3)
+    assert member.family == "-fo" and member.build((4, 5)).decoder == Flat((4, 5))
+    assert member.name != rd.Member(decoder="mlp", latent=3).name
+    rd.register_decoder("flat", Flat, sign="f")  # again, as a reloaded notebook does
+    for name, given in (("mlp", Flat), ("no name", Flat), ("flat", 3)):
+        with pytest.raises(BadInput):
+            rd.register_decoder(name, given)
+    with pytest.raises(BadInput, match="sign='ff'"):
+        rd.register_encoder("other", Flat, sign="ff")
+
+
+def test_a_member_is_known_by_the_text_of_its_parts(tmp_path, monkeypatch):
+    """Another text is another member, which a sweep trains anew; the same text is the same member."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    text = "from tests.models.test_own_parts import Flat\n\nclass Mine(Flat):\n    pass\n"
+    names = []
+    for i, content in enumerate((text, text, text + "# changed\n")):
+        (tmp_path / "mine_of_a_test.py").write_text(content)
+        if i:
+            importlib.reload(sys.modules["mine_of_a_test"])
+        references.load.cache_clear()
+        registry._own.cache_clear()
+        names.append(rd.Member(decoder="mine_of_a_test:Mine").name)
+    assert names[0] == names[1] != names[2]
+    assert rd.Member(optimizer="optax:adamw").name != rd.Member().name
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("decoder", "nowhere:Mine", "'nowhere' cannot be imported"),
+        ("encoder", "rd_elbo:Nothing", "'rd_elbo' has no 'Nothing'"),
+        ("prior", "rd_elbo:", "has no ''"),
+        ("decoder", "math:pi", "a flax module or a function, got 3.14"),
+        ("optimizer", "optax:nothing", "'optax' has no 'nothing'"),
+        ("optimizer", "math:pi", "optimizer=3.14"),
+    ],
+)
+def test_references_that_lead_nowhere(field, value, words):
+    with pytest.raises(BadInput) as refusal:
+        rd.Member(**{field: value})
+    assert words in str(refusal.value) and field in str(refusal.value)
+
+
+def test_a_field_that_nothing_fills_is_named():
+    with pytest.raises(BadInput, match="'hidden' has no default"):
+        rd.Member(decoder=f"{__name__}:Needy").build((4, 4))
+
+
+def test_an_optimizer_by_reference_in_a_sweep():
+    digits = rd.load_data("mnist_static").head(64)
+    tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, batch_size=32)
+    points = rd.sweep(rd.product(tiny, optimizer=("optax:adamw",)), digits, splits=("test",))
+    assert [(row["optimizer"], row["status"]) for row in points] == [("optax:adamw", "ok")]
