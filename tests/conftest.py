@@ -4,6 +4,7 @@ XLA compiles quickly what runs for milliseconds; the arithmetic is the same. Pro
 start inherit it, but for a few that run as users do. JAX_DISABLE_MOST_OPTIMIZATIONS=0 optimises all.
 """
 
+import functools
 import os
 from importlib import metadata
 
@@ -34,6 +35,22 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", _QUICKLY)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _digits_are_unpacked_once():
+    """The embedded data take a third of a second to unpack; tests read them, and change nothing."""
+    from rd_elbo.data import mnist_static
+
+    unpacked = functools.cache(mnist_static.read)
+
+    def read():
+        return dict(unpacked()) if mnist_static.FILE == file else read_anew()
+
+    file, read_anew = mnist_static.FILE, mnist_static.read
+    mnist_static.read = read
+    yield
+    mnist_static.read = read_anew
 
 
 @pytest.fixture(scope="module", autouse=True)

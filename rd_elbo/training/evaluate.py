@@ -223,6 +223,7 @@ def active_units(result: Evaluation) -> np.ndarray:
     return ((within + between) > ACTIVE_VARIANCE).sum(-1)
 
 
+@functools.lru_cache(maxsize=64)
 def rate_estimator(spec: TrainSpec, shape: tuple[int, ...]) -> str:
     """How the rate is found: "closed_form" or "monte_carlo"; nothing is computed."""
     one = jax.ShapeDtypeStruct((1, *shape), np.float32)

@@ -342,6 +342,7 @@ def fresh(params: Params, spec: TrainSpec) -> State:
     return State(params, optimizer, multiplier, steps, alive, average)
 
 
+@functools.lru_cache(maxsize=64)
 def state_shapes(spec: TrainSpec, shape: tuple[int, ...], members: int = 1) -> State:
     """Shapes and dtypes of the state of members on examples of `shape`; nothing is computed."""
     params = jax.tree.map(

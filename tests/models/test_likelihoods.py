@@ -192,10 +192,9 @@ def test_distortion_is_the_likelihood_of_the_decoders_outputs(likelihood, shape,
     assert drawn.shape == mean.shape == x.shape and terms.distortion.shape == (3,)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.abs(leaf).max() > 0, path
+    by_hand = each
     if likelihood == "gaussian":
         by_hand = scipy.stats.norm.logpdf(x, values.loc, np.exp(params["decoder"]["log_scale"]))
-    else:
-        by_hand = each
     if likelihood == "discretised_logistic":
         assert drawn.min() >= 0 and drawn.max() <= 255 and np.array_equal(drawn, np.rint(drawn))
     axes = tuple(range(1, len(shape) + 1))

@@ -53,6 +53,13 @@ def test_curves_average_seeds_along_beta(points):
     assert curves[2].seeds.tolist() == [1, 1]
 
 
+def test_averages_are_curves_of_their_own(points):
+    """Not averaged with the last parameters, as seeds are."""
+    averages = [{**point, "averaging": "ema", "rate": point["rate"] + 1} for point in points]
+    labels = [curve.label for curve in plots.curves(points + averages)]
+    assert len(labels) == 8 and [label.endswith("averaging ema") for label in labels] == [True, False] * 4
+
+
 def test_points_of_a_model_of_ones_own_are_one_curve():
     """Of `rd.evaluate`: no names of parts and no split, averaged over seeds."""
     numbers = {"objective": "beta", "distortion": 3.0, "status": "ok"}

@@ -160,7 +160,7 @@ def test_a_chunk_of_another_study_is_refused(reference, tmp_path):
     content = json.loads(path.read_text())["content"]
     content["identity"]["splits"]["train"] = 32
     path.write_text(json.dumps({"content": content, "sha256": disk.digest(content)}))
-    with pytest.raises(BadInput, match="is of another study"):
+    with pytest.raises(BadInput, match="is of another sweep"):
         run.run(plan(), copy)
 
 
