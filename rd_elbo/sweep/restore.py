@@ -12,7 +12,7 @@ from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 from rd_elbo.models.vae import Params
 from rd_elbo.sweep import config as configs
-from rd_elbo.sweep import grid, tables
+from rd_elbo.sweep import grid, grouping, tables
 from rd_elbo.training import sharding, state
 from rd_elbo.training.fit import Fitted
 from rd_elbo.training.state import Metrics
@@ -59,7 +59,7 @@ class Run:
         """
         shape, overhead = self.dataset.image_shape, self.population.max_padding_overhead
         name_of = {tables.load_params(self.path, name)[0]: name for name in names}
-        for group in grid.groups(list(name_of), shape, overhead) if name_of else []:
+        for group in grouping.groups(list(name_of), shape, overhead) if name_of else []:
             for chunk in group.split(self.population.chunk_size):
                 chosen = [name_of[member] for member in chunk.members]
                 params = [tables.load_params(self.path, name)[1] for name in chosen]
