@@ -47,7 +47,7 @@ _MOST = flags.DEFINE_integer("most", 8, "The most members to add.")
 _TOGETHER = flags.DEFINE_integer("together", 1, "Members to train before the next proposals.")
 
 
-def main_table(found: Sequence[Refinement], scope: str) -> Table:
+def proposals_table(found: Sequence[Refinement], scope: str) -> Table:
     """The proposals of one scope."""
     title = {"all": "hull of all members", "group": "hull of each group"}[scope]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     split = _SPLIT.value or refined.default_split(points)
     found = refined.refinements(points, split)
     for scope in ("all", "group"):
-        console.print(main_table(found, scope), highlight=False)
+        console.print(proposals_table(found, scope), highlight=False)
     console.print(f"{split} split; areas in nats²", highlight=False)
     if _TRAIN.value:
         train(workdir, points, split, console)
@@ -121,16 +121,17 @@ def train(
             sys.exit(1)
         points, added = outcome.points, added + len(chosen)
         for r in chosen:
-            tell(console, r, outcome.points, split)
+            report_point(console, r, outcome.points, split)
     if added:
         with terminal.writing(workdir):
             plots.draw_all(workdir)
     rest = max((r.area for r in best), default=0.0)
-    why = f"the largest area left is {rest:.3g} nats²" if rest else "no area is above the tolerance"
+    left = f"the largest area left is {rest:.3g} nats²"
+    why = left if rest else "no area is above the tolerance"
     console.print(f"{terminal.counted(added, 'member')} added; {why}", highlight=False)
 
 
-def tell(console: Console, r: Refinement, points: Sequence[Mapping[str, Any]], split: str) -> None:
+def report_point(console: Console, r: Refinement, points: Sequence[Mapping[str, Any]], split: str) -> None:
     """Says where a new member lies."""
     row = next(p for p in points if p["member"] == r.member.name and p["split"] == split)
     where = f"R {row['rate']:.2f}, D {row['distortion']:.2f}, {row['status']}"

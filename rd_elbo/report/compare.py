@@ -4,7 +4,8 @@ A comparison is a table with rows of four sections:
 
     run    a run of ours and a printed model of the paper of the same family and beta; several rows where several are printed, one
            with empty columns of the paper's where none is
-    hull   our hull beside the paper's at the rates of its corners, with the standard error of the difference
+    hull   our hull beside the paper's at the rates of its corners, with the difference's standard
+           error
     area   our frontier, stepwise or as convex hull, against the paper's hull
     best   the smallest R + D of a family, ours and the paper's; of the family "all", of all that were run and of all of the paper's
 """
@@ -66,7 +67,8 @@ class Comparison:
       dataset: The name of our data; None if it is not recorded.
       reference: The paper's numbers; None if there are none to compare with.
       runs: Rows of section "run", in the order of the paper's families, along beta.
-      hulls: Rows of section "hull"; empty without a reference, or where no corner of the paper's is within our rates.
+      hulls: Rows of section "hull"; empty without a reference, or where no corner of the paper's is
+        within our rates.
       areas: Rows of section "area": the stepwise frontier and the convex hull; empty without a reference.
       bests: Rows of section "best": one per family that was run, and one of all.
     """

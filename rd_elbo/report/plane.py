@@ -291,8 +291,8 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
 
     The paper's Figure 3 is among them where `families.worth_drawing` finds enough families, and is all there is where a legend of
     their curves would be larger than the plane. The paper's own frontier is behind ours where `paper.reference` has one for the
-    data, and only on the test split, since it looks like one of test images. The band of our hull is drawn where frontier.csv has
-    one of this table, see `bands`.
+    data, and only on the test split, since it looks like one of test images.
+    The band of our hull is drawn where frontier.csv has one of this table, see `bands`.
 
     Args:
       workdir: The run directory.

@@ -82,14 +82,14 @@ def fill(
         done = 0
         for chosen, group, fitted in run.populations(todo):
 
-            def tell(part: float, size: int = len(chosen), done: int = done) -> None:
+            def on_progress(part: float, size: int = len(chosen), done: int = done) -> None:
                 progress((done + part * size) / len(todo), f"{samples} draws of {size} members")
 
             seeds = [member.seed for member in group.members]
             number = SPLITS.index(split)
             found = importance_weighted(
                 fitted, seeds, images, samples, number, chunk=chunk, vmap_size=vmap_size,
-                callback=tell,
+                callback=on_progress,
             )  # fmt: skip
             for name, log_evidence, elbo in zip(chosen, *found, strict=True):
                 own = {"family": family[name], "version": provenance.version()}

@@ -36,7 +36,7 @@ def test_members_are_added_once_and_to_every_plan(tmp_path):
 
 
 def test_groups_and_owners_of_a_table():
-    """The proposal between two groups is the nearer one's, and no group's hull has others' points."""
+    """The proposal between two groups is the nearer one's; groups have hulls of their own."""
 
     def row(rate, distortion, **fields):
         member = Member(**fields)
