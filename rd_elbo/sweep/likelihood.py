@@ -18,16 +18,8 @@ from rd_elbo.training.likelihood import columns, importance_weighted
 from rd_elbo.training.regularisation import AVERAGINGS
 
 COLUMNS = (
-    *(
-        "member",
-        "split",
-        "averaging",
-        "family",
-        "nll",
-        "nll_se",
-        "posterior_gap",
-        "posterior_gap_se",
-    ),
+    *("member", "split", "averaging", "family", "nll", "nll_se"),
+    *("posterior_gap", "posterior_gap_se"),
     *("nll_samples", "nll_examples", "params", "data", "version"),
 )
 FILE = "likelihood.csv"
