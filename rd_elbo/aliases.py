@@ -20,7 +20,9 @@ FIELDS: Names = MappingProxyType(
     }
 )
 # Fields of the section `population`.
-POPULATION: Names = MappingProxyType({"members": "chunk_size", "lanes": "vmap_size", "max_waste": "max_padding_overhead"})
+POPULATION: Names = MappingProxyType(
+    {"members": "chunk_size", "lanes": "vmap_size", "max_waste": "max_padding_overhead"}
+)
 # Columns of tables.
 COLUMNS: Names = MappingProxyType({**FIELDS, "marginal_gap": "prior_gap"})
 # Keys of parameter trees and of tables of probabilities.
@@ -30,7 +32,7 @@ CURVES: Names = MappingProxyType({"worse marginal": "worse prior"})
 _SPELLED = {new: old for old, new in FIELDS.items()}
 
 
-def spelled_for_hash(field: str) -> str:
+def spelled(field: str) -> str:
     """The spelling of a member's field that its name is computed from."""
     return _SPELLED.get(field, field)
 
@@ -43,7 +45,9 @@ def renamed(values: Mapping[str, Any], names: Names = FIELDS) -> dict[str, Any]:
 def refuse(fields: Mapping[str, Any]) -> None:
     """Raise `BadInput` for a field that has another name now."""
     for old in FIELDS.keys() & fields.keys():
-        raise BadInput(f"{old}={fields[old]!r}: expected {FIELDS[old]}, its present name, got {old}.")
+        raise BadInput(
+            f"{old}={fields[old]!r}: expected {FIELDS[old]}, its present name, got {old}."
+        )
 
 
 def current(
@@ -74,9 +78,12 @@ def current(
             elif value is not None:
                 new = names[name]
                 if values.get(new) is not None and values[new] != defaults.get(new):
-                    raise BadInput(f"{where}{name}={value!r}: expected one name, got {where}{new} too. Give {where}{new} alone.")
+                    raise BadInput(
+                        f"{where}{name}={value!r}: expected one name, got {where}{new} too. Give "
+                        f"{where}{new} alone."
+                    )
                 if name not in reported:
-                    report(f"{where}{name} is now called {where}{new}; the old name is going away")
+                    report(f"{where}{name} is deprecated; give {where}{new}")
                 reported.add(name)
                 found[new] = value
         return found
@@ -86,7 +93,10 @@ def current(
         if name in present:
             present[name] = section(f"{name}.", present[name], FIELDS)
     if isinstance(present.get("blocks"), Mapping):
-        present["blocks"] = {name: section(f"blocks.{name}.", block, FIELDS) for name, block in present["blocks"].items()}
+        present["blocks"] = {
+            name: section(f"blocks.{name}.", block, FIELDS)
+            for name, block in present["blocks"].items()
+        }
     if "population" in present:
         present["population"] = section("population.", present["population"], POPULATION)
     return present

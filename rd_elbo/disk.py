@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all, and reading them back with one sentence where they are damaged."""
+"""Files that appear whole or not at all.
+
+Reading a damaged one raises one sentence.
+"""
 
 import csv
 import errno
@@ -19,10 +22,29 @@ from rd_elbo import aliases
 from rd_elbo.errors import BadInput
 
 Row = Mapping[str, Any]
-# What reading a damaged file may raise; the archive's reader takes some flipped bits for passwords and other methods.
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
+# What reading a damaged file may raise; the archive's reader takes some flipped bits for passwords
+# and other methods.
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
-_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES}
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EACCES,
+}
 
 
 def write_whole(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -51,7 +73,7 @@ def _umask() -> int:
 
 
 def passing(error: BaseException) -> bool:
-    """Whether a file could not be read for a reason that may pass, and that says nothing about what is in it."""
+    """Whether a file could not be read for a passing reason, whatever its content."""
     return isinstance(error, OSError) and error.errno in _PASSING
 
 
@@ -90,7 +112,10 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 
 def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Writes a CSV with a header; every row must have just these columns. Floats keep all their digits."""
+    """Write a CSV with a header, floats with all their digits.
+
+    Every row must have just these columns.
+    """
 
     def write(file: IO[bytes]) -> None:
         lines = _Lines(file)
@@ -124,7 +149,9 @@ def read_arrays(path: pathlib.Path | str) -> dict[str, np.ndarray]:
             raise ValueError("something in the file is no array")
         return found
     except OSError as error:
-        raise BadInput(f"arrays {str(path)!r} cannot be read ({error.strerror or error})") from error
+        raise BadInput(
+            f"arrays {str(path)!r} cannot be read ({error.strerror or error})"
+        ) from error
     except DAMAGE as error:
         raise BadInput(f"arrays {str(path)!r} are damaged ({error})") from error
 
@@ -171,7 +198,9 @@ def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
         raise BadInput(f"table {str(path)!r} is damaged ({gist(error)})") from error
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise BadInput(f"table {str(path)!r}, line {number}, has another number of fields than the header")
+            raise BadInput(
+                f"table {str(path)!r}, line {number}, has another number of fields than the header"
+            )
     parsed = ({name: _parse(name, value) for name, value in row.items()} for row in rows)
     return [aliases.renamed(row, aliases.COLUMNS) for row in parsed]
 

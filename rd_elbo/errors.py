@@ -6,22 +6,32 @@ from typing import Any
 
 import numpy as np
 
-# Far beyond any use, and far enough from the largest float32 that no product of such numbers in a step overflows.
+# Far beyond any use, and far enough from the largest float32 that no product of such numbers in a
+# step overflows.
 _LARGEST = 1e30
 
 
 class BadInput(ValueError):
-    """What was asked for cannot be done; the message is one sentence naming the field, the value and what is allowed."""
+    """An impossible request.
+
+    The message is one sentence that names the field, the value and the allowed values.
+    """
 
 
 class Failed(Exception):
-    """Work had begun and cannot go on; what is done is kept."""
+    """An interrupted run that cannot continue; finished work is saved."""
 
 
 def whole(field: str, value: Any, lowest: int = 1) -> int:
     """`value` as an int, of at least `lowest` and below 2**31; NumPy's integers will do."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not lowest <= int(value) < 2**31:
-        raise BadInput(f"{field}={value!r} must be a whole number of at least {lowest} and below 2**31")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral)
+        or not lowest <= int(value) < 2**31
+    ):
+        raise BadInput(
+            f"{field}={value!r} must be a whole number of at least {lowest} and below 2**31"
+        )
     return int(value)
 
 
@@ -38,7 +48,10 @@ def number(field: str, value: Any, lowest: float = 0.0, *, above: bool = False) 
         raise BadInput(f"{field}={value!r} must be a finite number")
     real = float(value) + 0.0  # there is no negative zero, so that equal members have equal names
     if real < lowest or (above and real == lowest) or real > _LARGEST:
-        raise BadInput(f"{field}={value!r} must be {'above' if above else 'at least'} {lowest:g} and at most {_LARGEST:g}")
+        raise BadInput(
+            f"{field}={value!r} must be {'above' if above else 'at least'} {lowest:g} and at most "
+            f"{_LARGEST:g}"
+        )
     return real
 
 
@@ -49,7 +62,10 @@ def reals(field: str, value: Any, dimensions: int) -> np.ndarray:
     except ValueError as error:
         raise BadInput(f"{field} must be an array of numbers ({error})") from error
     if array.dtype.kind not in "iuf" or array.ndim != dimensions or array.size == 0:
-        raise BadInput(f"{field} must be an array of real numbers with {dimensions} axes, not {array.dtype} of shape {array.shape}")
+        raise BadInput(
+            f"{field} must be an array of real numbers with {dimensions} axes, not {array.dtype} "
+            f"of shape {array.shape}"
+        )
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise BadInput(f"{field} holds {array[~np.isfinite(array)][0]}; it must be finite")
@@ -59,4 +75,6 @@ def reals(field: str, value: Any, dimensions: int) -> np.ndarray:
 def choice(field: str, value: Any, allowed: Any) -> None:
     """Raises unless `value` is one of the names `allowed`."""
     if value not in tuple(allowed):
-        raise BadInput(f"{field}={value!r} does not exist; there are {', '.join(map(repr, allowed))}")
+        raise BadInput(
+            f"{field}={value!r} does not exist; there are {', '.join(map(repr, allowed))}"
+        )

@@ -1,7 +1,8 @@
-"""The lower-left boundary of a set of points in the rate-distortion plane, and how far one boundary lies above another.
+"""Lower-left boundaries of points in the rate-distortion plane, and areas between.
 
-`pareto` and `convex_hull` say which points are on a boundary; `stepwise` and `hull` give it as a polyline, vertices from left to
-right joined by straight lines, vertical ones among them. A polyline ends at its first and last vertex.
+`pareto` and `convex_hull` say which points are on a boundary; `stepwise` and `hull` give it as a
+polyline, vertices from left to right joined by straight lines, vertical ones among them. A polyline
+ends at its first and last vertex.
 """
 
 import dataclasses
@@ -10,7 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
-def pareto(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]) -> Int[np.ndarray, " kept"]:
+def pareto(
+    rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
+) -> Int[np.ndarray, " kept"]:
     """Find the points that no other point beats.
 
     None has at most their rate and at most their distortion, and less of one.
@@ -20,22 +23,29 @@ def pareto(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " p
       distortion: (points,) distortions, nats.
 
     Returns:
-      Indices of the points kept, by rising rate and so by falling distortion; of equal points the first.
+      Indices of the points kept, by rising rate and so by falling distortion; of equal points the
+      first.
 
     Raises:
       ValueError: If the arrays differ in length or hold NaN.
     """
     rate, distortion = _checked(rate, distortion)
     order = np.lexsort((np.arange(len(rate)), distortion, rate))
-    best_before = np.minimum.accumulate(np.concatenate([[np.inf], distortion[order][:-1]])) if len(order) else distortion
+    best_before = (
+        np.minimum.accumulate(np.concatenate([[np.inf], distortion[order][:-1]]))
+        if len(order)
+        else distortion
+    )
     return order[distortion[order] < best_before]
 
 
-def convex_hull(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]) -> Int[np.ndarray, " kept"]:
+def convex_hull(
+    rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
+) -> Int[np.ndarray, " kept"]:
     """Find the corners of the convex hull of all above and right of the points.
 
-    Time sharing between two models reaches every point between them, so the hull is what the set of models achieves. The corners
-    are the minimisers of D + beta R over beta in (0, inf).
+    Time sharing between two models reaches every point between them, so the hull is what the set of
+    models achieves. The corners are the minimisers of D + beta R over beta in (0, inf).
 
     Args:
       rate: (points,) rates, nats.
@@ -50,7 +60,9 @@ def convex_hull(rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray
     rate, distortion = _checked(rate, distortion)
     corners: list[int] = []
     for index in pareto(rate, distortion):
-        while len(corners) > 1 and _turn(rate, distortion, corners[-2], corners[-1], int(index)) <= 0:
+        while (
+            len(corners) > 1 and _turn(rate, distortion, corners[-2], corners[-1], int(index)) <= 0
+        ):
             corners.pop()
         corners.append(int(index))
     return np.asarray(corners, int)
@@ -68,13 +80,16 @@ def stepwise(
       distortion: (points,) distortions, nats.
 
     Returns:
-      Rates and distortions of the vertices, from the least to the greatest rate of the points kept by `pareto`.
+      Rates and distortions of the vertices, from the least to the greatest rate of the points kept
+      by `pareto`.
 
     Raises:
       ValueError: If the arrays differ in length or hold NaN.
     """
     kept = pareto(rate, distortion)
-    return np.repeat(np.asarray(rate, float)[kept], 2)[1:], np.repeat(np.asarray(distortion, float)[kept], 2)[:-1]
+    return np.repeat(np.asarray(rate, float)[kept], 2)[1:], np.repeat(
+        np.asarray(distortion, float)[kept], 2
+    )[:-1]
 
 
 def hull(
@@ -89,7 +104,8 @@ def hull(
       distortion: (points,) distortions, nats.
 
     Returns:
-      Rates and distortions of the corners, from the least to the greatest rate of the points kept by `convex_hull`.
+      Rates and distortions of the corners, from the least to the greatest rate of the points kept
+      by `convex_hull`.
 
     Raises:
       ValueError: If the arrays differ in length or hold NaN.
@@ -118,7 +134,10 @@ class Gap:
 
     @property
     def area(self) -> float:
-        """The integral of the difference in distortion over the common rates, nats^2: positive if the first is above on average."""
+        """The integral of the difference in distortion over the common rates, nats^2.
+
+        It is positive if the first curve is above on average.
+        """
         return self.above - self.below
 
     @property
@@ -135,22 +154,26 @@ def area_between(
 ) -> Gap:
     """Compute the area between two polylines, exactly.
 
-    Both are linear between the vertices of the two taken together. Neither is continued beyond its ends: what a set of models does
-    outside its rates is not known. To exchange the two exchanges `above` and `below`.
+    Both are linear between the vertices of the two taken together. Neither is continued beyond its
+    ends: what a set of models does outside its rates is not known. To exchange the two exchanges
+    `above` and `below`.
 
     >>> area_between(*hull(rate, distortion), *reference.hull)    # doctest: +SKIP
 
     Args:
-      rate: (vertices,) rates of the first polyline, rising, nats; two of one rate are a vertical line.
+      rate: (vertices,) rates of the first polyline, rising, nats; two of one rate are a vertical
+        line.
       distortion: (vertices,) distortions of the first polyline, nats.
       other_rate: (other_vertices,) rates of the second polyline, rising, nats.
       other_distortion: (other_vertices,) distortions of the second polyline, nats.
 
     Returns:
-      The areas and the range of rates, all NaN where the polylines have at most a single rate in common.
+      The areas and the range of rates, all NaN where the polylines have at most a single rate in
+      common.
 
     Raises:
-      ValueError: If the arrays of a polyline differ in length, hold what is not finite, or its rates fall.
+      ValueError: If the arrays of a polyline differ in length, hold what is not finite, or its
+        rates fall.
     """
     first, second = _polyline(rate, distortion), _polyline(other_rate, other_distortion)
     if not (len(first[0]) and len(second[0])):
@@ -163,7 +186,10 @@ def area_between(
     # The differences just right of the beginning of each piece and just left of its end.
     begins = _after(*first, at[:-1]) - _after(*second, at[:-1])
     ends = _before(*first, at[1:]) - _before(*second, at[1:])
-    above, below = (float((np.diff(at) * _mean_above_zero(sign * begins, sign * ends)).sum()) for sign in (1, -1))
+    above, below = (
+        float((np.diff(at) * _mean_above_zero(sign * begins, sign * ends)).sum())
+        for sign in (1, -1)
+    )
     return Gap(above, below, float(lowest), float(highest))
 
 
@@ -210,7 +236,10 @@ def _turn(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> float:
 def _checked(rate: np.ndarray, distortion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rate, distortion = np.asarray(rate, float), np.asarray(distortion, float)
     if rate.ndim != 1 or rate.shape != distortion.shape:
-        raise ValueError(f"rate and distortion must be two lists of one length, not of shapes {rate.shape} and {distortion.shape}")
+        raise ValueError(
+            f"rate and distortion must be two lists of one length, not of shapes {rate.shape} and "
+            f"{distortion.shape}"
+        )
     if np.isnan(rate).any() or np.isnan(distortion).any():
         raise ValueError("rate and distortion must not be NaN; leave such points out")
     return rate, distortion

@@ -91,7 +91,7 @@ def join(
       report: Callback with a sentence, where the others have not come yet.
 
     Raises:
-      BadInput: If some are given and others are not, the port is in use, or JAX finds nobody.
+      BadInput: If some are given and others are not, the port is in use, or no other process comes.
     """
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     missing = [name for name, value in given.items() if value is None]

@@ -115,8 +115,8 @@ def runs(rows: Sequence[compare.Row]) -> Cells:
     for row in rows:
         control = [row["model"]] * models + [aim(row)] + [f"{row['kl_warmup_fraction']:g}"] * annealed
         ours = [row["family"], *control, str(row["seed"]), *numbers(row)]
-        line = ours if row["member"] != before else [""] * len(ours)
-        before = row["member"]
+        line = ours if (row["member"], row["model"]) != before else [""] * len(ours)
+        before = row["member"], row["model"]
         if theirs:
             line = line + printed(row)
         lines.append(line)

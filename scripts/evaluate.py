@@ -23,6 +23,7 @@ from rd_elbo import host
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import likelihood, restore
+from rd_elbo.sweep.tables import params_name
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory, with its trained parameters.")
 _NLL = flags.DEFINE_integer("nll", 1000, "Draws of z for each example.")
@@ -63,7 +64,8 @@ def main(argv: list[str]) -> None:
         table.add_column(name, justify="left" if name in ("member", "family") else "right")
     for row in rows:
         values = (row[n] for n in ("nll", "nll_se", "posterior_gap", "posterior_gap_se"))
-        table.add_row(row["member"], row["family"], *(f"{value:.2f}" for value in values))
+        name = params_name(row["member"], row["averaging"])
+        table.add_row(name, row["family"], *(f"{value:.2f}" for value in values))
     console.print(table, highlight=False)
     console.print(
         f"{terminal.counted(len(rows), 'member')}, {new} of them new; {_NLL.value} draws for each "

@@ -141,7 +141,7 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
                 f"--{flag.name} is missing; for example --config=configs/quickstart.py "
                 "--workdir=runs/mine"
             )
-    # What goes wrong with a file is told in a sentence; libraries would add their traces.
+    # A fault of a file is one sentence; libraries would add their traces.
     logging.set_verbosity(logging.FATAL)
     config = _CONFIG.value.to_dict()
     population = config.get("population") or {}
@@ -165,7 +165,7 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
         if distributed:
             agree("begin", b"cannot begin")
         raise
-    # Later, where nobody waits: bad input is told before JAX has started.
+    # Later, where no process waits: bad input is reported before JAX has started.
     host.check_platform()
     return plan, shard
 
@@ -203,7 +203,7 @@ def main(argv: list[str]) -> None:
                 **options,
             )
     except Stopped as stopped:
-        kept = "what is done is saved" if stopped.saved else "its last state could not be saved"
+        kept = "finished work is saved" if stopped.saved else "its last state could not be saved"
         spent = "the budget is spent: " * (stop.out_of_time and not stop.signalled)
         print(f"{spent}stopped {stopped}; {kept}, and the same command resumes", file=sys.stderr)
         if not spent or jax.process_count() > 1 or shard.count > 1:
@@ -211,7 +211,7 @@ def main(argv: list[str]) -> None:
         outcome = sweep.run(plan, workdir, collect=True, report=terminal.warn)
     except (OSError, Failed) as error:
         why = unusable(workdir, error) if isinstance(error, OSError) else str(error)
-        print(f"error: {why}; what is done is kept", file=sys.stderr)
+        print(f"error: {why}; finished work is saved", file=sys.stderr)
         leave(1)
     except BadInput:
         raise
@@ -240,7 +240,7 @@ def finish(
     try:
         drawn = plots.draw_all(workdir) if usable else []
     except OSError as error:
-        sys.exit(f"error: {unusable(workdir, error)}; what is done is kept")
+        sys.exit(f"error: {unusable(workdir, error)}; finished work is saved")
     if outcome.points:
         shape = plan.dataset.image_shape
         dimensions = math.prod(shape) if plan.dataset.kind == "grey" else None

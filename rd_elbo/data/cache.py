@@ -14,13 +14,21 @@ def cache_folder() -> pathlib.Path:
     if root:
         return pathlib.Path(root)
     try:
-        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "rd_elbo"
+        return (
+            pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+            / "rd_elbo"
+        )
     except RuntimeError as error:
-        raise BadInput("HOME=None: expected a home folder for this user, got none. Set RD_ELBO_CACHE or HOME.") from error
+        raise BadInput(
+            "HOME=None: expected a home folder for this user, got none. Set RD_ELBO_CACHE or HOME."
+        ) from error
 
 
 def store(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file whole or not at all; where that is impossible it warns, for the data can be used all the same."""
+    """Write a file whole or not at all.
+
+    A failure is a warning: the data can be used without the file.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,4 +40,7 @@ def store(path: pathlib.Path, content: bytes) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         # Of a loader that `load` calls for the user.
-        warnings.warn(f"{path} could not be written ({error.strerror}); the next load makes it anew", stacklevel=4)
+        warnings.warn(
+            f"{path} could not be written ({error.strerror}); the next load makes it anew",
+            stacklevel=4,
+        )

@@ -1,4 +1,7 @@
-"""tensorflow-datasets without TensorFlow: what is prepared in array_record form is read, and prepared so if it is not yet."""
+"""tensorflow-datasets without TensorFlow.
+
+Reads datasets in array_record form, and prepares those that are not there yet.
+"""
 
 import io
 import os
@@ -33,37 +36,52 @@ def sources(
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise BadInput(f"dataset {name!r} needs tensorflow-datasets: pip install -e '.[tfds]', or {advice}") from error
+        raise BadInput(
+            f"dataset {name!r} needs tensorflow-datasets: pip install -e '.[tfds]', or {advice}"
+        ) from error
 
     def prepared() -> dict[str, Any]:
-        # download=False: left to itself, it would try for minutes to download without network. Images are decoded by us: what it
-        # makes of them depends on whether OpenCV is installed.
+        # download=False: left to itself, it would try for minutes to download without network.
+        # Images are decoded by us: what it makes of them depends on whether OpenCV is installed.
         options = {"download": False, "decoders": {"image": tfds.decode.SkipDecoding()}}
         if data_dir:
             options["data_dir"] = os.fspath(data_dir)
-        return {split: tfds.data_source(name, split=theirs, **options) for split, theirs in splits.items()}
+        return {
+            split: tfds.data_source(name, split=theirs, **options)
+            for split, theirs in splits.items()
+        }
 
     try:
         return prepared()
-    except Exception:  # tfds raises many kinds for data that are not prepared, or not as array_record
+    except (
+        Exception
+    ):  # tfds raises many kinds for data that are not prepared, or not as array_record
         prepare(tfds.download.DownloadConfig(try_download_gcs=False), data_dir)
         return prepared()
 
 
-def prepare(builder: Any, download_config: Any, data_dir: str | os.PathLike[str] | None, dataset: str, advice: str) -> None:
+def prepare(
+    builder: Any,
+    download_config: Any,
+    data_dir: str | os.PathLike[str] | None,
+    dataset: str,
+    advice: str,
+) -> None:
     """Have a builder download and prepare its data in array_record form.
 
     That form is read without TensorFlow.
 
     Args:
       builder: A builder class that needs no TensorFlow.
-      download_config: A `tfds.download.DownloadConfig`; with its `manual_dir` set, files there are used instead of a download.
+      download_config: A `tfds.download.DownloadConfig`; with its `manual_dir` set, files there are
+        used instead of a download.
       data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
       dataset: Our name for the data.
       advice: Way out for the user, as the end of a sentence.
 
     Raises:
-      BadInput: If the files must be downloaded and their host cannot be reached, or the download fails.
+      BadInput: If the files must be downloaded and their host cannot be reached, or the download
+        fails.
     """
     import tensorflow_datasets as tfds
 
@@ -72,14 +90,21 @@ def prepare(builder: Any, download_config: Any, data_dir: str | os.PathLike[str]
     where = {"data_dir": os.fspath(data_dir)} if data_dir else {}
     tfds.disable_progress_bar()
     try:
-        builder(file_format="array_record", **where).download_and_prepare(download_config=download_config)
+        builder(file_format="array_record", **where).download_and_prepare(
+            download_config=download_config
+        )
     except Exception as error:  # tfds and requests raise many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"tensorflow-datasets could not prepare {dataset!r} ({reason[:300]}); {advice}") from error
+        raise BadInput(
+            f"tensorflow-datasets could not prepare {dataset!r} ({reason[:300]}); {advice}"
+        ) from error
 
 
 def decode(example: Mapping[str, Any]) -> np.ndarray:
-    """The image (height, width) of an example of `sources`, as uint8; those of one bit a pixel become 0 and 255."""
+    """The image (height, width) of an example of `sources`, uint8.
+
+    Images of one bit a pixel become 0 and 255.
+    """
     from PIL import Image
 
     with Image.open(io.BytesIO(example["image"])) as image:

@@ -89,7 +89,7 @@ class Dataset:
           train: (examples, height, width) images of zeros and ones or of 8-bit levels, (examples,
             height, width, 3) of colours; or (examples, ...) floats of any shape.
           test: Examples of the same shape and type.
-          valid: Further examples, or None.
+          valid: Examples of the split "valid", or None.
           name: Name of the dataset.
           binarise: Whether pixels of 8-bit levels, or of floats in [0, 1], are drawn once as 0 or
             1; None does so with 8-bit levels alone.
@@ -119,7 +119,10 @@ class Dataset:
         return low, max(float(examples.max()) for examples in self.splits.values())
 
     def checksum(self) -> str:
-        """SHA-256 over the splits' names, shapes and values; over the kind where it is not binary."""
+        """SHA-256 of the splits' names, shapes and values.
+
+        The kind is part of it where it is not binary.
+        """
         digest = hashlib.sha256(b"" if self.kind == "binary" else self.kind.encode())
         for name in sorted(self.splits):
             examples = np.ascontiguousarray(self.splits[name])

@@ -16,7 +16,9 @@ _VALID_SHARE = _TEST_SHARE = 1 / 7
 _NPY = b"\x93NUMPY"
 
 
-def read(path: str | os.PathLike[str], binarise: bool | None = None, seed: int = BINARISATION_SEED) -> tuple[Arrays, str, str]:
+def read(
+    path: str | os.PathLike[str], binarise: bool | None = None, seed: int = BINARISATION_SEED
+) -> tuple[Arrays, str, str]:
     """Read examples and split them where they are not.
 
     An .npz has arrays "train" and "test" (and perhaps "valid"), or one array "images"; a folder of
@@ -42,10 +44,14 @@ def read(path: str | os.PathLike[str], binarise: bool | None = None, seed: int =
     where = f" of {str(path)!r}"
     if "images" in arrays:
         # First, so that an image is binarised alike however the images are split.
-        made, kind, words = interpret({"images": arrays.pop("images")}, binarise, where, {"images": seed})
+        made, kind, words = interpret(
+            {"images": arrays.pop("images")}, binarise, where, {"images": seed}
+        )
         images = np.asarray(made["images"])
         if len(images) < 7:
-            raise BadInput(f"array 'images'{where} has {len(images)} examples; a split needs at least 7")
+            raise BadInput(
+                f"array 'images'{where} has {len(images)} examples; a split needs at least 7"
+            )
         order = np.random.RandomState(seed).permutation(len(images))
         valid, test = round(len(images) * _VALID_SHARE), round(len(images) * _TEST_SHARE)
         first = len(images) - valid - test
@@ -65,22 +71,30 @@ def _read_file(path: pathlib.Path) -> tuple[Arrays, str]:
         with path.open("rb") as file:
             single = file.read(len(_NPY)) == _NPY
     except OSError as error:
-        raise BadInput(f"path={str(path)!r} is not a readable .npz, .npy or folder of PNGs ({error})") from error
+        raise BadInput(
+            f"path={str(path)!r} is not a readable .npz, .npy or folder of PNGs ({error})"
+        ) from error
     if single:
         return {"images": _read_single(path)}, "file"
     arrays = read_arrays(path)
     splits = [split for split in SPLITS if split in arrays]
     if "images" in arrays and splits:
-        raise BadInput(f"{str(path)!r}: expected 'train' and 'test', or 'images', got 'images' and {splits[0]!r}. Keep one.")
+        raise BadInput(
+            f"{str(path)!r}: expected 'train' and 'test', or 'images', got 'images' and "
+            f"{splits[0]!r}. Keep one."
+        )
     if "images" not in arrays and not {"train", "test"} <= set(arrays):
-        raise BadInput(f"{str(path)!r} has arrays {sorted(arrays)} but needs 'train' and 'test', or 'images'")
+        raise BadInput(
+            f"{str(path)!r} has arrays {sorted(arrays)} but needs 'train' and 'test', or 'images'"
+        )
     used = {name: arrays[name] for name in (splits or ["images"])}
     shapes = {array.shape[1:] for array in used.values()}
     for name, array in arrays.items():
         # Labels, one number an example, are no candidates.
         if name not in used and array.ndim > 1 and array.shape[1:] in shapes:
             raise BadInput(
-                f"{str(path)!r}: expected one array of examples for each split, got {name!r} of shape {array.shape} too. "
+                f"{str(path)!r}: expected one array of examples for each split, got {name!r} of "
+                f"shape {array.shape} too. "
                 "Leave out what is not meant."
             )
     return used, "file"
@@ -96,7 +110,8 @@ def _read_single(path: pathlib.Path) -> np.ndarray:
 
 
 def _pickled(path: str | os.PathLike[str], which: str) -> str:
-    return f"path={os.fspath(path)!r}: {which} is pickled Python objects; save it as plain numbers, or leave it out"
+    problem = f"path={os.fspath(path)!r}: {which} is pickled Python objects"
+    return f"{problem}; save it as plain numbers, or leave it out"
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:
@@ -119,9 +134,12 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
         return arrays
     except TypeError as error:  # np.load understood another format, and gave an array
         raise BadInput(
-            f"path={os.fspath(path)!r} is not a readable .npz of images, but a single array; save it with np.savez"
+            f"path={os.fspath(path)!r} is not a readable .npz of images, but a single array; save "
+            "it with np.savez"
         ) from error
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         if name and "Object arrays cannot be loaded" in str(error):
             raise BadInput(_pickled(path, f"array {name!r}")) from error
-        raise BadInput(f"path={os.fspath(path)!r} is not a readable .npz of images ({error})") from error
+        raise BadInput(
+            f"path={os.fspath(path)!r} is not a readable .npz of images ({error})"
+        ) from error

@@ -143,9 +143,9 @@ def _levels(arrays: list[np.ndarray], binarise: bool | None, where: str) -> str:
     low, high = min(int(a.min()) for a in arrays), max(int(a.max()) for a in arrays)
     if high < _LEAST_LARGEST and binarise is None:
         raise BadInput(
-            f"binarise=None: expected 8-bit levels up to 255, got levels{where} up to {high}, which "
-            "is nearly black. Scale them to 255, or give binarise=True or binarise=False to have "
-            "them as they are."
+            f"binarise=None: expected 8-bit levels up to 255, got levels{where} up to {high}, "
+            "which is nearly black. Scale them to 255, or give binarise=True or binarise=False to "
+            "have them as they are."
         )
     return f"grey {low} to {high}, mean {_mean(arrays, 255.0):.2g}"
 

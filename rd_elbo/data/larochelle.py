@@ -1,8 +1,10 @@
-"""The statically binarised MNIST of Larochelle & Murray (2011), which most published likelihoods are measured on.
+"""The statically binarised MNIST of Larochelle & Murray (2011).
 
-It comes through tensorflow-datasets (without TensorFlow) or from the three original text files in a folder the user points at.
-Either way its pixels are checked against a recorded checksum and cached, bit-packed. tensorflow-datasets shuffles what it prepares,
-so images are put into one canonical order (by their pixels): the same data have the same checksum wherever they came from.
+Most published likelihoods are measured on it. It comes through tensorflow-datasets (without
+TensorFlow) or from the three original text files in a folder the user points at. Either way its
+pixels are checked against a recorded checksum and cached, bit-packed. tensorflow-datasets shuffles
+what it prepares, so images are put into one canonical order (by their pixels): the same data have
+the same checksum wherever they came from.
 """
 
 import hashlib
@@ -30,7 +32,8 @@ FILES_SHA256 = {
 EXAMPLES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 _TFDS_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _ADVICE = (
-    "put binarized_mnist_{train,valid,test}.amat into a folder and give it as manual_dir, or use the embedded 'mnist_static', "
+    "put binarized_mnist_{train,valid,test}.amat into a folder and give it as manual_dir, or use "
+    "the embedded 'mnist_static', "
     "which needs no download"
 )
 
@@ -45,12 +48,14 @@ def read(
     They are (examples, 28, 28) uint8 in {0, 1}, in canonical order.
 
     Args:
-      manual_dir: A folder with the three original text files; without it tensorflow-datasets is asked.
+      manual_dir: A folder with the three original text files; without it tensorflow-datasets is
+        asked.
       data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
       cache_dir: Folder of the decoded arrays; None means `cache_folder()`.
 
     Raises:
-      BadInput: If the data are neither cached, nor in `manual_dir`, nor to be had through tensorflow-datasets, or are damaged.
+      BadInput: If the data are neither cached, nor in `manual_dir`, nor to be had through
+        tensorflow-datasets, or are damaged.
     """
     cache = pathlib.Path(cache_dir) if cache_dir else cache_folder()
     splits = {}
@@ -85,14 +90,19 @@ def canonical(images: np.ndarray) -> np.ndarray:
 
 def _verified(images: np.ndarray, split: str, source: str) -> np.ndarray:
     images = canonical(images)
-    found = hashlib.sha256(np.packbits(images.reshape(len(images), -1), axis=1).tobytes()).hexdigest()
+    found = hashlib.sha256(
+        np.packbits(images.reshape(len(images), -1), axis=1).tobytes()
+    ).hexdigest()
     if found != CANONICAL_SHA256[split]:
-        raise BadInput(f"{NAME}, split {split!r}, from {source} is not Larochelle & Murray's: its pixels have SHA-256 {found}")
+        raise BadInput(
+            f"{NAME}, split {split!r}, from {source} is not Larochelle & Murray's: its pixels have "
+            f"SHA-256 {found}"
+        )
     return images
 
 
 def _read_cached(path: pathlib.Path, split: str) -> np.ndarray | None:
-    """What an earlier call left, or None if that is missing or damaged, in which case it is made anew."""
+    """The files that an earlier call has written; None if they are missing or damaged."""
     try:
         bits = lzma.decompress(path.read_bytes())
     except (OSError, lzma.LZMAError):
@@ -109,10 +119,15 @@ def _read_files(folder: pathlib.Path) -> dict[str, np.ndarray]:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise BadInput(f"manual_dir={str(folder)!r} has no readable {path.name} ({error.strerror})") from error
+            raise BadInput(
+                f"manual_dir={str(folder)!r} has no readable {path.name} ({error.strerror})"
+            ) from error
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
-            raise BadInput(f"{path.name} in manual_dir is not Larochelle & Murray's file: its SHA-256 is {found}, not {sha256}")
+            raise BadInput(
+                f"{path.name} in manual_dir is not Larochelle & Murray's file: its SHA-256 is "
+                f"{found}, not {sha256}"
+            )
         splits[split] = _verified(parse(content), split, path.name)
     return splits
 
@@ -126,19 +141,24 @@ def parse(content: bytes) -> np.ndarray:
 def _read_tfds(data_dir: str | os.PathLike[str] | None) -> dict[str, np.ndarray]:
     sources = catalogue.sources(NAME, _TFDS_SPLITS, data_dir, prepare, _ADVICE)
     return {
-        split: _verified(np.stack([catalogue.decode(example) for example in source]), split, "tensorflow-datasets")
+        split: _verified(
+            np.stack([catalogue.decode(example) for example in source]),
+            split,
+            "tensorflow-datasets",
+        )
         for split, source in sources.items()
     }
 
 
 def prepare(download_config: Any, data_dir: str | os.PathLike[str] | None = None) -> None:
-    """Has tensorflow-datasets download and prepare the data; see `catalogue.prepare`, also for what it raises."""
+    """Download and prepare the data by tensorflow-datasets, see `catalogue.prepare`."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
     original = tfds.builder_cls(NAME)
 
-    # The catalogue's builder reads its files with TensorFlow; this one does with NumPy, and is the same otherwise.
+    # The catalogue's builder reads its files with TensorFlow; this one does with NumPy, and is the
+    # same otherwise.
     class Builder(original, skip_registration=True):  # type: ignore
         name = NAME
         url_infos = original.url_infos

@@ -1,7 +1,8 @@
-"""The embedded default: all 70,000 digits of MNIST, statically binarised by us with a recorded seed.
+"""The embedded default: MNIST, statically binarised with a recorded seed.
 
-The same distribution as the file of Larochelle & Murray (2011) but another draw, so it is never called theirs. Attribution:
-MNIST, Y. LeCun, C. Cortes, C. J. C. Burges, CC BY-SA 3.0; see NOTICE. `scripts/build_mnist_static.py` rebuilds the file.
+It has all 70,000 digits. The same distribution as the file of Larochelle & Murray (2011) but
+another draw, so it is never called theirs. Attribution: MNIST, Y. LeCun, C. Cortes, C. J. C.
+Burges, CC BY-SA 3.0; see NOTICE. `scripts/build_mnist_static.py` rebuilds the file.
 """
 
 import hashlib
@@ -19,12 +20,24 @@ _TRAIN, _VALID = 50_000, 10_000
 
 
 def read() -> dict[str, np.ndarray]:
-    """Splits of 50,000, 10,000 and 10,000 images (examples, 28, 28) in MNIST's order, uint8 in {0, 1}."""
+    """Splits of 50,000, 10,000 and 10,000 images in MNIST's order.
+
+    Each is (examples, 28, 28), uint8 in {0, 1}.
+    """
     try:
         bits = lzma.decompress(FILE.read_bytes())
     except (OSError, lzma.LZMAError) as error:
-        raise BadInput(f"the embedded digits {FILE.name} cannot be read ({error}); reinstall rd_elbo") from error
+        raise BadInput(
+            f"the embedded digits {FILE.name} cannot be read ({error}); reinstall rd_elbo"
+        ) from error
     if hashlib.sha256(bits).hexdigest() != PACKED_SHA256:
-        raise BadInput(f"the embedded digits {FILE.name} are damaged: their SHA-256 is not the recorded one; reinstall rd_elbo")
+        raise BadInput(
+            f"the embedded digits {FILE.name} are damaged: their SHA-256 is not the recorded one; "
+            "reinstall rd_elbo"
+        )
     images = unpack_bits(bits, (28, 28))
-    return {"train": images[:_TRAIN], "valid": images[_TRAIN : _TRAIN + _VALID], "test": images[_TRAIN + _VALID :]}
+    return {
+        "train": images[:_TRAIN],
+        "valid": images[_TRAIN : _TRAIN + _VALID],
+        "test": images[_TRAIN + _VALID :],
+    }

@@ -14,7 +14,10 @@ _SILENCE_SECONDS = 30.0
 
 
 def reachable(url: str) -> bool:
-    """Whether a connection to the host of `url`, or to the proxy set for it, opens within 3 s, its name looked up included."""
+    """Whether a connection to the host of `url`, or to its proxy, opens within 3 s.
+
+    The time includes the look-up of the name.
+    """
     answers: list[bool] = []
     parts = urllib.parse.urlsplit(url)
     proxy = urllib.parse.urlsplit(urllib.request.getproxies().get(parts.scheme, ""))
@@ -29,7 +32,8 @@ def reachable(url: str) -> bool:
         except OSError:
             answers.append(False)
 
-    # A name lookup has no timeout of its own, so it is left behind in a daemon thread if it takes too long.
+    # A name lookup has no timeout of its own, so it is left behind in a daemon thread if it takes
+    # too long.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(_PROBE_SECONDS)
@@ -46,7 +50,10 @@ def require(url: str, dataset: str, advice: str) -> None:
     """
     if not reachable(url):
         host = urllib.parse.urlsplit(url).hostname
-        raise BadInput(f"dataset {dataset!r} is not on this machine and its host {host} cannot be reached; {advice}")
+        raise BadInput(
+            f"dataset {dataset!r} is not on this machine and its host {host} cannot be reached; "
+            f"{advice}"
+        )
 
 
 def download(url: str, dataset: str, advice: str) -> bytes:
@@ -60,4 +67,6 @@ def download(url: str, dataset: str, advice: str) -> bytes:
         with urllib.request.urlopen(url, timeout=_SILENCE_SECONDS) as answer:
             return answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise BadInput(f"dataset {dataset!r} could not be downloaded from {url} ({error}); {advice}") from error
+        raise BadInput(
+            f"dataset {dataset!r} could not be downloaded from {url} ({error}); {advice}"
+        ) from error

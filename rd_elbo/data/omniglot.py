@@ -1,9 +1,10 @@
-"""Omniglot (Lake et al. 2015), handwritten characters of fifty alphabets, at 28x28, from two sources that are not comparable.
+"""Omniglot (Lake et al. 2015) at 28x28: handwritten characters of fifty alphabets.
 
-`read_burda` has the images and the split of Burda et al. (2016), which the paper and most published likelihoods use; `read_tfds`
-makes its own from tensorflow-datasets' drawings of 105x105. Both are grey and are binarised once, statically. Neither has a "valid"
-split: the paper's split has none, and those who hold some drawings out do not agree on which (Burda et al.'s code the last 1,345 of
-a shuffle, others 2,000).
+It comes from two sources, which are not comparable. `read_burda` has the images and the split of
+Burda et al. (2016), which the paper and most published likelihoods use; `read_tfds` makes its own
+from tensorflow-datasets' drawings of 105x105. Both are grey and are binarised once, statically.
+Neither has a "valid" split: the paper's split has none, and those who hold some drawings out do not
+agree on which (Burda et al.'s code the last 1,345 of a shuffle, others 2,000).
 """
 
 import io
@@ -45,10 +46,14 @@ _ARCHIVES = {
 }
 _TFDS_CACHE = "omniglot_tfds_28x28.npz"
 _TFDS_ADVICE = (
-    "have tensorflow-datasets prepare 'omniglot' on another machine and give its folder as data_dir=, or give an .npz with the "
+    "have tensorflow-datasets prepare 'omniglot' on another machine and give its folder as "
+    "data_dir=, or give an .npz with the "
     "drawings at 28x28 as path="
 )
-_NOT_BURDA = "not the images and the split of Burda et al. that the paper used: results are not comparable to the paper's"
+_NOT_BURDA = (
+    "not the images and the split of Burda et al. that the paper used: "
+    "results are not comparable to the paper's"
+)
 
 
 def read_burda(
@@ -69,13 +74,15 @@ def read_burda(
       The splits, their origin in words, and their kind.
 
     Raises:
-      BadInput: If the file cannot be had or read, or is not of that form.
+      BadInput: If the file cannot be downloaded or read, or is not of that form.
     """
     if path is not None:
         try:
             content = pathlib.Path(path).read_bytes()
         except OSError as error:
-            raise BadInput(f"path={os.fspath(path)!r} is not a readable chardata.mat ({error.strerror})") from error
+            raise BadInput(
+                f"path={os.fspath(path)!r} is not a readable chardata.mat ({error.strerror})"
+            ) from error
         grey = parse_burda(content, f"path={os.fspath(path)!r}")
     else:
         cached = pathlib.Path(cache_dir or cache_folder()) / _BURDA_FILE
@@ -90,7 +97,8 @@ def read_burda(
     found = {split: len(images) for split, images in grey.items()}
     if found != BURDA_EXAMPLES:
         origin = (
-            f"images in the form of Burda et al.'s chardata.mat, but {found['train']:,} and {found['test']:,} in place of its "
+            f"images in the form of Burda et al.'s chardata.mat, but {found['train']:,} and "
+            f"{found['test']:,} in place of its "
             f"{BURDA_EXAMPLES['train']:,} and {BURDA_EXAMPLES['test']:,}, {done}"
         )
     if binarise is False:
@@ -99,7 +107,7 @@ def read_burda(
 
 
 def _read_kept(path: pathlib.Path) -> Splits | None:
-    """What an earlier call left, or None if that is missing or damaged, in which case it is downloaded anew."""
+    """The file that an earlier call has downloaded; None if it is missing or damaged."""
     try:
         return parse_burda(path.read_bytes(), str(path))
     except (OSError, BadInput):
@@ -107,7 +115,10 @@ def _read_kept(path: pathlib.Path) -> Splits | None:
 
 
 def parse_burda(content: bytes, what: str) -> Splits:
-    """Grey levels (examples, 28, 28) in [0, 1], ink = 1, from the bytes of a chardata.mat; `what` names it in errors."""
+    """Grey levels (examples, 28, 28) in [0, 1], ink = 1, from a chardata.mat.
+
+    Errors name the file as `what`.
+    """
     # Here, because it takes a moment that other datasets need not wait for.
     import scipy.io
 
@@ -119,7 +130,10 @@ def parse_burda(content: bytes, what: str) -> Splits:
     present = sorted(name for name in arrays if not name.startswith("__"))
     if not set(_BURDA_KEYS.values()) <= set(present):
         raise BadInput(f"{what} has arrays {present} but chardata.mat has 'data' and 'testdata'")
-    return {split: _upright(arrays[key], f"array {key!r} of {what}") for split, key in _BURDA_KEYS.items()}
+    return {
+        split: _upright(arrays[key], f"array {key!r} of {what}")
+        for split, key in _BURDA_KEYS.items()
+    }
 
 
 def _upright(columns: Any, what: str) -> np.ndarray:
@@ -128,10 +142,15 @@ def _upright(columns: Any, what: str) -> np.ndarray:
     if not isinstance(columns, np.ndarray) or columns.dtype.kind not in "fui":
         raise BadInput(f"{what} holds {columns.dtype} but must hold plain numbers in [0, 1]")
     if columns.ndim != 2 or len(columns) != height * width or not columns.size:
-        raise BadInput(f"{what} has shape {columns.shape} but must be ({height * width}, examples), a column for each image")
+        raise BadInput(
+            f"{what} has shape {columns.shape} but must be ({height * width}, examples), a column "
+            "for each image"
+        )
     low, high = columns.min(), columns.max()
     if not (low >= 0 and high <= 1):  # of NaN too
-        raise BadInput(f"{what} has values from {low} to {high} but must have them in [0, 1], with ink = 1")
+        raise BadInput(
+            f"{what} has values from {low} to {high} but must have them in [0, 1], with ink = 1"
+        )
     return columns.T.reshape(-1, width, height).transpose(0, 2, 1)
 
 
@@ -143,12 +162,14 @@ def read_tfds(
 ) -> tuple[Splits, str, str]:
     """Read the drawings of the background and of the evaluation alphabets.
 
-    They are 19,280 and 13,180 images, in canonical order. tensorflow-datasets shuffles what it prepares, so
-    images are sorted by their grey levels before they are binarised: the same drawings give the same data wherever they came from.
+    They are 19,280 and 13,180 images, in canonical order. tensorflow-datasets shuffles what it
+    prepares, so images are sorted by their grey levels before they are binarised: the same drawings
+    give the same data wherever they came from.
 
     Args:
-      path: An .npz with "images" (32460, 28, 28), uint8 with ink = 255, background alphabets first; without it
-        tensorflow-datasets is asked for the drawings, which are averaged by area from 105x105 to 28x28.
+      path: An .npz with "images" (32460, 28, 28), uint8 with ink = 255, background alphabets first;
+        without it tensorflow-datasets is asked for the drawings, which are averaged by area from
+        105x105 to 28x28.
       data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
       cache_dir: Folder of the averaged images; None means `cache_folder()`.
       binarise: Whether they are binarised; False keeps their 8-bit levels.
@@ -157,7 +178,8 @@ def read_tfds(
       The splits (examples, 28, 28), their origin in words, and their kind.
 
     Raises:
-      BadInput: If the images can neither be read, nor are cached, nor to be had through tensorflow-datasets.
+      BadInput: If the images can neither be read, nor are cached, nor to be had through
+        tensorflow-datasets.
     """
     if path is not None:
         grey, source = _read_images(path), f"from {pathlib.Path(path).name}"
@@ -173,7 +195,11 @@ def read_tfds(
     levels, kept = {split: _sorted(images) for split, images in grey.items()}, binarise is False
     done = "8-bit levels kept" if kept else _BINARISED
     origin = f"Omniglot {source}, {done}, images in canonical order; {_NOT_BURDA}"
-    return (levels, origin, "grey") if kept else (binarise_splits(levels, scale=255.0), origin, "binary")
+    return (
+        (levels, origin, "grey")
+        if kept
+        else (binarise_splits(levels, scale=255.0), origin, "binary")
+    )
 
 
 def _sorted(images: np.ndarray) -> np.ndarray:
@@ -190,30 +216,39 @@ def _read_images(path: str | os.PathLike[str]) -> Splits:
     expected = (sum(TFDS_EXAMPLES.values()), *_SHAPE)
     if images.shape != expected or images.dtype != np.uint8:
         raise BadInput(
-            f"array 'images' of path={os.fspath(path)!r} is {images.dtype} of shape {images.shape} but must be uint8 of shape "
+            f"array 'images' of path={os.fspath(path)!r} is {images.dtype} of shape {images.shape} "
+            "but must be uint8 of shape "
             f"{expected}, the {TFDS_EXAMPLES['train']:,} drawings of the background alphabets first"
         )
     return {"train": images[: TFDS_EXAMPLES["train"]], "test": images[TFDS_EXAMPLES["train"] :]}
 
 
 def _read_cached(path: pathlib.Path) -> Splits | None:
-    """What an earlier call left, or None if that is missing or damaged (an .npz has checksums), in which case it is made anew."""
+    """The file that an earlier call has written; None if it is missing or damaged.
+
+    An .npz has checksums.
+    """
     try:
         arrays = files.read_arrays(path)
     except BadInput:
         return None
     whole = {split: (count, *_SHAPE) for split, count in TFDS_EXAMPLES.items()}
-    if {name: array.shape for name, array in arrays.items()} != whole or any(a.dtype != np.uint8 for a in arrays.values()):
+    if {name: array.shape for name, array in arrays.items()} != whole or any(
+        a.dtype != np.uint8 for a in arrays.values()
+    ):
         return None
     return {split: arrays[split] for split in TFDS_EXAMPLES}
 
 
 def _from_catalogue(data_dir: str | os.PathLike[str] | None) -> Splits:
     splits = {}
-    for split, source in catalogue.sources("omniglot", _TFDS_SPLITS, data_dir, prepare, _TFDS_ADVICE).items():
+    for split, source in catalogue.sources(
+        "omniglot", _TFDS_SPLITS, data_dir, prepare, _TFDS_ADVICE
+    ).items():
         if len(source) != TFDS_EXAMPLES[split]:
             raise BadInput(
-                f"tensorflow-datasets' 'omniglot', split {split!r}, has {len(source):,} drawings in place of "
+                f"tensorflow-datasets' 'omniglot', split {split!r}, has {len(source):,} drawings "
+                "in place of "
                 f"{TFDS_EXAMPLES[split]:,}; remove it, to have it prepared again, or {_TFDS_ADVICE}"
             )
         # One after another: all of them at 105x105 in floating point would fill the memory.
@@ -222,17 +257,21 @@ def _from_catalogue(data_dir: str | os.PathLike[str] | None) -> Splits:
 
 
 def shrink(drawing: np.ndarray) -> np.ndarray:
-    """A drawing, black (0) on white (255), averaged by area to 28x28 and turned into uint8 with ink = 255."""
+    """A drawing, black (0) on white (255), as 28x28 uint8 with ink = 255.
+
+    Pixels are averages by area.
+    """
     return np.rint(area.average(255 - drawing, _SHAPE)).astype(np.uint8)
 
 
 def prepare(download_config: Any, data_dir: str | os.PathLike[str] | None = None) -> None:
-    """Has tensorflow-datasets download and prepare the drawings; see `catalogue.prepare`, also for what it raises."""
+    """Download and prepare the drawings by tensorflow-datasets, see `catalogue.prepare`."""
     import tensorflow_datasets as tfds
 
     original = tfds.builder_cls("omniglot")
 
-    # The catalogue's builder walks its folders with TensorFlow; this one reads the archives, and is the same otherwise.
+    # The catalogue's builder walks its folders with TensorFlow; this one reads the archives, and is
+    # the same otherwise.
     class Builder(original, skip_registration=True):  # type: ignore
         name = "omniglot"
         url_infos = original.url_infos
@@ -243,8 +282,13 @@ def prepare(download_config: Any, data_dir: str | os.PathLike[str] | None = None
             archives = dl_manager.download({split: urls[file] for split, file in _ARCHIVES.items()})
             drawings = [drawing for archive in archives.values() for drawing in _drawings(archive)]
             # The drawings of a character are numbered, across all archives, by its label.
-            characters = {drawing["label"]: f"{drawing['alphabet']}_{drawing['alphabet_char_id']}" for _, drawing in drawings}
-            self.info.features["alphabet"].names = sorted({drawing["alphabet"] for _, drawing in drawings})
+            characters = {
+                drawing["label"]: f"{drawing['alphabet']}_{drawing['alphabet_char_id']}"
+                for _, drawing in drawings
+            }
+            self.info.features["alphabet"].names = sorted(
+                {drawing["alphabet"] for _, drawing in drawings}
+            )
             self.info.features["label"].names = [characters[label] for label in sorted(characters)]
             return {split: self._generate_examples(archive) for split, archive in archives.items()}
 

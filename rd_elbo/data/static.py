@@ -9,7 +9,9 @@ BINARISATION_SEED = 20080706
 _PIXELS_AT_ONCE = 2**20
 
 
-def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BINARISATION_SEED) -> np.ndarray:
+def binarise(
+    images: Shaped[np.ndarray, "examples height width"], seed: int = BINARISATION_SEED
+) -> np.ndarray:
     """Draw each pixel once: 1 with probability grey level / 255.
 
     Args:
@@ -22,7 +24,9 @@ def binarise(images: Shaped[np.ndarray, "examples height width"], seed: int = BI
     return binarise_into(images, seed, 255.0)
 
 
-def binarise_splits(splits: dict[str, np.ndarray], seed: int = BINARISATION_SEED, scale: float = 1.0) -> dict[str, np.ndarray]:
+def binarise_splits(
+    splits: dict[str, np.ndarray], seed: int = BINARISATION_SEED, scale: float = 1.0
+) -> dict[str, np.ndarray]:
     """Draw each pixel once: 1 with its own value as probability.
 
     Args:
@@ -45,18 +49,29 @@ def binarise_into(images: np.ndarray, seed: int, scale: float) -> np.ndarray:
 
 def _drawn(random: np.random.RandomState, images: np.ndarray, scale: float) -> np.ndarray:
     drawn = np.empty(images.shape, np.uint8)
-    # Stretch by stretch, for the draws are eight times as large as the pixels; their stream is the same.
+    # Stretch by stretch, for the draws are eight times as large as the pixels; their stream is the
+    # same.
     rows = max(1, _PIXELS_AT_ONCE * len(images) // max(images.size, 1))
     for i in range(0, len(images), rows):
         part = images[i : i + rows]
-        np.less(random.random_sample(part.shape), part / scale, out=drawn[i : i + rows], casting="unsafe")
+        np.less(
+            random.random_sample(part.shape),
+            part / scale,
+            out=drawn[i : i + rows],
+            casting="unsafe",
+        )
     return drawn
 
 
 def pack(images: np.ndarray, preset: int = 9 | lzma.PRESET_EXTREME) -> bytes:
-    """Binary images (examples, height, width) as compressed bits, row after row; `preset` is LZMA's."""
+    """Binary images (examples, height, width) as compressed bits, row by row.
+
+    `preset` is LZMA's.
+    """
     bits = np.packbits(images.reshape(len(images), -1), axis=1)
-    return lzma.compress(bits.tobytes(), format=lzma.FORMAT_XZ, check=lzma.CHECK_SHA256, preset=preset)
+    return lzma.compress(
+        bits.tobytes(), format=lzma.FORMAT_XZ, check=lzma.CHECK_SHA256, preset=preset
+    )
 
 
 def unpack_bits(bits: bytes, image_shape: tuple[int, int]) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Sources and models whose rates, distortions and bounds are known exactly: what learned numbers are held against."""
+"""Sources and models with exact rates, distortions and bounds, for comparison."""

@@ -1,8 +1,10 @@
-"""Coordinate descent on D + beta R over encoder, decoder and prior: each step puts one of them at its exact optimum.
+"""Coordinate descent on D + beta R over encoder, decoder and prior.
 
-At beta = 1 this is expectation maximisation: the encoder's step is the exact posterior (E), the decoder's and the prior's are
-the weighted maximum-likelihood fits (M), and the objective is the negative ELBO. With the decoder held fixed it is the algorithm of
-Blahut and Arimoto for the distortion -log d(x|z). The objective never rises, whatever beta, but for rounding.
+Each step puts one of them at its exact optimum. At beta = 1 this is expectation maximisation: the
+encoder's step is the exact posterior (E), the decoder's and the prior's are the weighted
+maximum-likelihood fits (M), and the objective is the negative ELBO. With the decoder held fixed it
+is the algorithm of Blahut and Arimoto for the distortion -log d(x|z). The objective never rises,
+whatever beta, but for rounding.
 """
 
 import functools
@@ -28,21 +30,25 @@ PARTS = ("encoder", "decoder", "prior")
 def encoder_step(prior: OverZ, decoder: XGivenZ, beta: Float[Array, ""] | float) -> ZGivenX:
     """The encoder that makes D + beta R least: e(z|x) in proportion to m(z) d(x|z)^(1/beta).
 
-    At beta = 1 it is the posterior p_d(z|x). A symbol that no code can emit has infinite distortion under any encoder; it gets m.
+    At beta = 1 it is the posterior p_d(z|x). A symbol that no code can emit has infinite distortion
+    under any encoder; it gets m.
     """
     # Before the division, which would cost digits where beta is small.
     best = decoder.max(axis=0)[:, None]
     logits = prior[None] + (decoder.T - jnp.where(best > -jnp.inf, best, 0.0)) / beta
     possible = (logits > -jnp.inf).any(axis=1, keepdims=True)
-    return jnp.where(possible, jax.nn.log_softmax(jnp.where(possible, logits, 0.0), axis=1), prior[None])
+    return jnp.where(
+        possible, jax.nn.log_softmax(jnp.where(possible, logits, 0.0), axis=1), prior[None]
+    )
 
 
 def bernoulli_products(bits: Any) -> DecoderFit:
-    """The fit of decoders that are products of Bernoullis, d(x|z) = prod_i mu_zi^x_i (1 - mu_zi)^(1 - x_i).
+    """The fit of Bernoulli decoders, d(x|z) = prod_i mu_zi^x_i (1 - mu_zi)^(1 - x_i).
 
     Args:
-      bits: (x, bits) of zeros and ones, those of every symbol. If they are all 2^n combinations d is a distribution, and EM is that
-        of a mixture of Bernoulli products (latent class analysis).
+      bits: (x, bits) of zeros and ones, those of every symbol. If they are all 2^n combinations d
+        is a distribution, and EM is that of a mixture of Bernoulli products (latent class
+        analysis).
 
     Raises:
       BadInput: If there is anything but zeros and ones.
@@ -52,9 +58,12 @@ def bernoulli_products(bits: Any) -> DecoderFit:
         raise BadInput(f"bits must be a table (symbols, bits) of zeros and ones, not {bits!r}")
 
     def fit(source: OverX, encoder: ZGivenX) -> XGivenZ:
-        # Sums in log space for ones and zeros alike: 1 - mu would round to zero where ones are merely likely.
+        # Sums in log space for ones and zeros alike: 1 - mu would round to zero where ones are
+        # merely likely.
         members = discrete.posterior(source, encoder)[:, :, None]
-        one, zero = (logsumexp(jnp.where(array[None] == bit, members, -jnp.inf), axis=1) for bit in (1, 0))
+        one, zero = (
+            logsumexp(jnp.where(array[None] == bit, members, -jnp.inf), axis=1) for bit in (1, 0)
+        )
         both = jnp.logaddexp(one, zero)
         return jnp.where(array[None] == 1, (one - both)[:, None], (zero - both)[:, None]).sum(-1)
 
@@ -71,8 +80,8 @@ def minimise(
     """Improve the given parts in turn, encoder first.
 
     Args:
-      start: First tables. A code of zero probability stays unused, and an encoder, decoder and prior that ignore z are a
-        stationary point, so a start should be random.
+      start: First tables. A code of zero probability stays unused, and an encoder, decoder and
+        prior that ignore z are a stationary point, so a start should be random.
       beta: Weight of the rate, above 0.
       steps: Rounds over the parts.
       parts: Parts to improve, of "encoder", "decoder" and "prior"; the others stay as they are.
@@ -88,7 +97,9 @@ def minimise(
     for part in (parts,) if isinstance(parts, str) else parts:
         if part not in PARTS:
             raise BadInput(f"part {part!r} does not exist; there are {', '.join(PARTS)}")
-    return _minimise(start, beta, steps, (parts,) if isinstance(parts, str) else tuple(parts), decoder_fit)
+    return _minimise(
+        start, beta, steps, (parts,) if isinstance(parts, str) else tuple(parts), decoder_fit
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))

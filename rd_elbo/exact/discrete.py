@@ -1,9 +1,11 @@
 """The paper's functionals on finite alphabets, as exact sums in log space.
 
-A model of a finite source is four tables, and every expectation is a sum over them. Probabilities of zero are allowed everywhere:
-what has no probability contributes nothing, and a distortion or a rate is infinite where the paper's is. All functions work under
-`jax.vmap`, which makes a population of tables of one; gradients are finite where no probability is zero. They compute in the type
-of the tables: float32 by default, float64 in JAX's x64 mode (`JAX_ENABLE_X64=1`, or `with jax.enable_x64(True)`).
+A model of a finite source is four tables, and every expectation is a sum over them. Probabilities
+of zero are allowed everywhere: what has no probability contributes nothing, and a distortion or a
+rate is infinite where the paper's is. All functions work under `jax.vmap`, which makes a population
+of tables of one; gradients are finite where no probability is zero. They compute in the type of the
+tables: float32 by default, float64 in JAX's x64 mode (`JAX_ENABLE_X64=1`, or `with
+jax.enable_x64(True)`).
 """
 
 from typing import Any, NamedTuple
@@ -44,7 +46,9 @@ class Tables(NamedTuple):
 
 
 def tables(source: Any, encoder: Any, decoder: Any, prior: Any) -> Tables:
-    """Tables from probabilities: (x,), (x, z), (z, x) and (z,), each distribution along the last axis.
+    """Tables from probabilities, each distribution along the last axis.
+
+    Shapes are source (x,), encoder (x, z), decoder (z, x) and prior (z,).
 
     Raises:
       BadInput: If one of them is no distribution, or their shapes do not fit together.
@@ -74,7 +78,8 @@ def distribution(name: str, probabilities: Any) -> np.ndarray:
         raise BadInput(f"{name} must be an array of probabilities, not of shape {array.shape}")
     if not np.isfinite(array).all() or (array < 0).any():
         raise BadInput(
-            f"{name} holds {array[~(np.isfinite(array) & (array >= 0))][0]}; probabilities must be finite and not negative"
+            f"{name} holds {array[~(np.isfinite(array) & (array >= 0))][0]}; probabilities must be "
+            "finite and not negative"
         )
     sums = array.sum(-1, keepdims=True)
     worst = float(sums.flat[np.abs(sums - 1).argmax()])
@@ -84,7 +89,10 @@ def distribution(name: str, probabilities: Any) -> np.ndarray:
 
 
 def expect(log_weight: Float[Array, "..."], value: Float[Array, "..."]) -> Scalar:
-    """The sum of exp(log_weight) * value in which a weight of zero, be it by underflow, outdoes any value, infinite or NaN."""
+    """The sum of exp(log_weight) * value.
+
+    A weight of zero, also by underflow, outweighs any value, infinite or NaN.
+    """
     weight = jnp.exp(log_weight)
     return jnp.sum(weight * jnp.where(weight == 0, 0.0, value))
 
@@ -96,7 +104,10 @@ def entropy(log_p: Float[Array, "..."]) -> Scalar:
 
 def mutual_information(log_joint: Float[Array, "a b"]) -> Scalar:
     """Information between the row and the column of a joint distribution, in nats."""
-    rows, columns = logsumexp(log_joint, axis=1, keepdims=True), logsumexp(log_joint, axis=0, keepdims=True)
+    rows, columns = (
+        logsumexp(log_joint, axis=1, keepdims=True),
+        logsumexp(log_joint, axis=0, keepdims=True),
+    )
     return expect(log_joint, log_joint - rows - columns)
 
 
@@ -114,7 +125,10 @@ def aggregate(source: OverX, encoder: ZGivenX) -> Float[Array, " z"]:
 
 
 def posterior(source: OverX, encoder: ZGivenX) -> Float[Array, "z x"]:
-    """log p_e(x|z), the best decoder for an encoder (Alemi et al. 2018, section 2); p*(x) for a z that is never used."""
+    """log p_e(x|z), the best decoder for an encoder (Alemi et al. 2018, section 2).
+
+    It is log p*(x) for a z that is never used.
+    """
     joint, z = encoding(source, encoder).T, aggregate(source, encoder)[:, None]
     used = z > -jnp.inf
     return jnp.where(used, joint - jnp.where(used, z, 0.0), source)
@@ -122,7 +136,10 @@ def posterior(source: OverX, encoder: ZGivenX) -> Float[Array, "z x"]:
 
 def rate(t: Tables) -> Scalar:
     """R = E log e(z|x)/m(z) (Alemi et al. 2018, section 2)."""
-    return expect(encoding(t.source, t.encoder), information.rate(t.encoder, jnp.broadcast_to(t.prior, t.encoder.shape)))
+    return expect(
+        encoding(t.source, t.encoder),
+        information.rate(t.encoder, jnp.broadcast_to(t.prior, t.encoder.shape)),
+    )
 
 
 def distortion(t: Tables) -> Scalar:
@@ -137,7 +154,10 @@ def elbo(t: Tables) -> Scalar:
 
 def encoder_information(t: Tables) -> Scalar:
     """I_e, the information between x and its code, between H - D and R."""
-    return expect(encoding(t.source, t.encoder), information.encoder_information(t.encoder, aggregate(t.source, t.encoder)[None]))
+    return expect(
+        encoding(t.source, t.encoder),
+        information.encoder_information(t.encoder, aggregate(t.source, t.encoder)[None]),
+    )
 
 
 def prior_gap(t: Tables) -> Scalar:
@@ -154,7 +174,9 @@ def decoder_gap(t: Tables) -> Scalar:
 
 def decoder_advantage(t: Tables, log_q: OverX) -> Scalar:
     """U = E log d(x|z)/q(x) under p_e, for any density q of x."""
-    return expect(encoding(t.source, t.encoder), information.decoder_advantage(t.decoder.T, log_q[:, None]))
+    return expect(
+        encoding(t.source, t.encoder), information.decoder_advantage(t.decoder.T, log_q[:, None])
+    )
 
 
 def density_gap(t: Tables, log_q: OverX) -> Scalar:
@@ -196,13 +218,20 @@ def generative_upper(t: Tables, log_q: OverX) -> Scalar:
 def elbo_of(t: Tables) -> Float[Array, " x"]:
     """ELBO(x) of every symbol; its mean under p* is the ELBO."""
     return -_under_encoder(
-        t, information.rate(t.encoder, jnp.broadcast_to(t.prior, t.encoder.shape)) + information.distortion(t.decoder.T)
+        t,
+        information.rate(t.encoder, jnp.broadcast_to(t.prior, t.encoder.shape))
+        + information.distortion(t.decoder.T),
     )
 
 
 def posterior_gap(t: Tables) -> Float[Array, " x"]:
-    """KL(e(z|x) || p_d(z|x)) of every symbol, which is log p_d(x) - ELBO(x); NaN for a symbol the model cannot generate."""
-    return _under_encoder(t, information.posterior_gap(t.encoder, t.prior[None], t.decoder.T, evidence(t)[:, None]))
+    """KL(e(z|x) || p_d(z|x)) = log p_d(x) - ELBO(x) of every symbol.
+
+    It is NaN for a symbol that the model cannot generate.
+    """
+    return _under_encoder(
+        t, information.posterior_gap(t.encoder, t.prior[None], t.decoder.T, evidence(t)[:, None])
+    )
 
 
 def _under_encoder(t: Tables, value: Float[Array, "x z"]) -> Float[Array, " x"]:

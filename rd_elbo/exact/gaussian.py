@@ -1,15 +1,17 @@
 """Gaussian sources and linear models: rate-distortion curves and likelihoods in closed form.
 
-The source is x ~ N(mean, covariance) in n dimensions, or the data with those moments. The model is the linear VAE,
+The source is x ~ N(mean, covariance) in n dimensions, or the data with those moments. The model is
+the linear VAE,
 
     e(z|x) = N(V (x - a), diag(s^2)),    m(z) = N(0, I),    d(x|z) = N(W z + b, noise^2 I),
 
-whose distortion is a squared error in disguise, D = E|x - W z - b|^2 / (2 noise^2) + n/2 log(2 pi noise^2). So for a Gaussian
-source the lowest curve that any encoder and prior can reach is its rate-distortion function of squared error, which reverse
-water-filling gives, and the linear VAE contains the optimum. Rate and distortion of a linear VAE depend on the data by their mean
-and covariance alone, so among linear VAEs that curve is the lowest for any data of this covariance. At the slope -dD/dR = beta the
-water level is beta noise^2. At beta = 1 the model is probabilistic PCA and its negative ELBO that model's -log likelihood
-(Tipping & Bishop 1999; Lucas et al. 2019).
+whose distortion is a squared error in disguise, D = E|x - W z - b|^2 / (2 noise^2) + n/2 log(2 pi
+noise^2). So the lowest curve of a Gaussian source over all encoders and priors is its
+rate-distortion function of squared error. Reverse water-filling gives it, and a linear VAE attains
+it. Rate and distortion of a linear VAE depend on the data by mean and covariance alone. Among
+linear VAEs that curve is therefore the lowest for any data of this covariance. At the slope -dD/dR
+= beta the water level is beta noise^2. At beta = 1 the model is probabilistic PCA and its negative
+ELBO that model's -log likelihood (Tipping & Bishop 1999; Lucas et al. 2019).
 """
 
 import dataclasses
@@ -36,7 +38,9 @@ def covariance(name: str, matrix: Any) -> np.ndarray:
     """
     array = reals(name, matrix, 2)
     if array.shape[0] != array.shape[1]:
-        raise BadInput(f"{name} must be a square matrix of finite numbers, not of shape {array.shape}")
+        raise BadInput(
+            f"{name} must be a square matrix of finite numbers, not of shape {array.shape}"
+        )
     if not np.allclose(array, array.T, rtol=1e-6, atol=1e-9 * np.abs(array).max()):
         raise BadInput(f"{name} must be symmetric")
     lowest = float(np.linalg.eigvalsh(array)[0])
@@ -63,7 +67,8 @@ class CurvePoint(NamedTuple):
     Attributes:
       rate: (points,) nats.
       error: (points,) E|x - x'|^2, summed over dimensions.
-      level: (points,) water level: components of larger variance are described with this error each, the others not at all.
+      level: (points,) water level: components of larger variance are described with this error
+        each, the others not at all.
     """
 
     rate: Any
@@ -102,14 +107,19 @@ def at_rate(variances: Any, rate: Any) -> CurvePoint:
     """
     lam, wanted = _variances(variances), _several("rate", rate)
     if (wanted < 0).any() or (wanted > _HIGHEST_RATE * len(lam)).any():
-        raise BadInput(f"rate={rate!r} must be at least 0 and at most {_HIGHEST_RATE:g} for each of the {len(lam)} components")
-    # With the k largest components described, R = (sum_i<=k log variance_i - k log level) / 2; k grows as long as the next
-    # component is above the level.
+        raise BadInput(
+            f"rate={rate!r} must be at least 0 and at most {_HIGHEST_RATE:g} for each of the "
+            f"{len(lam)} components"
+        )
+    # With the k largest components described, R = (sum_i<=k log variance_i - k log level) / 2; k
+    # grows as long as the next component is above the level.
     k = np.arange(1, len(lam) + 1)
     log_levels = (np.cumsum(np.log(lam)) - 2 * wanted[:, None]) / k
     following = np.append(np.log(lam[1:]), -np.inf)
     first = np.argmax(log_levels >= following, axis=1)
-    return water_filling(lam, np.exp(log_levels[np.arange(len(wanted)), first]))._replace(rate=wanted)
+    return water_filling(lam, np.exp(log_levels[np.arange(len(wanted)), first]))._replace(
+        rate=wanted
+    )
 
 
 def distortion(error: Any, dimensions: int, noise: float) -> Any:
@@ -129,7 +139,8 @@ def boundary(variances: Any, rate: Any, noise: float, latent: int | None = None)
       variances: (n,) eigenvalues of the covariance.
       rate: (points,) nats.
       noise: Standard deviation of the decoder.
-      latent: Latent dimensions of a linear model, which describes the largest components; None means any model.
+      latent: Latent dimensions of a linear model, which describes the largest components; None
+        means any model.
 
     Raises:
       BadInput: As `at_rate`, or if noise or latent is out of range.
@@ -142,7 +153,10 @@ def boundary(variances: Any, rate: Any, noise: float, latent: int | None = None)
 def _mean(mean: Any, dimensions: int) -> np.ndarray:
     array = reals("mean", mean, 1)
     if len(array) != dimensions:
-        raise BadInput(f"mean must have {dimensions} elements, as many as there are dimensions, not {len(array)}")
+        raise BadInput(
+            f"mean must have {dimensions} elements, as many as there are dimensions, not "
+            f"{len(array)}"
+        )
     return array
 
 
@@ -161,18 +175,25 @@ class PPCA(NamedTuple):
 
     @classmethod
     def fit(cls, mean: Any, matrix: Any, latent: int) -> "PPCA":
-        """The maximum-likelihood fit to data of these moments (Tipping & Bishop 1999, eqs. 7 and 8).
+        """The maximum-likelihood fit to data of these moments.
+
+        Tipping & Bishop 1999, eqs. 7 and 8.
 
         Raises:
-          BadInput: If `matrix` is no covariance, `mean` does not fit it or `latent` is not below its size.
+          BadInput: If `matrix` is no covariance, `mean` does not fit it or `latent` is not below
+            its size.
         """
         matrix = covariance("covariance", matrix)
         if whole("latent", latent) >= len(matrix):
-            raise BadInput(f"latent={latent} must be below {len(matrix)}, the dimensions of the data")
+            raise BadInput(
+                f"latent={latent} must be below {len(matrix)}, the dimensions of the data"
+            )
         lam, directions = (a[..., ::-1] for a in np.linalg.eigh(matrix))
         noise2 = lam[latent:].mean()
         return cls(
-            _mean(mean, len(matrix)), directions[:, :latent] * np.sqrt(np.maximum(lam[:latent] - noise2, 0)), float(np.sqrt(noise2))
+            _mean(mean, len(matrix)),
+            directions[:, :latent] * np.sqrt(np.maximum(lam[:latent] - noise2, 0)),
+            float(np.sqrt(noise2)),
         )
 
     @property
@@ -188,13 +209,19 @@ class PPCA(NamedTuple):
         """
         model, moments = self.covariance, reals("covariance", matrix, 2)
         if moments.shape != model.shape:
-            raise BadInput(f"covariance must be of shape {model.shape}, as the model's, not {moments.shape}")
+            raise BadInput(
+                f"covariance must be of shape {model.shape}, as the model's, not {moments.shape}"
+            )
         shift = _mean(mean, len(model)) - self.mean
         error = np.trace(np.linalg.solve(model, moments + np.outer(shift, shift)))
         return float(-0.5 * (len(model) * _LOG_2PI + np.linalg.slogdet(model)[1] + error))
 
     def posterior(self) -> tuple[np.ndarray, np.ndarray]:
-        """(latent, n) gain and (latent, latent) covariance: z | x ~ N(gain (x - mean), covariance)."""
+        """The posterior z | x ~ N(gain (x - mean), covariance).
+
+        Returns:
+          (latent, n) gain and (latent, latent) covariance.
+        """
         precision = self.weights.T @ self.weights + self.noise**2 * np.eye(self.weights.shape[1])
         return np.linalg.solve(precision, self.weights.T), self.noise**2 * np.linalg.inv(precision)
 
@@ -210,8 +237,8 @@ class Exact:
 def moments_to_terms(params: Params, mean: Any, matrix: Any, noise: float | None = 1.0) -> Exact:
     """Compute the exact rate and distortion of a `models.linear.linear_vae`.
 
-    Both are quadratic in x, so data matter by their moments alone. Parameters so large that their squares overflow give infinity or
-    NaN.
+    Both are quadratic in x, so data matter by their moments alone. Parameters so large that their
+    squares overflow give infinity or NaN.
 
     Args:
       params: Parameters of one linear VAE.
@@ -223,9 +250,17 @@ def moments_to_terms(params: Params, mean: Any, matrix: Any, noise: float | None
       BadInput: If noise is not above 0.
     """
     p: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(params))
-    gain, a, log_scale = p["encoder"]["mean"]["kernel"], p["encoder"]["mean"]["bias"], p["encoder"]["log_scale"]
+    gain, a, log_scale = (
+        p["encoder"]["mean"]["kernel"],
+        p["encoder"]["mean"]["bias"],
+        p["encoder"]["log_scale"],
+    )
     weights, b = p["decoder"]["mean"]["kernel"], p["decoder"]["mean"]["bias"]
-    noise = float(np.exp(p["decoder"]["log_noise"])) if noise is None else number("noise", noise, above=True)
+    noise = (
+        float(np.exp(p["decoder"]["log_noise"]))
+        if noise is None
+        else number("noise", noise, above=True)
+    )
     mean, matrix = np.asarray(mean, np.float64), np.asarray(matrix, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         code_mean = mean @ gain + a
@@ -233,5 +268,9 @@ def moments_to_terms(params: Params, mean: Any, matrix: Any, noise: float | None
         rate = 0.5 * (code_square + (np.expm1(2 * log_scale) - 2 * log_scale).sum())
         residual = np.eye(len(mean)) - gain @ weights
         shift = mean - code_mean @ weights - b
-        error = np.trace(residual.T @ matrix @ residual) + shift @ shift + ((np.exp(log_scale)[:, None] * weights) ** 2).sum()
+        error = (
+            np.trace(residual.T @ matrix @ residual)
+            + shift @ shift
+            + ((np.exp(log_scale)[:, None] * weights) ** 2).sum()
+        )
     return Exact(float(rate), float(distortion(error, len(mean), noise)))

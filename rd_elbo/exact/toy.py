@@ -1,13 +1,16 @@
-"""The toy model of Alemi et al. 2018 (section 4 and appendix E): everything about it is a sum over two tables.
+"""The toy model of Alemi et al. 2018 (section 4 and appendix E).
 
-A hidden bit z* is 0 or 1 with probability 0.7 and 0.3; given it, x is a Gaussian that falls into one of 30 bins, so that x carries
-0.5 nats about z*. Encoder, decoder and prior are categorical,
+All its functionals are sums over two tables. A hidden bit z* is 0 or 1 with probability 0.7 and
+0.3; given it, x is a Gaussian that falls into one of 30 bins, so that x carries 0.5 nats about z*.
+Encoder, decoder and prior are categorical,
 
-    e(z_i|x_j) = softmax_i[-(w_i x_j - b_i)^2],    d(x_j|z_i) = softmax_j[-(v_j z_i - c_j)^2],    m(z_i) = softmax_i[l_i].
+    e(z_i|x_j) = softmax_i[-(w_i x_j - b_i)^2]
+    d(x_j|z_i) = softmax_j[-(v_j z_i - c_j)^2]
+    m(z_i) = softmax_i[l_i]
 
-The paper prints the exponents with the other sign and the parameters indexed by what is conditioned on. Then every d(.|z) is one
-bump, the model cannot both ignore z and fit p*, and the ELBO does not collapse; with parameters that belong to the output it does
-what the paper shows.
+The paper prints the exponents with the other sign and the parameters indexed by what is conditioned
+on. Then every d(.|z) is one bump, the model cannot both ignore z and fit p*, and the ELBO does not
+collapse; with parameters that belong to the output it does what the paper shows.
 """
 
 import dataclasses
@@ -32,7 +35,10 @@ MEANS, DEVIATIONS = (9.83, 19.10), (2.273, 3.359)
 
 
 def labelled_source() -> np.ndarray:
-    """(2, 30) probabilities p(z*, x); bin k is [k - 1/2, k + 1/2], and what falls outside of all bins is left out."""
+    """(2, 30) probabilities p(z*, x).
+
+    Bin k is [k - 1/2, k + 1/2]; mass outside all bins is left out.
+    """
     edges = np.arange(SYMBOLS + 1) - 0.5
     rows = []
     for weight, mean, deviation in zip(CLASSES, MEANS, DEVIATIONS, strict=True):
@@ -47,9 +53,10 @@ def source() -> np.ndarray:
 
 
 def optimum() -> Tables:
-    """The hand-built model with two codes: e(z|x) = p(z*|x), d(x|z) = p(x|z*), m = (0.7, 0.3) (Alemi et al. 2018, Figure 2a).
+    """The hand-built model with two codes (Alemi et al. 2018, Figure 2a).
 
-    It lies on the diagonal D = H - R, at R = I(x; z*).
+    e(z|x) = p(z*|x), d(x|z) = p(x|z*), m = (0.7, 0.3). It lies on the diagonal D = H - R, at R =
+    I(x; z*).
     """
     joint = labelled_source()
     given_bit = joint / joint.sum(1, keepdims=True)
@@ -65,7 +72,8 @@ def check_target(rate: float, codes: int) -> float:
     rate = number("target_rate", rate)
     if rate > np.log(codes):
         raise BadInput(
-            f"target_rate={rate!r} must be at most log {codes} = {np.log(codes):.4g} nats, all that {codes} codes can carry"
+            f"target_rate={rate!r} must be at most log {codes} = {np.log(codes):.4g} nats, all "
+            f"that {codes} codes can carry"
         )
     return rate
 
@@ -74,8 +82,9 @@ def check_target(rate: float, codes: int) -> float:
 class Toy:
     """The toy model as the trainer wants it (`models.vae.Trainable`).
 
-    An example is a distribution over the 30 symbols, and its rate and distortion are their exact means under it. So training on the
-    single example p* is training on infinitely many data; a batch of one-hot rows is a batch of observed symbols.
+    An example is a distribution over the 30 symbols, and its rate and distortion are their exact
+    means under it. So training on the single example p* is training on infinitely many data; a
+    batch of one-hot rows is a batch of observed symbols.
 
     Attributes:
       codes: Size of the code's alphabet.
@@ -93,9 +102,17 @@ class Toy:
         """60 numbers of the encoder, 60 of the decoder and 30 of the prior, with 30 codes."""
         w, b, v, c = (
             self.initial_scale * jax.random.normal(k, (n,), x.dtype)
-            for k, n in zip(jax.random.split(key, 4), (self.codes, self.codes, x.shape[-1], x.shape[-1]), strict=True)
+            for k, n in zip(
+                jax.random.split(key, 4),
+                (self.codes, self.codes, x.shape[-1], x.shape[-1]),
+                strict=True,
+            )
         )
-        return {"encoder": {"w": w, "b": b}, "decoder": {"v": v, "c": c}, "prior": {"l": jnp.zeros(self.codes, x.dtype)}}
+        return {
+            "encoder": {"w": w, "b": b},
+            "decoder": {"v": v, "c": c},
+            "prior": {"l": jnp.zeros(self.codes, x.dtype)},
+        }
 
     def terms(self, params: Params, x: Float[Array, "batch symbols"], key: Array) -> Terms:
         """Exact rate and distortion of each distribution in `x`; the code is p_e(z) under it."""
@@ -123,7 +140,9 @@ def _positions(count: int) -> np.ndarray:
     return (np.arange(count) - (count - 1) / 2) / (count / 2)
 
 
-def _log_tables(w: Array, b: Array, v: Array, c: Array, logits: Array) -> tuple[Array, Array, Array]:
+def _log_tables(
+    w: Array, b: Array, v: Array, c: Array, logits: Array
+) -> tuple[Array, Array, Array]:
     """log e(z|x) and log d(x|z), both as (z, x, members), and log m(z) as (z, members)."""
     x = jnp.asarray(_positions(len(v)), v.dtype)[None, :, None]
     z = jnp.asarray(_positions(len(w)), w.dtype)[:, None, None]
@@ -133,8 +152,14 @@ def _log_tables(w: Array, b: Array, v: Array, c: Array, logits: Array) -> tuple[
 
 
 @members_last
-def _terms(w: Array, b: Array, v: Array, c: Array, logits: Array, p: Array) -> tuple[Array, Array, Array]:
-    """Rate and distortion (batch, members) and p_e(z) (batch, z, members) of sources p (batch, x, members)."""
+def _terms(
+    w: Array, b: Array, v: Array, c: Array, logits: Array, p: Array
+) -> tuple[Array, Array, Array]:
+    """Rate, distortion and p_e(z) of sources p (batch, x, members).
+
+    Returns:
+      (batch, members) rate, (batch, members) distortion, nats, and (batch, z, members) p_e(z).
+    """
     log_e, log_d, log_m = _log_tables(w, b, v, c, logits)
     e = jnp.exp(log_e)
     rate, distortion = (e * (log_e - log_m[:, None])).sum(0), -(e * log_d).sum(0)
@@ -151,8 +176,8 @@ class Codes(NamedTuple):
     Attributes:
       information: I(z; z*), nats.
       used: Number of codes with a probability p_e(z) above 0.001.
-      larger_mass: p_e of the larger of the two clusters into which codes fall by the bit that is more probable given them; 1 if
-        the codes say nothing.
+      larger_mass: p_e of the larger of the two clusters into which codes fall by the bit that is
+        more probable given them; 1 if the codes say nothing.
     """
 
     information: Any
@@ -165,4 +190,8 @@ def codes_and_bit(log_labelled: Float[Array, "2 x"], encoder: Float[Array, "x z"
     joint = jax.nn.logsumexp(log_labelled[:, :, None] + encoder[None], axis=1)
     mass = jnp.exp(joint)
     first = jnp.where(mass[0] >= mass[1], mass.sum(0), 0.0).sum()
-    return Codes(discrete.mutual_information(joint), (mass.sum(0) > _USED).sum(), jnp.maximum(first, 1 - first))
+    return Codes(
+        discrete.mutual_information(joint),
+        (mass.sum(0) > _USED).sum(),
+        jnp.maximum(first, 1 - first),
+    )

@@ -23,7 +23,12 @@ class CausalImage(distrax.Distribution, metaclass=abc.ABCMeta):
       likelihood: Distribution of a pixel, "bernoulli" or "discretised_logistic".
     """
 
-    def __init__(self, params: Any, planes: Float[Array, "*batch height width planes"], likelihood: str = "bernoulli"):
+    def __init__(
+        self,
+        params: Any,
+        planes: Float[Array, "*batch height width planes"],
+        likelihood: str = "bernoulli",
+    ):
         self.params, self.planes, self.likelihood = params, planes, likelihood
 
     @property
@@ -37,7 +42,7 @@ class CausalImage(distrax.Distribution, metaclass=abc.ABCMeta):
         return self.planes.shape[:-3]
 
     def outputs(self, x: Float[Array, "*shape height width"]) -> Float[Array, "..."]:
-        """The network's outputs for each pixel of `x` given the pixels before it, all in one parallel pass.
+        """Outputs for each pixel of `x` given the pixels before it, in one parallel pass.
 
         The batch shapes of `x` and of the condition are broadcast.
 
@@ -45,16 +50,24 @@ class CausalImage(distrax.Distribution, metaclass=abc.ABCMeta):
           (*batch, height, width) logits, or (*batch, height, width, 2) means and log scales.
         """
         batch = jnp.broadcast_shapes(x.shape[:-2], self.batch_shape)
-        planes = jnp.broadcast_to(self.planes, batch + self.planes.shape[-3:]).reshape(-1, *self.planes.shape[-3:])
+        planes = jnp.broadcast_to(self.planes, batch + self.planes.shape[-3:]).reshape(
+            -1, *self.planes.shape[-3:]
+        )
         images = jnp.broadcast_to(x, batch + self.event_shape).reshape(-1, *self.event_shape, 1)
-        return self._outputs(self._read(images, planes), planes).reshape(batch + with_outputs(self.event_shape, self.likelihood))
+        return self._outputs(self._read(images, planes), planes).reshape(
+            batch + with_outputs(self.event_shape, self.likelihood)
+        )
 
     def log_prob(self, value: Float[Array, "*shape height width"]) -> Float[Array, "*broadcast"]:
         """Log p(x|z) in nats, summed over pixels; one parallel pass."""
-        return distrax.Independent(of_outputs(self.likelihood, self.outputs(value)), 2).log_prob(value)
+        return distrax.Independent(of_outputs(self.likelihood, self.outputs(value)), 2).log_prob(
+            value
+        )
 
     def _sample_n(self, key: Array, n: int) -> Array:
-        planes = jnp.broadcast_to(self.planes, (n, *self.planes.shape)).reshape(-1, *self.planes.shape[-3:])
+        planes = jnp.broadcast_to(self.planes, (n, *self.planes.shape)).reshape(
+            -1, *self.planes.shape[-3:]
+        )
         rows, columns = self.event_shape
         # One uniform per pixel, in raster order.
         dtype = jnp.promote_types(planes.dtype, jnp.float32)
@@ -67,14 +80,22 @@ class CausalImage(distrax.Distribution, metaclass=abc.ABCMeta):
         return values.astype(planes.dtype) if scale == 1 else values.astype(planes.dtype) / scale
 
     def _pixel(self, outputs: Array, uniform: Array) -> Array:
-        """A draw of one pixel by a uniform: 1 where its probability is above it, or the level that it reaches."""
+        """Draw one pixel by a uniform number.
+
+        It is 1 where its probability is above the number, or the level that the number reaches.
+        """
         if self.likelihood == "bernoulli":
             return uniform < jax.nn.sigmoid(outputs)
         return of_outputs(self.likelihood, outputs).quantile(uniform)
 
     @abc.abstractmethod
     def _outputs(self, images: Array, planes: Array) -> Array:
-        """Outputs for (batch, height, width, 1) images, as `_read` gives them, under (batch, height, width, planes) conditions."""
+        """Outputs for images under conditions.
+
+        Args:
+          images: (batch, height, width, 1) images, as `_read` gives them.
+          planes: (batch, height, width, planes) conditions.
+        """
 
     @abc.abstractmethod
     def _draw(self, planes: Array, noise: Array) -> Array:
@@ -82,6 +103,10 @@ class CausalImage(distrax.Distribution, metaclass=abc.ABCMeta):
 
 
 def readout_kernel(key: Array, inputs: int, likelihood: str) -> Array:
-    """Draw a kernel (inputs,), or (inputs, outputs), of a 1x1 convolution to the outputs of a pixel."""
+    """Draw a kernel of a 1x1 convolution to the outputs of a pixel.
+
+    Returns:
+      (inputs,), or (inputs, outputs) where a pixel has several.
+    """
     kernel = nn.initializers.lecun_normal()(key, (inputs, size_of_outputs((), likelihood)))
     return kernel.reshape(inputs, *with_outputs((), likelihood))

@@ -1,14 +1,16 @@
 """Normalising flows: mean-only and affine autoregressive ones, and affine coupling.
 
-A mean-only autoregressive flow, z_i -> z_i + m_i(z_1, ..., z_{i-1}) with the shifts m from a MADE, moves points and never
-stretches space: its Jacobian is triangular with ones on the diagonal, so all log-determinants are zero. One direction takes one
-pass of the MADE, the other one pass per dimension. An inverse autoregressive flow (Kingma et al. 2016) is quick to sample from,
-which an encoder needs; a masked autoregressive flow (Papamakarios et al. 2017) is the same map the other way round, and quick to
-score, which a prior needs.
+A mean-only autoregressive flow, z_i -> z_i + m_i(z_1, ..., z_{i-1}) with the shifts m from a MADE,
+moves points and never stretches space: its Jacobian is triangular with ones on the diagonal, so all
+log-determinants are zero. One direction takes one pass of the MADE, the other one pass per
+dimension. An inverse autoregressive flow (Kingma et al. 2016) is quick to sample from, which an
+encoder needs; a masked autoregressive flow (Papamakarios et al. 2017) is the same map the other way
+round, and quick to score, which a prior needs.
 
-An affine flow has scales as well, z_i -> (z_i - m_i) exp(-s_i), and so densities that are narrow in some places and wide in others.
-Autoregressive (MAF), m_i and s_i look at all dimensions before i; by coupling (RealNVP, Dinh et al. 2017), they look at half of the
-dimensions, which stay as they are, and both directions take one pass.
+An affine flow has scales as well, z_i -> (z_i - m_i) exp(-s_i), and so densities that are narrow in
+some places and wide in others. Autoregressive (MAF), m_i and s_i look at all dimensions before i;
+by coupling (RealNVP, Dinh et al. 2017), they look at half of the dimensions, which stay as they
+are, and both directions take one pass.
 """
 
 import itertools
@@ -22,20 +24,22 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-# Shifts start small, so that a flow starts near the identity, but not at zero, where weights before the last have no gradient.
+# Shifts start small, so that a flow starts near the identity, but not at zero, where weights before
+# the last have no gradient.
 _FIRST_SHIFTS = 0.1
-# Variance of the first log-scales, smaller than that of the shifts, since those of all steps add up in an exponent.
+# Variance of the first log-scales: small, since those of all steps add up in an exponent.
 _FIRST_LOG_SCALES = 0.01
-# The most that one step may stretch or shrink a dimension by is e to this power: densities stay finite whatever a network says.
+# A step stretches or shrinks by at most e to this power, so that densities stay finite.
 _MOST_LOG_SCALE = 3.0
 
 
 def made_masks(dimensions: int, width: int, depth: int) -> list[np.ndarray]:
     """Which weights of a MADE may differ from zero (Germain et al. 2015), from input to output.
 
-    Unit k of a hidden layer may look at inputs 1 to d_k only; output i looks at units of a degree d below i. Degrees run through
-    1, ..., dimensions - 1, again and again in a wide layer; a layer narrower than that spreads what it has over them, and then an
-    output may miss some of the inputs before it.
+    Unit k of a hidden layer may look at inputs 1 to d_k only; output i looks at units of a degree d
+    below i. Degrees run through 1, ..., dimensions - 1, again and again in a wide layer; a layer
+    narrower than that spreads what it has over them, and then an output may miss some of the inputs
+    before it.
 
     Args:
       dimensions: Inputs, and outputs.
@@ -55,7 +59,9 @@ def made_masks(dimensions: int, width: int, depth: int) -> list[np.ndarray]:
 
 
 class MADE(nn.Module):
-    """A dense network whose output i depends on the inputs before i alone; ReLU (Alemi et al. 2018, App. A).
+    """A dense ReLU network whose output i depends on the inputs before i alone.
+
+    Alemi et al. 2018, App. A.
 
     Attributes:
       width: Units of each hidden layer.
@@ -69,7 +75,7 @@ class MADE(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch n"]) -> Float[Array, "*batch outputs"]:
-        """One shift for each dimension, followed, in an affine one, by one log-scale for each, not yet bounded."""
+        """One shift for each dimension; an affine flow adds one log-scale, not yet bounded."""
         masks = made_masks(z.shape[-1], self.width, self.depth)
         if self.affine:
             masks[-1] = np.tile(masks[-1], (1, 2))
@@ -77,7 +83,10 @@ class MADE(nn.Module):
 
 
 def _dense_relu(module: nn.Module, h: Array, masks: Sequence[np.ndarray], affine: bool) -> Array:
-    """Dense layers of a module, one for each mask (inputs, outputs) of its weights, with ReLU between."""
+    """Dense layers of a module, with ReLU between.
+
+    Each has a mask (inputs, outputs) of its weights.
+    """
     for i, mask in enumerate(masks):
         last = i == len(masks) - 1
         variance: float | np.ndarray = 2.0
@@ -92,13 +101,20 @@ def _dense_relu(module: nn.Module, h: Array, masks: Sequence[np.ndarray], affine
 
 
 def _masked_init(mask: np.ndarray, variance: float | np.ndarray) -> nn.initializers.Initializer:
-    """Normal weights whose sums have `variance` times the variance of their inputs; 2 makes up for what ReLU takes."""
+    """Normal weights whose sums have `variance` times the variance of their inputs.
+
+    A `variance` of 2 makes up for the half that ReLU drops.
+    """
     inputs = np.maximum(mask.sum(0), 1)
-    return lambda key, shape, dtype=jnp.float32: jax.random.normal(key, shape, dtype) * np.sqrt(variance / inputs).astype(dtype)
+    return lambda key, shape, dtype=jnp.float32: (
+        jax.random.normal(key, shape, dtype) * np.sqrt(variance / inputs).astype(dtype)
+    )
 
 
 class Coupler(nn.Module):
-    """A dense network from the dimensions that a coupling step leaves alone to what it does to the others; ReLU.
+    """A dense ReLU network of a coupling step.
+
+    From the dimensions that the step leaves alone to shifts and log-scales of the others.
 
     Attributes:
       width: Units of each hidden layer.
@@ -112,15 +128,21 @@ class Coupler(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch n"]) -> Float[Array, "*batch outputs"]:
-        """One shift for each moved dimension, followed by one log-scale for each, not yet bounded."""
+        """One shift and then one log-scale, not yet bounded, for each moved dimension."""
         sizes = (z.shape[-1], *[self.width] * self.depth, 2 * self.moved)
-        return _dense_relu(self, z, [np.ones(shape, np.float32) for shape in itertools.pairwise(sizes)], affine=True)
+        return _dense_relu(
+            self,
+            z,
+            [np.ones(shape, np.float32) for shape in itertools.pairwise(sizes)],
+            affine=True,
+        )
 
 
 class MeanOnlyFlow(distrax.Bijector):
     """Steps z -> reverse(z + m(z)): forward in a pass of each MADE, inverse dimension by dimension.
 
-    The order of the dimensions is reversed from step to step, so that none is always the first. Holds arrays only.
+    The order of the dimensions is reversed from step to step, so that none is always the first.
+    Holds arrays only.
 
     Attributes:
       made: The network, one for all steps.
@@ -131,14 +153,18 @@ class MeanOnlyFlow(distrax.Bijector):
         super().__init__(event_ndims_in=1, is_constant_jacobian=False, is_constant_log_det=True)
         self.made, self.params = made, list(params)
 
-    def forward_and_log_det(self, x: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
+    def forward_and_log_det(
+        self, x: Float[Array, "*batch n"]
+    ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
         """The moved points, and log |det J| = 0."""
         y = x
         for params in self.params:
             y = jnp.flip(y + self._shift(params, y), -1)
         return y, jnp.zeros(x.shape[:-1], x.dtype)
 
-    def inverse_and_log_det(self, y: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
+    def inverse_and_log_det(
+        self, y: Float[Array, "*batch n"]
+    ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
         """The points that move to `y`, and log |det J| = 0."""
         x = y
         for params in reversed(self.params):
@@ -154,23 +180,26 @@ class MeanOnlyFlow(distrax.Bijector):
         return lax.fori_loop(0, y.shape[-1], lambda _, x: y - self._shift(params, x), y)
 
     def same_as(self, other: distrax.Bijector) -> bool:
-        """Whether the other is the same map because it was made of the same arrays, not just of equal ones."""
+        """Whether the other is the same map: made of the same arrays, not of equal ones."""
         if not isinstance(other, MeanOnlyFlow) or self.made != other.made:
             return False
         ours, theirs = jax.tree.leaves(self.params), jax.tree.leaves(other.params)
         return len(ours) == len(theirs) and all(a is b for a, b in zip(ours, theirs, strict=True))
 
 
-def _shift_and_log_scale(outputs: Float[Array, "*batch outputs"]) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]:
+def _shift_and_log_scale(
+    outputs: Float[Array, "*batch outputs"],
+) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]:
     """The two halves of a network's outputs, the second bounded smoothly."""
     shift, log_scale = jnp.split(outputs, 2, axis=-1)
     return shift, _MOST_LOG_SCALE * jnp.tanh(log_scale / _MOST_LOG_SCALE)
 
 
 class AffineFlow(distrax.Bijector):
-    """Steps z -> reverse((z - m(z)) exp(-s(z))): forward in a pass of each MADE, inverse dimension by dimension.
+    """Steps z -> reverse((z - m(z)) exp(-s(z))).
 
-    The order of the dimensions is reversed from step to step, as in `MeanOnlyFlow`. Holds arrays only.
+    Forward takes a pass of each MADE, inverse goes dimension by dimension. The order of the
+    dimensions is reversed from step to step, as in `MeanOnlyFlow`. Holds arrays only.
 
     Attributes:
       made: The affine network, one for all steps.
@@ -181,15 +210,20 @@ class AffineFlow(distrax.Bijector):
         super().__init__(event_ndims_in=1)
         self.made, self.params = made, list(params)
 
-    def forward_and_log_det(self, x: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
+    def forward_and_log_det(
+        self, x: Float[Array, "*batch n"]
+    ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
         """The moved points, and log |det J|, minus the sum of all log-scales."""
         y, log_det = x, jnp.zeros(x.shape[:-1], x.dtype)
         for params in self.params:
             shift, log_scale = self._of(params, y)
-            y, log_det = jnp.flip((y - shift) * jnp.exp(-log_scale), -1), log_det - log_scale.sum(-1)
+            y = jnp.flip((y - shift) * jnp.exp(-log_scale), -1)
+            log_det = log_det - log_scale.sum(-1)
         return y, log_det
 
-    def inverse_and_log_det(self, y: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
+    def inverse_and_log_det(
+        self, y: Float[Array, "*batch n"]
+    ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
         """The points that move to `y`, and log |det J| of that map back."""
         x, log_det = y, jnp.zeros(y.shape[:-1], y.dtype)
         for params in reversed(self.params):
@@ -206,7 +240,7 @@ class AffineFlow(distrax.Bijector):
 
         def one(i: Array, x: Array) -> Array:
             shift, log_scale = self._of(params, x)
-            # Dimensions to come stay zero: what a scale would make of guesses of them might overflow.
+            # Dimensions to come stay zero: a scale of guesses of them might overflow.
             return jnp.where(dimension == i, y * jnp.exp(log_scale) + shift, x)
 
         return lax.fori_loop(0, y.shape[-1], one, jnp.zeros_like(y))
@@ -215,10 +249,11 @@ class AffineFlow(distrax.Bijector):
 def coupling_halves(dimensions: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Which dimensions step number `step` of a coupling flow looks at, and which it moves.
 
-    First half and second half take turns, then even and odd ones, and so on; so every pair of dimensions meets.
+    Halves take turns, then even and odd ones, and so on, so that every pair of dimensions meets.
 
     Returns:
-      Indices of the dimensions looked at, and of those moved; the latter are at least one if `step` is even.
+      Indices of the dimensions looked at, and of those moved; the latter are at least one if `step`
+      is even.
     """
     index = np.arange(dimensions)
     moved = index >= dimensions // 2 if step % 4 < 2 else index % 2 != dimensions % 2
@@ -228,9 +263,9 @@ def coupling_halves(dimensions: int, step: int) -> tuple[np.ndarray, np.ndarray]
 
 
 class CouplingFlow(distrax.Bijector):
-    """Steps z_B -> (z_B - m(z_A)) exp(-s(z_A)) with A and B of `coupling_halves`; both directions take one pass of each step.
+    """Steps z_B -> (z_B - m(z_A)) exp(-s(z_A)), with A and B of `coupling_halves`.
 
-    Holds arrays only.
+    Both directions take one pass of each step. Holds arrays only.
 
     Attributes:
       couplers: The network of each step.
@@ -241,7 +276,9 @@ class CouplingFlow(distrax.Bijector):
         super().__init__(event_ndims_in=1)
         self.couplers, self.params = list(couplers), list(params)
 
-    def forward_and_log_det(self, x: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
+    def forward_and_log_det(
+        self, x: Float[Array, "*batch n"]
+    ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
         """The moved points, and log |det J|, minus the sum of all log-scales."""
         log_det = jnp.zeros(x.shape[:-1], x.dtype)
         for step in range(len(self.params)):
@@ -250,7 +287,9 @@ class CouplingFlow(distrax.Bijector):
             log_det = log_det - log_scale.sum(-1)
         return x, log_det
 
-    def inverse_and_log_det(self, y: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
+    def inverse_and_log_det(
+        self, y: Float[Array, "*batch n"]
+    ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch"]]:
         """The points that move to `y`, and log |det J| of that map back."""
         log_det = jnp.zeros(y.shape[:-1], y.dtype)
         for step in reversed(range(len(self.params))):
@@ -291,8 +330,14 @@ class AutoregressiveFlow(nn.Module):
     def __call__(self) -> MeanOnlyFlow | AffineFlow:
         """The flow."""
         # Without a parent: the flow calls it by itself, with the parameters it is given.
-        made, like = MADE(self.width, self.depth, self.affine, parent=None), jnp.zeros(self.dimensions)
-        params = [self.param(f"step_{i}", lambda key: dict(made.init(key, like)["params"])) for i in range(self.steps)]
+        made, like = (
+            MADE(self.width, self.depth, self.affine, parent=None),
+            jnp.zeros(self.dimensions),
+        )
+        params = [
+            self.param(f"step_{i}", lambda key: dict(made.init(key, like)["params"]))
+            for i in range(self.steps)
+        ]
         return AffineFlow(made, params) if self.affine else MeanOnlyFlow(made, params)
 
 
@@ -325,8 +370,13 @@ class RealNVP(nn.Module):
 
 
 def is_flow(distribution: distrax.DistributionLike) -> bool:
-    """Whether a distribution is one of ours moved by a `MeanOnlyFlow`; to distrax every Gaussian is a transformed one."""
-    return isinstance(distribution, distrax.Transformed) and isinstance(distribution.bijector, MeanOnlyFlow)
+    """Whether a distribution is one of ours moved by a `MeanOnlyFlow`.
+
+    To distrax every Gaussian is a transformed one.
+    """
+    return isinstance(distribution, distrax.Transformed) and isinstance(
+        distribution.bijector, MeanOnlyFlow
+    )
 
 
 def without_common_flow(
@@ -334,15 +384,16 @@ def without_common_flow(
 ) -> tuple[distrax.DistributionLike, distrax.DistributionLike, Callable[[Array], Array]]:
     """Encoder and prior without the flow that moves both, and that flow.
 
-    An invertible map of both leaves the rate as it is, so where e and m end in the same flow the rate is that of what they begin
-    with, and the flow need not be inverted.
+    An invertible map of both leaves the rate as it is. Where e and m end in the same flow, the rate
+    is that of their bases, and the flow need not be inverted.
 
     Args:
       e: e(z|x).
       m: m(z).
 
     Returns:
-      e, m and a function to apply to draws of e: the bases and the flow if they share one, else e and m and the identity.
+      e, m and a function to apply to draws of e: the bases and the flow if they share one, else e
+      and m and the identity.
     """
     if is_flow(e) and is_flow(m) and e.bijector.same_as(m.bijector):
         return e.distribution, m.distribution, e.bijector.forward

@@ -2,9 +2,9 @@
 
 `conv` and `conv_transpose` are the one place that decides how convolutions with per-member kernels are lowered. Plain
 `lax.conv_general_dilated` under `vmap` becomes a grouped convolution, which XLA runs naively on CPU, and inside loops autodiff's
-gradients have dimension orders that miss XLA's fast path. So on CPU the forward pass and the two gradients are each written as one
-plain NHWC/HWIO/NHWC convolution, and each carries a batching rule that loops over the members instead of grouping them. Elsewhere
-the gradients are autodiff's. `lowering` chooses otherwise.
+gradients have dimension orders that miss XLA's fast path. So on CPU the forward pass and the two gradients are each one plain
+NHWC/HWIO/NHWC convolution. Each carries a batching rule that loops over the members instead of grouping them. Elsewhere the
+gradients are autodiff's. `lowering` chooses otherwise.
 """
 
 import contextlib
@@ -155,7 +155,7 @@ def _by_phases(dy: Array, w: Array, size: Pair, strides: Pair, lows: Pair) -> Ar
     """The input gradient of a strided convolution, without multiplying by the zeros that dilating `dy` would put in.
 
     Pixel s q + r of the input meets every s-th tap of the kernel only, which ones depends on its phase r. So each phase is a small
-    convolution of `dy`, and all of them are the channels of one, which are then laid out side by side (sub-pixel convolution).
+    convolution of `dy`. All phases are the channels of one convolution, laid out side by side (sub-pixel convolution).
     """
     taps, pads = [], []
     for n, k, s, low, out in zip(size, w.shape[:2], strides, lows, dy.shape[1:3], strict=True):
@@ -308,8 +308,8 @@ def biased(h: Float[Array, "*shape"], bias: Array | np.ndarray) -> Float[Array, 
 class GatedDense(nn.Module):
     """A dense layer with linear gating (Alemi et al. 2018, App. A).
 
-    Both halves live in one kernel of shape (inputs, 2, units): one matrix product, and a narrower layer is a leading corner of
-    a wider one, which is what padding members of different widths into one program relies on.
+    Both halves live in one kernel of shape (inputs, 2, units): one matrix product. A narrower layer is a leading corner of a wider
+    one, as padding members of different widths into one program requires.
     """
 
     units: int

@@ -183,7 +183,9 @@ def of_outputs(likelihood: str, outputs: Array) -> Any:
     """
     if likelihood == "discretised_logistic":
         return DiscretisedLogistic(outputs[..., 0], outputs[..., 1])
-    return ContinuousBernoulli(outputs) if likelihood == "continuous_bernoulli" else Bernoulli(outputs)
+    return (
+        ContinuousBernoulli(outputs) if likelihood == "continuous_bernoulli" else Bernoulli(outputs)
+    )
 
 
 def with_outputs(shape: tuple[int, ...], likelihood: str) -> tuple[int, ...]:
@@ -197,7 +199,9 @@ def size_of_outputs(shape: tuple[int, ...], likelihood: str) -> int:
     return math.prod(with_outputs(shape, likelihood))
 
 
-def factorised(module: nn.Module, likelihood: str, outputs: Array, axes: int) -> distrax.Independent:
+def factorised(
+    module: nn.Module, likelihood: str, outputs: Array, axes: int
+) -> distrax.Independent:
     """Independent values of an example; to be called inside a compact module.
 
     Args:
@@ -209,7 +213,9 @@ def factorised(module: nn.Module, likelihood: str, outputs: Array, axes: int) ->
     """
     if likelihood == "gaussian":
         log_scale = module.param("log_scale", nn.initializers.zeros, ())
-        distribution: Any = distrax.Normal(outputs, jnp.broadcast_to(jnp.exp(log_scale), outputs.shape))
+        distribution: Any = distrax.Normal(
+            outputs, jnp.broadcast_to(jnp.exp(log_scale), outputs.shape)
+        )
     else:
         distribution = of_outputs(likelihood, outputs)
     return distrax.Independent(distribution, axes)

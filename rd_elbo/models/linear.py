@@ -20,7 +20,9 @@ class LinearEncoder(nn.Module):
         """The distribution over z for each x."""
         mean = nn.Dense(self.latent, name="mean")(x)
         log_scale = self.param("log_scale", nn.initializers.zeros, (self.latent,))
-        return distrax.MultivariateNormalDiag(mean, jnp.broadcast_to(jnp.exp(log_scale), mean.shape))
+        return distrax.MultivariateNormalDiag(
+            mean, jnp.broadcast_to(jnp.exp(log_scale), mean.shape)
+        )
 
 
 class LinearDecoder(nn.Module):
@@ -46,8 +48,9 @@ def linear_vae(dimensions: int, latent: int, noise: float | None = 1.0) -> VAE:
     Args:
       dimensions: Dimensions of x.
       latent: Dimensions of z.
-      noise: Standard deviation of the decoder, or None to learn it. With a learned one every point of slope 1 is as good as any
-        other at beta = 1 where the model has latents enough, and none is best below it: the noise falls without end.
+      noise: Standard deviation of the decoder, or None to learn it. With a learned one every point
+        of slope 1 is as good as any other at beta = 1 where the model has latents enough, and none
+        is best below it: the noise falls without end.
 
     Raises:
       BadInput: If a size is below 1 or noise is not above 0.

@@ -1,9 +1,10 @@
 """Small PixelCNNs conditioned on z: autoregressive distributions over images of one channel.
 
-Pixels are read row by row. Every filter is a causal crop, 3 rows by 5 columns ending in the row of the pixel it predicts, so only
-the right end of that last row has to be masked; a masked 5x5 filter would compute twice as much to throw it away. One function,
-`_layer`, computes a layer from a zero-padded image (all pixels at once: `log_prob`) or from one 3x5 patch (one pixel: `sample`),
-so sampling keeps every layer's activations and computes each of them once.
+Pixels are read row by row. Every filter is a causal crop of 3 rows by 5 columns that ends in the
+row of the predicted pixel. Only the right end of that last row is masked; a masked 5x5 filter would
+compute twice as much to throw it away. One function, `_layer`, computes a layer from a zero-padded
+image (all pixels at once: `log_prob`) or from one 3x5 patch (one pixel: `sample`), so sampling
+keeps every layer's activations and computes each of them once.
 """
 
 from typing import Any
@@ -24,7 +25,7 @@ _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
 
 
 def causal_mask(*, includes_centre: bool) -> np.ndarray:
-    """Which taps of a (3, 5) crop come before the pixel in the middle of its last row, or are that pixel."""
+    """Mask of the taps of a (3, 5) crop up to the pixel in the middle of its last row."""
     mask = np.ones((_ROWS, _COLUMNS), np.float32)
     mask[-1, _LEFT + includes_centre :] = 0
     return mask
@@ -37,7 +38,8 @@ def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool
 
     Args:
       params: `kernel` (3, 5, inputs, 2, width), `bias` (2, width), `plane` (planes, 2, width).
-      padded: (batch, height + 2, width + 4, inputs), the input framed by two rows above and two columns at each side.
+      padded: (batch, height + 2, width + 4, inputs), the input framed by two rows above and two
+        columns at each side.
       plane: (batch, height, width, planes) feature planes made from z.
       first: Whether the layer is the input layer.
 
@@ -45,7 +47,10 @@ def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool
       (batch, height, width, width of the layer).
     """
     kernel, of_plane = in_dtype_of(padded, params["kernel"]), in_dtype_of(padded, params["plane"])
-    kernel = kernel * jnp.asarray(causal_mask(includes_centre=not first), kernel.dtype)[:, :, None, None, None]
+    kernel = (
+        kernel
+        * jnp.asarray(causal_mask(includes_centre=not first), kernel.dtype)[:, :, None, None, None]
+    )
     # The gate's two halves are output channels of one convolution.
     h = conv(padded, kernel.reshape(*kernel.shape[:3], -1))
     h = biased(h.reshape(*h.shape[:-1], *kernel.shape[3:]), params["bias"])
@@ -62,8 +67,9 @@ class PixelCNN(CausalImage):
     """The distribution that `PixelCNNDecoder` and `PixelVAEDecoder` make.
 
     Attributes:
-      params: `layers`, the parameters of the input layer and then of each residual block; `readout`, those of the final 1x1
-        convolution to one logit: `kernel` (width,), `plane` (planes,), `bias` (); or to two outputs, on a last axis.
+      params: `layers`, the parameters of the input layer and then of each residual block;
+        `readout`, those of the final 1x1 convolution to one logit: `kernel` (width,), `plane`
+        (planes,), `bias` (); or to two outputs, on a last axis.
       planes: (*batch, height, width, planes) feature planes, see `CausalImage`.
       likelihood: Distribution of a pixel, see `CausalImage`.
     """
@@ -82,8 +88,11 @@ class PixelCNN(CausalImage):
         rows, columns = self.event_shape
         layers = self.params["layers"]
         channels = [1] + [params["bias"].shape[-1] for params in layers]
-        # inputs[l] is the padded input of layer l, filled in pixel by pixel; the first is the image itself.
-        inputs = [_pad(jnp.zeros((len(planes), rows, columns, c), planes.dtype)) for c in channels[:-1]]
+        # inputs[l] is the padded input of layer l, filled in pixel by pixel; the first is the image
+        # itself.
+        inputs = [
+            _pad(jnp.zeros((len(planes), rows, columns, c), planes.dtype)) for c in channels[:-1]
+        ]
 
         def pixel(inputs: list[Array], at: tuple[Array, Array]) -> tuple[list[Array], Array]:
             index, uniform = at
@@ -91,10 +100,14 @@ class PixelCNN(CausalImage):
             plane = lax.dynamic_slice(planes, (0, i, j, 0), (len(planes), 1, 1, planes.shape[-1]))
             inputs = list(inputs)
             for layer, params in enumerate(layers):
-                patch = lax.dynamic_slice(inputs[layer], (0, i, j, 0), (len(planes), _ROWS, _COLUMNS, channels[layer]))
+                patch = lax.dynamic_slice(
+                    inputs[layer], (0, i, j, 0), (len(planes), _ROWS, _COLUMNS, channels[layer])
+                )
                 h = _layer(params, patch, plane, first=layer == 0)
                 if layer + 1 < len(layers):
-                    inputs[layer + 1] = lax.dynamic_update_slice(inputs[layer + 1], h, (0, i + _ABOVE, j + _LEFT, 0))
+                    inputs[layer + 1] = lax.dynamic_update_slice(
+                        inputs[layer + 1], h, (0, i + _ABOVE, j + _LEFT, 0)
+                    )
             drawn = self._pixel(self._readout(h, plane)[:, 0, 0], uniform).astype(planes.dtype)
             read = self._read(drawn, planes)[:, None, None, None]
             inputs[0] = lax.dynamic_update_slice(inputs[0], read, (0, i + _ABOVE, j + _LEFT, 0))
@@ -127,14 +140,17 @@ class PixelCNNDecoder(nn.Module):
         pixels = self.image_shape[0] * self.image_shape[1]
         planes = nn.Dense(pixels * self.planes, name="planes")(z)
         planes = planes.astype(z.dtype).reshape(*z.shape[:-1], *self.image_shape, self.planes)
-        return PixelCNN(_causal_params(self, self.width, self.depth, self.planes), planes, self.likelihood)
+        return PixelCNN(
+            _causal_params(self, self.width, self.depth, self.planes), planes, self.likelihood
+        )
 
 
 class PixelVAEDecoder(nn.Module):
-    """Decoder `+` after Gulrajani et al. 2017: a deconvolutional decoder whose last layers are a shallow PixelCNN.
+    """Decoder `+`: a deconvolutional one whose last layers are a shallow PixelCNN.
 
-    What `DeconvDecoder` has before its last filter gives feature planes at the size of the image; a causal network reads the image,
-    and in every layer the planes by a linear map. So z says where things are, and the causal network only how pixels go together.
+    After Gulrajani et al. 2017. What `DeconvDecoder` has before its last filter gives feature
+    planes at the size of the image; a causal network reads the image, and in every layer the planes
+    by a linear map. So z says where things are, and the causal network only how pixels go together.
 
     Attributes:
       width: Channels of the planes and of every causal layer.
@@ -155,15 +171,21 @@ class PixelVAEDecoder(nn.Module):
         """d(x|z)."""
         planes = deconv_trunk(z, self.width, self.depth, (self.image_shape[0], self.image_shape[1]))
         planes = planes.reshape(*z.shape[:-1], *planes.shape[1:])
-        return PixelCNN(_causal_params(self, self.width, self.causal_depth, self.width), planes, self.likelihood)
+        return PixelCNN(
+            _causal_params(self, self.width, self.causal_depth, self.width), planes, self.likelihood
+        )
 
 
-def _causal_params(module: PixelCNNDecoder | PixelVAEDecoder, width: int, depth: int, planes: int) -> dict[str, Any]:
+def _causal_params(
+    module: PixelCNNDecoder | PixelVAEDecoder, width: int, depth: int, planes: int
+) -> dict[str, Any]:
     """Parameters of a module for a `PixelCNN` of so many residual blocks under so many planes."""
 
     def layer(name: str, inputs: int) -> dict[str, Any]:
         return {
-            "kernel": module.param(f"{name}_kernel", lecun_pair, (_ROWS, _COLUMNS, inputs, 2, width)),
+            "kernel": module.param(
+                f"{name}_kernel", lecun_pair, (_ROWS, _COLUMNS, inputs, 2, width)
+            ),
             "bias": module.param(f"{name}_bias", nn.initializers.zeros, (2, width)),
             "plane": module.param(f"{name}_plane", lecun_pair, (planes, 2, width)),
         }
@@ -172,6 +194,8 @@ def _causal_params(module: PixelCNNDecoder | PixelVAEDecoder, width: int, depth:
     readout = {
         "kernel": module.param("readout_kernel", readout_kernel, width, module.likelihood),
         "plane": module.param("readout_plane", readout_kernel, planes, module.likelihood),
-        "bias": module.param("readout_bias", nn.initializers.zeros, with_outputs((), module.likelihood)),
+        "bias": module.param(
+            "readout_bias", nn.initializers.zeros, with_outputs((), module.likelihood)
+        ),
     }
     return {"layers": layers, "readout": readout}

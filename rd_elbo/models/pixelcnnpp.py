@@ -10,9 +10,8 @@ In what the paper leaves open this is not the published PixelCNN++: it has as ma
 the earliest shortcut of the two larger sizes, and grows images by filters that do not overlap.
 
 The network is a list of nodes, and `_apply` computes any rectangle of a node from the rectangle of its source that its filter
-covers. Scoring takes whole images, node by node. Sampling takes a row of the down stream as soon as the rows above are drawn,
-and single pixels of the right stream, and keeps all of them, so that each is computed once; the coarse nodes run only where a
-coarse pixel begins.
+covers. Scoring takes whole images, node by node. Sampling computes a row of the down stream as soon as the rows above are drawn,
+and the right stream pixel by pixel. Each is stored and computed once; the coarse nodes run only where a coarse pixel begins.
 """
 
 import dataclasses

@@ -1,4 +1,8 @@
-"""Priors m(z). Each is called with the encoder, as a function of images, and one batch that shows what images are like."""
+"""Priors m(z).
+
+A prior is called with the encoder, as a function of examples, and one batch of them, of which it
+uses shape and dtype.
+"""
 
 from collections.abc import Callable
 
@@ -34,8 +38,8 @@ class FlowPrior(nn.Module):
     Alemi et al. 2018, App. A, has a masked autoregressive flow, mean-only.
 
     Attributes:
-      flow: Flow from z back to the normal. A density takes one pass of each step; a draw takes one per dimension if the flow
-        is autoregressive.
+      flow: Flow from z back to the normal. A density takes one pass of each step; a draw takes one
+        per dimension if the flow is autoregressive.
     """
 
     flow: AutoregressiveFlow | RealNVP
@@ -44,7 +48,9 @@ class FlowPrior(nn.Module):
     def __call__(self, encode: Encode, like: Array) -> distrax.Transformed:
         """m(z)."""
         del encode
-        return distrax.Transformed(_standard_normal(self.flow.dimensions, like), distrax.Inverse(self.flow()))
+        return distrax.Transformed(
+            _standard_normal(self.flow.dimensions, like), distrax.Inverse(self.flow())
+        )
 
 
 def _standard_normal(dimensions: int, like: Array) -> distrax.MultivariateNormalDiag:
@@ -54,9 +60,10 @@ def _standard_normal(dimensions: int, like: Array) -> distrax.MultivariateNormal
 
 
 class VampPrior(nn.Module):
-    """Prior `v`: m(z) = sum_k w_k e(z|phi_k), learned softmax weights w and pseudo-inputs phi (Tomczak & Welling 2018).
+    """Prior `v`, a VampPrior: m(z) = sum_k w_k e(z|phi_k) (Tomczak & Welling 2018).
 
-    Pseudo-inputs of pixels are stored as logits, so that phi stays inside [0, 1] and always has a gradient.
+    The softmax weights w and the pseudo-inputs phi are learned. Pseudo-inputs of pixels are stored
+    as logits, so that phi stays inside [0, 1] and always has a gradient.
 
     Attributes:
       components: Number of pseudo-inputs.
@@ -69,16 +76,22 @@ class VampPrior(nn.Module):
     @nn.compact
     def __call__(self, encode: Encode, like: Array) -> distrax.DistributionLike:
         """m(z)."""
-        # Around the mean pixel of a digit and far enough apart that the components do not start as one.
+        # Around the mean pixel of a digit and far enough apart that the components do not start as
+        # one.
         scattered = nn.initializers.normal(2.0)
         centre = 2.0 if self.bounded else 0.0
-        logits = self.param("pseudo_inputs", lambda *a: scattered(*a) - centre, (self.components, *like.shape[1:]))
+        logits = self.param(
+            "pseudo_inputs", lambda *a: scattered(*a) - centre, (self.components, *like.shape[1:])
+        )
         weights = self.param("weights", nn.initializers.zeros, (self.components,))
         mixture = distrax.Categorical(logits=weights)
-        # In the type of the examples where they make the encoder compute in less precision than its parameters have.
+        # In the type of the examples where they make the encoder compute in less precision than its
+        # parameters have.
         precision = min(like.dtype, logits.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
         e = encode((nn.sigmoid(logits) if self.bounded else logits).astype(precision))
         if is_flow(e):
             # One flow moves all components, so it moves their mixture.
-            return distrax.Transformed(distrax.MixtureSameFamily(mixture, e.distribution), e.bijector)
+            return distrax.Transformed(
+                distrax.MixtureSameFamily(mixture, e.distribution), e.bijector
+            )
         return distrax.MixtureSameFamily(mixture, e)

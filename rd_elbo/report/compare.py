@@ -109,6 +109,8 @@ def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str
     elif split not in splits:
         raise BadInput(f"split={split!r} is not in the table; there are {', '.join(map(repr, splits))}")
     reference = paper.reference(dataset)
+    # A member's last parameters and their average are two models, which `model` tells apart.
+    points = [{**point, "averaging": tables.averaging_of(point)} for point in points]
     usable = tables.usable(points, split)
     varying = _varying(points)
     chosen = sorted((p for p in points if p["split"] == split), key=lambda point: _order(point, varying[point["family"]]))
@@ -133,7 +135,7 @@ def _varying(points: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     families: dict[str, list[Mapping[str, Any]]] = {}
     for point in points:
         families.setdefault(point["family"], []).append(point)
-    fields = [field for field in grid.FIELDS if field not in _OF_OBJECTIVES]
+    fields = [field for field in (*grid.FIELDS, "averaging") if field not in _OF_OBJECTIVES]
     return {family: [field for field in fields if len({point[field] for point in alike}) > 1] for family, alike in families.items()}
 
 

@@ -1,13 +1,14 @@
-"""What the paper reports, to hold our numbers against: Alemi et al. 2018, "Fixing a Broken ELBO", arXiv:1711.00464v3.
+"""Numbers of Alemi et al. 2018, "Fixing a Broken ELBO", arXiv:1711.00464v3.
 
-The paper gives no table. What is known of its models is of three kinds, kept apart by `PaperPoint.how`:
+The paper gives no table. What is known of its models is of three kinds, kept apart by
+`PaperPoint.how`:
 
     text        stated in the text
     figure      printed beside a picture in one of Figures 4 to 8, mostly to 0.1 nat
     digitised   read off Figures 3 and 7 by us, to about 0.2 nat
 
-The facts are in paper.json beside this file. Whether they are of the training or the test images is not said there; they look like
-the test images.
+The facts are in paper.json beside this file. Whether they are of the training or the test images is
+not said there; they look like the test images.
 """
 
 import dataclasses
@@ -29,14 +30,20 @@ FILE = pathlib.Path(__file__).with_name("paper.json")
 FAMILIES = ("---", "-+-", "--+", "-++", "+--", "++-", "+-+", "+++", "--v", "-+v", "+-v", "++v")
 DIGITISED_ERROR = 0.2  # nats
 
-# Which of our datasets may be held against which of the paper's, whether they are the same images, and what to bear in mind.
+# Which of our datasets may be held against which of the paper's, whether they are the same images,
+# and what to bear in mind.
 _COMPARABLE = {
     "binarized_mnist": ("mnist", True, "the paper's own data"),
-    "mnist_static": ("mnist", False, "of the distribution of the paper's MNIST, but another draw of its binarisation"),
+    "mnist_static": (
+        "mnist",
+        False,
+        "of the distribution of the paper's MNIST, but another draw of its binarisation",
+    ),
     "omniglot_burda": ("omniglot", True, "the paper's own data"),
 }
 _INCOMPARABLE = {
-    "omniglot_tfds": "its images and its split are not those of the paper's Omniglot, which is Burda et al.'s",
+    "omniglot_tfds": "its images and its split are not those of the paper's Omniglot, which is "
+    "Burda et al.'s",
     "path": "what a file of your own holds is not known here",
 }
 
@@ -49,8 +56,8 @@ class PaperPoint:
       family: Name in three characters (encoder, decoder, prior).
       beta: Weight of the rate.
       annealed: Whether the KL was annealed; None where the paper does not say.
-      rate: R, nats.
-      distortion: D, nats.
+      rate: Rate R, nats.
+      distortion: Distortion D, nats.
       elbo: -(R + D) as the paper prints it, rounded by itself; nats.
       how: "text", "figure" or "digitised", see the module.
       source: Place in the paper.
@@ -100,7 +107,8 @@ class Reference:
       rate: (points,) rates of its Pareto frontier over all models, digitised, rising; nats.
       distortion: (points,) distortions of that frontier, falling; nats.
       points: The models whose numbers are printed.
-      family_totals: Smallest R + D by family as Figure 3 shows it, digitised, where that is known; nats.
+      family_totals: Smallest R + D by family as Figure 3 shows it, digitised, where that is known;
+        nats.
     """
 
     name: str
@@ -114,17 +122,24 @@ class Reference:
 
     @property
     def hull(self) -> tuple[Float[np.ndarray, " corners"], Float[np.ndarray, " corners"]]:
-        """Corners of the frontier's convex hull, digitised: rates and distortions, nats. To be below it is to beat the paper."""
+        """Rates and distortions of the corners of the frontier's hull, digitised, nats.
+
+        A model below it is better than the paper's.
+        """
         return frontier.hull(self.rate, self.distortion)
 
     @property
     def best(self) -> PaperPoint:
-        """The model of the smallest R + D, which the paper takes for its estimate of the entropy H."""
+        """The model of the smallest R + D, the paper's estimate of the entropy H."""
         return min(self.points, key=lambda point: point.total)
 
     def printed(self, family: str, beta: float) -> tuple[PaperPoint, ...]:
         """The printed models of a family at this beta, of which there may be none or several."""
-        return tuple(p for p in self.points if p.family == family and math.isclose(p.beta, beta, rel_tol=1e-6))
+        return tuple(
+            p
+            for p in self.points
+            if p.family == family and math.isclose(p.beta, beta, rel_tol=1e-6)
+        )
 
     def best_of(self, family: str) -> Best | None:
         """The smallest R + D known of a family; None if nothing is."""
@@ -147,7 +162,8 @@ def reference(dataset: str | None) -> Reference | None:
       dataset: The name of a dataset, as given to `data.load`; None if it is not known.
 
     Returns:
-      The reference; None where a comparison would mean nothing, for which `why_none` has the reason.
+      The reference; None where a comparison would mean nothing, for which `why_none` has the
+      reason.
     """
     if dataset not in _COMPARABLE:
         return None
@@ -170,9 +186,12 @@ def reference(dataset: str | None) -> Reference | None:
 def why_none(dataset: str | None) -> str:
     """Why there is no reference for a dataset, to be read after its name and a colon."""
     if dataset is None:
-        return "which data these points are of is not recorded, so there is nothing of the paper's to hold them against"
+        return (
+            "which data these points are of is not recorded, "
+            "so there is nothing of the paper's to compare them with"
+        )
     reason = _INCOMPARABLE.get(dataset, "the paper has nothing on it")
-    return f"{reason}, so there is nothing of the paper's to hold it against"
+    return f"{reason}, so there is nothing of the paper's to compare it with"
 
 
 @functools.cache

@@ -103,7 +103,9 @@ def _place(key: Key) -> tuple[Any, ...]:
 
 def _key(row: Row) -> Key:
     left_out = {objectives.SETTINGS[row["objective"]][0], "seed", *grid.unused_fields(row)}
-    return {field: row[field] for field in grid.FIELDS if field in row and field not in left_out}
+    own = {field: row[field] for field in grid.FIELDS if field in row and field not in left_out}
+    # A member's last parameters and their average are points of two curves.
+    return own | {"averaging": tables.averaging_of(row)}
 
 
 def _varying(key: Key, keys: Sequence[Key]) -> list[str]:
@@ -149,8 +151,9 @@ def _label(row: Row, named: Sequence[str]) -> str:
     if "encoder" in named:
         words[0] = f"{_named(row['encoder'])}, {words[0]}"
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
+    values = {**row, "averaging": tables.averaging_of(row)}
     words += [_named(row["prior"])] if row["prior"] else []
-    words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "prior", *sizes)]
+    words += [f"{field.replace('_', ' ')} {values[field]}" for field in named if field not in ("encoder", "prior", *sizes)]
     return ", ".join(words)
 
 

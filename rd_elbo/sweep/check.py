@@ -15,12 +15,14 @@ class Difference:
     Attributes:
       member: Name of the member.
       split: Split of the data.
+      averaging: Parameters, the last ones ("none") or their average ("ema").
       rate: Rate now less rate in the table, nats.
       distortion: Distortion now less distortion in the table, nats.
     """
 
     member: str
     split: str
+    averaging: str
     rate: float
     distortion: float
 
@@ -49,21 +51,24 @@ def differences(
     Raises:
       BadInput: If parameters are damaged.
     """
-    table = {(str(point["member"]), point["split"]): point for point in run.points}
+    table = {_key(point, str(point["member"])): point for point in run.points}
     names, done, found = run.saved(), 0, list[Difference]()
     for chosen, chunk, fitted in run.populations(names):
         progress(done / len(names), f"members evaluated: {done} of {len(names)}")
         rows = tables.points(chunk.members, fitted, run.evaluated, run.population.vmap_size)
         name_of = {member.name: name for member, name in zip(chunk.members, chosen, strict=True)}
         for row in rows:
-            before = table.get((name_of[row["member"]], row["split"]))
-            if before is not None:
+            key = _key(row, name_of[row["member"]])
+            if before := table.get(key):
                 rate, distortion = (row[n] - before[n] for n in ("rate", "distortion"))
-                name = name_of[row["member"]]
-                found.append(Difference(name, row["split"], float(rate), float(distortion)))
+                found.append(Difference(*key, float(rate), float(distortion)))
         done += len(chosen)
         progress(done / len(names), f"members evaluated: {done} of {len(names)}")
     return found
+
+
+def _key(row: tables.Row, name: str) -> tuple[str, str, str]:
+    return name, row["split"], tables.averaging_of(row)
 
 
 def worst(found: Sequence[Difference]) -> Difference:

@@ -125,12 +125,12 @@ def check_run(
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path, share: str = "") -> Iterator[None]:
-    """Keep other processes of this machine out of a run directory; a process that dies lets go.
+    """Keep other processes of this machine out of a run directory, as long as this one lives.
 
     Args:
       workdir: The run directory, which is made.
       share: Name of the share that this process works on. Others work on theirs; without a share,
-        nobody else is let in.
+        no other process may enter.
 
     Raises:
       BadInput: If another process is at work there, or the folder cannot be written to.

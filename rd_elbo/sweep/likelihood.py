@@ -4,19 +4,22 @@ A likelihood is no point of the rate-distortion plane: with K draws, the terms o
 add up to R + D. It is the number to compare with published negative log-likelihoods.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rd_elbo import disk
 from rd_elbo.data.dataset import SPLITS
 from rd_elbo.errors import BadInput, whole
-from rd_elbo.sweep import provenance
+from rd_elbo.sweep import provenance, tables
 from rd_elbo.sweep.folder import locked
 from rd_elbo.sweep.restore import Run
 from rd_elbo.training.likelihood import columns, importance_weighted
+from rd_elbo.training.regularisation import AVERAGINGS
 
 COLUMNS = (
-    *("member", "split", "family", "nll", "nll_se", "posterior_gap", "posterior_gap_se"),
+    *("member", "split", "averaging", "family", "nll", "nll_se"),
+    *("posterior_gap", "posterior_gap_se"),
     *("nll_samples", "nll_examples", "params", "data", "version"),
 )
 FILE = "likelihood.csv"
@@ -75,12 +78,22 @@ def fill(
     path = run.path / FILE
     with locked(run.path):
         before = disk.read_table(path) if path.exists() else []
-        names = run.saved()
-        identity = {n: {**asked, "member": n, "params": run.params_digest(n)} for n in names}
+        identity = {
+            (name, averaging): asked | {"member": name, "averaging": averaging}
+            for name, averaging in itertools.product(run.saved(), AVERAGINGS)
+            if tables.params_path(run.path, tables.params_name(name, averaging)).exists()
+        }
+        for which, own in identity.items():
+            own["params"] = run.params_digest(tables.params_name(*which))
         rows = {_key(row): row for row in before}
-        todo = [name for name in names if not _same(rows.get(_key(identity[name])), identity[name])]
+        todo = [which for which, own in identity.items() if not _same(rows.get(_key(own)), own)]
+        populations = (
+            (averaging, *population)
+            for averaging in AVERAGINGS
+            for population in run.populations([name for name, kind in todo if kind == averaging])
+        )
         done = 0
-        for chosen, group, fitted in run.populations(todo):
+        for averaging, chosen, group, fitted in populations:
 
             def on_progress(part: float, size: int = len(chosen), done: int = done) -> None:
                 progress(
@@ -91,23 +104,24 @@ def fill(
             seeds = [member.seed for member in group.members]
             number = SPLITS.index(split)
             found = importance_weighted(
-                fitted, seeds, images, samples, number, chunk=chunk, vmap_size=vmap_size,
-                callback=on_progress,
+                fitted, seeds, images, samples, number, averaging=averaging, chunk=chunk,
+                vmap_size=vmap_size, callback=on_progress,
             )  # fmt: skip
             for name, log_evidence, elbo in zip(chosen, *found, strict=True):
                 own = {"family": family[name], "version": provenance.version()}
-                row = {**identity[name], **columns(log_evidence, elbo), **own}
+                row = identity[name, averaging] | columns(log_evidence, elbo) | own
                 rows[_key(row)] = row
             done += len(chosen)
             order = {name: i for i, name in enumerate(dict.fromkeys(family))}
             listed = sorted(rows.values(), key=lambda row: order.get(row["member"], len(order)))
             disk.write_table(path, COLUMNS, listed)
-    return [dict(rows[_key(identity[name])]) for name in names], len(todo)
+    return [dict(rows[_key(own)]) for own in identity.values()], len(todo)
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    """A row is replaced by one of the same member, split and size, of other parameters or data."""
-    return tuple(str(row[name]) for name in ("member", "split", "nll_samples", "nll_examples"))
+    """A row replaces that of the same member, averaging, split and size, of older parameters."""
+    own = (str(row[name]) for name in ("member", "split", "nll_samples", "nll_examples"))
+    return *own, tables.averaging_of(row)
 
 
 def _same(row: Row | None, identity: Row) -> bool:

@@ -34,7 +34,7 @@ def lines(
 class MetricWriter:
     """Appends metrics of a chunk in training to a CSV file and to event files.
 
-    Where it cannot write, it says so once and training goes on.
+    Where it cannot write, it says so once and training continues.
     """
 
     def __init__(

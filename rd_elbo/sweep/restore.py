@@ -12,9 +12,10 @@ from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 from rd_elbo.models.vae import Params
 from rd_elbo.sweep import config as configs
-from rd_elbo.sweep import grid, tables
+from rd_elbo.sweep import grid, grouping, tables
 from rd_elbo.training import sharding, state
 from rd_elbo.training.fit import Fitted
+from rd_elbo.training.regularisation import AVERAGINGS
 from rd_elbo.training.state import Metrics
 
 
@@ -42,7 +43,7 @@ class Run:
         return [name for name in sound if tables.params_path(self.path, name).exists()]
 
     def params_digest(self, name: str) -> str:
-        """SHA-256 of the file of a member's parameters, abbreviated."""
+        """SHA-256 of the file of parameters, see `tables.params_name`, abbreviated."""
         return disk.sha256(tables.params_path(self.path, name))[:12]
 
     def populations(self, names: Sequence[str]) -> Iterator[tuple[list[str], grid.Group, Fitted]]:
@@ -59,14 +60,13 @@ class Run:
         """
         shape, overhead = self.dataset.image_shape, self.population.max_padding_overhead
         name_of = {tables.load_params(self.path, name)[0]: name for name in names}
-        for group in grid.groups(list(name_of), shape, overhead) if name_of else []:
+        for group in grouping.groups(list(name_of), shape, overhead) if name_of else []:
             for chunk in group.split(self.population.chunk_size):
                 chosen = [name_of[member] for member in chunk.members]
-                params = [tables.load_params(self.path, name)[1] for name in chosen]
-                yield chosen, chunk, self._population(chunk, params)
+                yield chosen, chunk, self._population(chunk, chosen)
 
-    def _population(self, chunk: grid.Group, params: Sequence[Params]) -> Fitted:
-        shape, dtype, count = self.dataset.image_shape, self.population.dtype, len(params)
+    def _population(self, chunk: grid.Group, names: Sequence[str]) -> Fitted:
+        shape, dtype, count = self.dataset.image_shape, self.population.dtype, len(names)
         spec = chunk.spec(
             shape,
             self.dataset.scale,
@@ -74,13 +74,20 @@ class Run:
             lowering=self.population.lowering,
             vmap_size=self.population.vmap_size,
         )
-        mesh = sharding.make_mesh(self.population.devices, count)
-        stacked = state.stack(params, spec.model, shape, dtype)
-        with state.settings(dtype):
-            placed = sharding.put_members(stacked, mesh)
+        mesh, placed = sharding.make_mesh(self.population.devices, count), list[Params]()
+        for averaging in AVERAGINGS[: 1 + spec.averages]:
+            params = []
+            for name, member in zip(names, chunk.members, strict=True):
+                own = averaging if averaging in tables.averagings(member) else AVERAGINGS[0]
+                params.append(tables.load_params(self.path, name, own)[1])
+            stacked = state.stack(params, spec.model, shape, dtype)
+            with state.settings(dtype):
+                placed.append(sharding.put_members(stacked, mesh))
+        average = placed[1] if spec.averages else ()
         nothing, zeros = np.zeros((count, 0)), np.zeros(count, int)
         metrics = Metrics(np.zeros(0, int), nothing, nothing, nothing)
-        return Fitted(spec, mesh, placed, zeros, np.ones(count, bool), metrics, 0.0, 0.0)
+        alive = np.ones(count, bool)
+        return Fitted(spec, mesh, placed[0], zeros, alive, metrics, 0.0, 0.0, average)
 
 
 def settings_of(workdir: pathlib.Path | str) -> configs.Population:

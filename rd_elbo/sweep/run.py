@@ -73,9 +73,9 @@ def run(
 ) -> Outcome:
     """Train and evaluate every unfinished member, and fill the run directory.
 
-    However often it is interrupted and run again, the tables are to the last bit those of a run
-    that was not, on the same devices and in the same chunks. Members that `refined` has added to
-    the run directory are trained and kept too.
+    The same call resumes after any interruption. On the same devices and in the same chunks the
+    tables are those of an uninterrupted run, bit for bit. Members that `refined` has added to the
+    run directory are trained and saved too.
 
     Args:
       plan: Members, data and settings, see `config.load`.
@@ -294,7 +294,8 @@ class _Sweep:
         finally:
             self.stop.saves = False
             writer.close()
-        trained, evaluated, whole = time.time(), 0, sum(map(len, plan.evaluated.values()))
+        trained, evaluated = time.time(), 0
+        whole = (1 + spec.averages) * sum(map(len, plan.evaluated.values()))
 
         def evaluating(examples: int) -> None:
             nonlocal evaluated
@@ -306,10 +307,7 @@ class _Sweep:
 
         vmap_size = plan.population.vmap_size
         points = tables.points(chunk.members, fitted, plan.evaluated, vmap_size, evaluating)
-        params = {
-            names[i]: tables.save_params(folder.path, chunk.members[i], own, shape)
-            for i, own in fitted.local()
-        }
+        params = tables.save_all_params(folder.path, chunk.members, fitted, shape)
         for word in agree("parameters", json.dumps(params).encode()):
             params |= json.loads(word)
         seconds = {"training": fitted.seconds, "compiling": fitted.compile_seconds}

@@ -1,4 +1,4 @@
-"""Shards: processes that train fixed shares of a sweep's chunks and never talk to one another."""
+"""Shards: processes that train fixed shares of a sweep's chunks and do not communicate."""
 
 import dataclasses
 import re

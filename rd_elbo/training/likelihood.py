@@ -90,6 +90,7 @@ def importance_weighted(
     samples: int,
     split: int = 0,
     *,
+    averaging: str = "none",
     chunk: int = 1,
     vmap_size: int | None = None,
     callback: Callable[[float], None] | None = None,
@@ -106,6 +107,7 @@ def importance_weighted(
       data: (examples, ...) examples.
       samples: Draws of z for each example.
       split: Number that names the split, so that splits have noise of their own.
+      averaging: Parameters to use, see `training.evaluate.evaluate`.
       chunk: Draws at a time. More take more memory and, on accelerators, less time.
       vmap_size: The most members that a device evaluates side by side, see
         `training.evaluate.evaluate`.
@@ -126,9 +128,10 @@ def importance_weighted(
     batches, per_call = -(-len(data) // batch_size), min(_CHUNKS_PER_CALL, chunks)
     run, parts = _program(spec, mesh, batch_size, chunk), []
     with settings(spec.dtype):
-        params: Any = fitted.sharded
+        params: Any = fitted.on_mesh(averaging)
         if not isinstance(jax.tree.leaves(params)[0], jax.Array):
-            params = sharding.put_members(fitted.params, mesh)
+            own = fitted.averaged if averaging == "ema" else fitted.params
+            params = sharding.put_members(own, mesh)
         rows = sharding.put_members(np.asarray(seeds, np.uint32), mesh)
         images = sharding.put_everywhere(np.asarray(data), mesh)
         start = np.full((count, batch_size), -np.inf, spec.dtype), np.zeros((count, batch_size))

@@ -64,7 +64,7 @@ def test_only_data_like_the_papers_have_a_reference():
     assert embedded.points == own.points
     for name in ("omniglot_tfds", "path", "fashion", None):
         assert paper.reference(name) is None
-        assert paper.why_none(name).endswith(("hold it against", "hold them against"))
+        assert paper.why_none(name).endswith(("compare it with", "compare them with"))
     assert "split" in paper.why_none("omniglot_tfds") and "not recorded" in paper.why_none(None)
 
 

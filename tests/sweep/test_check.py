@@ -14,7 +14,10 @@ from tests.drawn import random_params
 
 SHAPE = (4, 4)
 TINY = {"latent": 2, "encoder_width": 6, "decoder_depth": 1}
-MEMBERS = (Member(**TINY, decoder_width=5, seed=1), Member(**TINY, decoder_width=6, seed=2))
+MEMBERS = (
+    Member(**TINY, decoder_width=5, seed=1),
+    Member(**TINY, decoder_width=6, seed=2, ema_decay=0.9),
+)
 
 
 def test_a_table_holds_until_parameters_change(tmp_path):
@@ -26,13 +29,19 @@ def test_a_table_holds_until_parameters_change(tmp_path):
     points, evaluated, how = [], {"test": images}, Population(devices=1)
     for member, params in zip(MEMBERS, own, strict=True):
         tables.save_params(tmp_path, member, params, SHAPE)
+        if member.ema_decay:
+            average = jax.tree.map(lambda leaf: 0.9 * leaf, params)
+            tables.save_params(tmp_path, member, average, SHAPE, "ema")
         run = Run(tmp_path, [{"member": member.name, "status": "ok"}], dataset, evaluated, how)
         ((_, chunk, fitted),) = run.populations([member.name])
         points += tables.points(chunk.members, fitted, evaluated)
     how = Population(max_padding_overhead=9.0)
     together = Run(tmp_path, points, dataset, evaluated, how)
     found = differences(together)
-    assert [d.member for d in found] == [member.name for member in MEMBERS]
+    names = [member.name for member in MEMBERS]
+    expected = [(names[0], "none"), (names[1], "none"), (names[1], "ema")]
+    assert [(d.member, d.averaging) for d in found] == expected
+    assert abs(points[1]["elbo"] - points[2]["elbo"]) > 0.01
     assert worst(found).largest < 1e-4
     changed = jax.tree.map(lambda leaf: leaf + 0.05, own[1])
     tables.save_params(tmp_path, MEMBERS[1], changed, SHAPE)
