@@ -138,7 +138,9 @@ def train(
 
 def report_point(console: Console, r: Refinement, points: Sequence[Mapping[str, Any]], split: str) -> None:
     """Says where a new member lies."""
-    row = next(p for p in points if p["member"] == r.member.name and p["split"] == split)
+    own = [p for p in points if p["member"] == r.member.name and p["split"] == split]
+    # A member and its average: the better one at the member's own beta.
+    row = min(own, key=lambda p: p["distortion"] + r.beta * p["rate"])
     where = f"R {row['rate']:.2f}, D {row['distortion']:.2f}, {row['status']}"
     line = f"β {r.beta:.4g} of {r.owner['family']}: {where}; it could gain {r.area:.3g} nats²"
     console.print(line, highlight=False)

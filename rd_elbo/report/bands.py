@@ -21,7 +21,17 @@ from rd_elbo.sweep import grid, tables
 Row = dict[str, Any]
 FILE = "frontier.csv"
 COLUMNS = (
-    *("section", "split", "family", "member", "seeds", "rate", "rate_low", "rate_high"),
+    *(
+        "section",
+        "split",
+        "family",
+        "member",
+        "averaging",
+        "seeds",
+        "rate",
+        "rate_low",
+        "rate_high",
+    ),
     *("distortion", "distortion_low", "distortion_high", "distortion_se", "replicates", "points"),
 )
 _ERRORS = ("rate_se", "distortion_se", "elbo_se")
@@ -47,7 +57,11 @@ class Resampled:
                 f"rate_se: expected finite standard errors of the split {split!r}, got others; one "
                 "example alone has none"
             )
-        keys = [tuple(row[f] for f in grid.FIELDS if f != "seed") for row in self.rows]
+        # A member and its average are two configurations, not two seeds of one.
+        keys = [
+            (tables.averaging_of(row), *(row[f] for f in grid.FIELDS if f != "seed"))
+            for row in self.rows
+        ]
         number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         self.configuration = np.asarray([number[key] for key in keys])
         self.replicates: Replicates = bootstrap.resample(self.values, errors, self.configuration)
@@ -67,6 +81,7 @@ class Resampled:
             weight = self.replicates.times[:, alike]
             lead = self.rows[alike[0]]
             row: Row = {"member": lead["member"], "family": lead["family"], "seeds": len(alike)}
+            row["averaging"] = tables.averaging_of(lead)
             names, drawn = ("rate", "distortion"), self.replicates[:2]
             for name, own, several in zip(names, self.values, drawn, strict=True):
                 means = (weight * several[:, alike]).sum(1) / weight.sum(1)

@@ -41,6 +41,8 @@ def test_the_table_is_read_back_for_the_points_that_it_is_of(points, tmp_path):
     assert models[0]["seeds"] == 2 and models[0]["rate_low"] == models[0]["rate"]
     np.testing.assert_allclose(models[0]["distortion"], (points[0]["distortion"] + 90) / 2)
     np.testing.assert_allclose(models[-1]["distortion_se"], 0.3, rtol=0.06)
+    both = [points[0] | {"averaging": name} for name in ("none", "ema")]
+    assert [r["seeds"] for r in bands.Resampled(both, "test").models()] == [1, 1]
     band = bands.read(tmp_path, "test")
     np.testing.assert_equal(band, resampled.band())
     assert bands.read(tmp_path, "train") is None
