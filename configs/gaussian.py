@@ -1,9 +1,11 @@
-"""A linear VAE trained along beta lies on the exact rate-distortion curve of its Gaussian source.
+r"""A linear VAE trained along beta lies on the exact rate-distortion curve of its Gaussian source.
 
     python -m experiments.gaussian --workdir=runs/gaussian
-    python -m experiments.gaussian --workdir=runs/gaussian_quick --config=configs/gaussian.py:quick     # seconds, too short
+    python -m experiments.gaussian --workdir=runs/gaussian_quick \
+        --config=configs/gaussian.py:quick  # seconds
 
-Claim: every learned point is within 0.02 nats of the curve that reverse water-filling gives. Under a minute on two cores.
+Claim: every learned point is within 0.02 nats of the curve that reverse water-filling gives. Under
+a minute on two cores.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -30,9 +32,14 @@ def get_config(form: str = "full") -> ConfigDict:
     config.draws = 4 if quick else 32
     config.steps = 50 if quick else 8000
     config.batch_size = 256
-    # Large: the latents have to turn to the source's axes, which is slow where distortion outweighs rate.
+    # Large: the latents have to turn to the source's axes, which is slow where distortion outweighs
+    # rate.
     config.learning_rate = 3e-2
     config.schedule = "half_linear"
-    execution = {"devices": config_dict.placeholder(int), "vmap_size": config_dict.placeholder(int), "dtype": "float32"}
+    execution = {
+        "devices": config_dict.placeholder(int),
+        "vmap_size": config_dict.placeholder(int),
+        "dtype": "float32",
+    }
     config.population = ConfigDict(execution)
     return config

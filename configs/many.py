@@ -3,8 +3,9 @@
     python scripts/sweep.py --config=configs/many.py --workdir=runs/many
     python scripts/sweep.py --config=configs/many.py:quick --workdir=runs/quick     # eight of them
 
-Claim: they are trained and evaluated in less memory than the plan allows, 0.8 of what is free (results/many). They are too small,
-and trained too shortly, for anything else to be learned from them.
+Claim: they are trained and evaluated in less memory than the plan allows, 0.8 of what is free
+(results/many). They are too small, and trained too shortly, for anything else to be learned from
+them.
 """
 
 import numpy as np
@@ -19,8 +20,15 @@ def get_config(form: str = "full") -> ConfigDict:
         raise ValueError(f"configs/many.py has the forms full and quick, not {form!r}")
     config = blank("many")
     config.data.examples = 256
-    config.base = ConfigDict({"encoder_width": 8, "encoder_depth": 1, "latent": 2, "batch_size": 16, "epochs": 0.5})
+    config.base = ConfigDict(
+        {"encoder_width": 8, "encoder_depth": 1, "latent": 2, "batch_size": 16, "epochs": 0.5}
+    )
     betas, seeds = (100, 100) if form == "full" else (4, 2)
-    axes = {"beta": tuple(np.geomspace(0.1, 10, betas).round(4).tolist()), "seed": tuple(range(seeds))}
-    config.blocks = ConfigDict({"mlp": {"decoder": "mlp", "decoder_width": 8, "decoder_depth": 1, **axes}})
+    axes = {
+        "beta": tuple(np.geomspace(0.1, 10, betas).round(4).tolist()),
+        "seed": tuple(range(seeds)),
+    }
+    config.blocks = ConfigDict(
+        {"mlp": {"decoder": "mlp", "decoder_width": 8, "decoder_depth": 1, **axes}}
+    )
     return config

@@ -1,13 +1,17 @@
-"""Below the paper's frontier: strong priors and local autoregression at the paper's size, on one GPU.
+"""Below the paper's frontier at its size, on one GPU.
+
+Priors are strong, and decoders have local autoregression.
 
     python scripts/sweep.py --config=configs/mnist_frontier_gpu.py --workdir=runs/mnist_frontier_gpu
     python scripts/compare.py --workdir=runs/mnist_frontier_gpu
 
-Encoder and deconvolutional trunk are those of Alemi et al. 2018, App. A. The prior is an affine autoregressive flow, where the
-paper's moves points and does not stretch space; a few causal layers behind the trunk see the neighbouring pixels.
+Encoder and deconvolutional trunk are those of Alemi et al. 2018, App. A. The prior is an affine
+autoregressive flow, where the paper's moves points and does not stretch space; a few causal layers
+behind the trunk see the neighbouring pixels.
 
-Claim: after 30 epochs, below the paper's hull at rates above 50 nats (results/mnist_frontier_gpu). A chunk of four members took
-three minutes of an H100, and its two programs two minutes more to compile.
+Claim: after 30 epochs, below the paper's hull at rates above 50 nats (results/mnist_frontier_gpu).
+A chunk of four members took three minutes of an H100, and its two programs two minutes more to
+compile.
 """
 
 from ml_collections import ConfigDict
@@ -18,13 +22,20 @@ from rd_elbo.sweep.presets import tiny
 PARTS = {"encoder": "conv", "encoder_width": 32, "encoder_depth": 2, "latent": 64}
 PARTS |= {"prior": "maf_affine", "flow_steps": 6, "flow_width": 512, "flow_depth": 2}
 PARTS |= {"decoder": "pixelvae", "decoder_width": 32, "decoder_depth": 2, "causal_depth": 4}
-TRAINING = {"optimizer": "normalised_adam", "schedule": "half_linear", "batch_size": 100, "epochs": 30.0}
+TRAINING = {
+    "optimizer": "normalised_adam",
+    "schedule": "half_linear",
+    "batch_size": 100,
+    "epochs": 30.0,
+}
 
 
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/mnist_frontier_gpu.py has the forms full and quick, not {form!r}")
+        raise ValueError(
+            f"configs/mnist_frontier_gpu.py has the forms full and quick, not {form!r}"
+        )
     config = blank("mnist_frontier_gpu")
     config.data.name = "binarized_mnist"
     config.data.splits = ("test", "valid")

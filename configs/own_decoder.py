@@ -2,8 +2,9 @@
 
     python scripts/sweep.py --config=configs/own_decoder.py --workdir=runs/own_decoder
 
-The decoder is a flax module in experiments/own_decoder.py; nothing in the library knows it. Give the
-name of yours in its place: a module that Python finds from the current folder, a colon, a class.
+The decoder is a flax module in experiments/own_decoder.py; nothing in the library knows it. Give
+the name of yours in its place: a module that Python finds from the current folder, a colon, a
+class.
 
 Claim: both decoders use their codes at beta = 0.1 and 0.3, and no member diverges.
 """
@@ -14,7 +15,7 @@ from rd_elbo.sweep.config import blank
 
 
 def get_config(form: str = "full") -> ConfigDict:
-    """The configuration; `form` is "full", or "quick": seconds long, and too short to show anything."""
+    """The configuration; `form` is "full" or "quick", which takes seconds and shows nothing."""
     if form not in ("full", "quick"):
         raise ValueError(f"configs/own_decoder.py has the forms full and quick, not {form!r}")
     config = blank("own_decoder")

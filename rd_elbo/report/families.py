@@ -41,7 +41,7 @@ FAMILY_COLOURS = dict(zip(FAMILIES, _PAIRED, strict=True))
 # The signs as figures write them: the minus, not the hyphen.
 _SIGNS = str.maketrans("-", "\N{MINUS SIGN}")
 _PARTS = ("encoder", "decoder", "prior")
-# Points beyond this many times the smallest R + D tell nothing and would squeeze all others into a
+# Points beyond this many times the smallest R + D say nothing and would squeeze all others into a
 # corner.
 _FRAME = 3.0
 # The paper's Figure 3b, nats.

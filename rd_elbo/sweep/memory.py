@@ -19,7 +19,7 @@ SHARE = 0.8
 def needed(program: Compiled) -> int:
     """Bytes on each device that a program takes, arguments and results included."""
     found: Any = program.memory_analysis()
-    if found is None:  # a backend may not tell
+    if found is None:  # a backend may not say
         return 0
     # What is donated is an argument and a result in one.
     size = {

@@ -39,7 +39,7 @@ def parse(text: str, environ: Mapping[str, str]) -> Shard:
       environ: The process's environment.
 
     Raises:
-      BadInput: If it is none of these, or the scheduler does not tell.
+      BadInput: If it is none of these, or the scheduler does not say.
     """
     if match := re.fullmatch(r"(\d+)/(\d+)", text):
         return _checked(text, int(match[1]), int(match[2]), "")
