@@ -5,6 +5,7 @@ joins them to its grid, so its own command trains them, resumes them and keeps t
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,11 +31,12 @@ def recorded(workdir: pathlib.Path) -> list[Member]:
       BadInput: If the file is damaged.
     """
     path = workdir / FILE
-    if not path.exists():
+    # Unlike `Path.exists`, false for a name that is too long, which is refused elsewhere.
+    if not os.path.exists(path):
         return []
     try:
         return [Member(**aliases.renamed(own)) for own in disk.read_json(path)["members"]]
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise BadInput(f"{str(path)!r} is damaged ({error})") from error
 
 
