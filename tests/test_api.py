@@ -16,7 +16,7 @@ from rd_elbo.training import fit, state
 TINY = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.5, batch_size=16)
 
 
-@pytest.mark.parametrize("name", ["product", "sweep", "fit", "Points"])
+@pytest.mark.parametrize("name", ["product", "fit", "Points", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_examples_in_docstrings(name):
     found = doctest.DocTestFinder().find(getattr(api, name), name, globs=vars(api))
     examples = [test for test in found if test.examples]

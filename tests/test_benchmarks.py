@@ -158,6 +158,7 @@ def rows(problem_of):
     return measure.with_peak(found, 100.0)
 
 
+@pytest.mark.slow
 def test_rows_hold_what_was_measured(problem_of, rows, tmp_path):
     report.write(tmp_path, "dense", rows, {"versions": {}})
     report.show(rows)

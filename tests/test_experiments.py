@@ -38,6 +38,7 @@ def toy_run(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_toy_tables(toy_run):
     points, totals = disk.read_table(toy_run / "points.csv"), disk.read_json(toy_run / "summary.json")
     config = config_of(toy_config)

@@ -48,6 +48,7 @@ def test_python_of_the_readme(monkeypatch, capsys):
     np.testing.assert_allclose(points.column("elbo"), -points.column("rate") - points.column("distortion"))
 
 
+@pytest.mark.slow
 def test_python_of_own_models(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(registry._parts, "decoder", dict(registry._parts["decoder"]))
@@ -64,6 +65,7 @@ def test_python_of_objectives(monkeypatch, capsys):
     assert len(names["grid"]) == 4 and names["loss"] == 85
 
 
+@pytest.mark.slow
 def test_python_of_data(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     names, _ = run(ROOT / "docs" / "data.md", monkeypatch, capsys)
