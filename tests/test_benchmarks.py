@@ -176,6 +176,7 @@ def test_rows_hold_what_was_measured(problem_of, rows, tmp_path):
         assert row["fraction_of_peak"] == pytest.approx(row["gflops"] / 100)
 
 
+@pytest.mark.slow
 def test_a_contender_that_is_not_installed_is_absent(rows):
     absent = rows[3]
     assert absent["status"] == measure.ABSENT and absent["note"] == "torch is not installed"

@@ -56,6 +56,7 @@ def test_toy_tables(toy_run):
     assert abs(optimum["rate"] - 0.5) < 5e-5 and abs(optimum["excess"]) < 1e-12
 
 
+@pytest.mark.slow
 def test_toy_phase_diagram(toy_run):
     rows = disk.read_table(toy_run / "phase_diagram.csv")
     entropy = disk.read_json(toy_run / "summary.json")["entropy"]

@@ -124,14 +124,10 @@ def test_padded_from_a_smaller_width(kind):
     assert beyond > 0
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("strong", "resnet")),
-        "pixelvae",
-        "levels",
-    ],
-)
+LONGEST = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("strong", "resnet")]
+
+
+@pytest.mark.parametrize("kind", [*LONGEST, "pixelvae", "levels"])
 def test_a_padded_gradient_is_that_of_the_smaller_width(kind):
     """Of parts that take long to compile; the steps of an elementwise optimizer follow from it."""
     wide = {**PADDED, "strong": STRONG}[kind]
