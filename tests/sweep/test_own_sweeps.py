@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from matplotlib import pyplot as plt
 from rich.console import Console
 
 import rd_elbo as rd
@@ -134,4 +135,4 @@ def test_figures_and_frontiers_of_negative_distortions():
     assert families.figure3a(points).axes[0].get_ylim()[1] > 2
     rate, distortion = np.array([(p["rate"], p["distortion"]) for p in points]).T
     assert frontier.pareto(rate, distortion).tolist() == [0, 1, 4, 2]
-    plots.style.plt.close("all")
+    plt.close("all")
