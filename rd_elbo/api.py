@@ -24,6 +24,7 @@ from rd_elbo.sweep import run as sweeping
 from rd_elbo.sweep.grid import Member
 from rd_elbo.training import evaluate as evaluation
 from rd_elbo.training import fit as training
+from rd_elbo.training import regularisation
 from rd_elbo.training.checkpoint import Checkpoints
 from rd_elbo.training.optim import Optax
 from rd_elbo.training.state import HParams, TrainSpec
@@ -76,6 +77,11 @@ class Hyperparameters:
       kl_warmup_fraction: Part of the training, 0 to 1, in which the weight of the rate rises.
       learning_rate: Peak step size.
       divergence_threshold: Loss of a batch, nats, above which the member counts as diverged.
+      ema_decay: Decay of a moving average of the parameters, 0 to below 1; 0 keeps none. `evaluate`
+        and `Result.params` have both.
+      dropout: Probability, 0 to below 1, that a hidden unit is dropped in training; for models with
+        layers `models.dropout.Dropout`.
+      shift: Pixels by which an image moves at most in training, in each direction.
     """
 
     seed: int = 0
@@ -88,6 +94,9 @@ class Hyperparameters:
     kl_warmup_fraction: float = 0.0
     learning_rate: float = 1e-3
     divergence_threshold: float = math.inf
+    ema_decay: float = 0.0
+    dropout: float = 0.0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", whole("seed", self.seed, 0))
@@ -106,6 +115,8 @@ class Hyperparameters:
             )
         if self.divergence_threshold != math.inf:
             number("divergence_threshold", self.divergence_threshold, above=True)
+        for field, value in regularisation.checked(vars(self)).items():
+            object.__setattr__(self, field, value)
 
 
 def product(base: Member | Sequence[Member] | None = None, **axes: Iterable[Any]) -> list[Any]:
@@ -218,9 +229,16 @@ class Result:
     fitted: training.Fitted
     hyperparameters: Sequence[Any]
 
-    def params(self, index: int) -> Params:
-        """Parameters of one member, NumPy arrays."""
-        return jax.tree.map(lambda leaf: leaf[index], self.fitted.params)
+    def params(self, index: int, averaging: str = "none") -> Params:
+        """Parameters of one member, NumPy arrays.
+
+        Args:
+          index: Index of the member.
+          averaging: The last parameters ("none") or their moving average ("ema").
+        """
+        regularisation.check_averaging(averaging, self.fitted.spec.averages)
+        own = self.fitted.averaged if averaging == "ema" else self.fitted.params
+        return jax.tree.map(lambda leaf: leaf[index], own)
 
 
 def fit(
@@ -293,6 +311,7 @@ def fit(
             "Give a function such as optax.adamw to have it used."
         )
     course = learning_rate if callable(learning_rate) else schedule or "cosine"
+    spec = regularisation.switches(hyperparameters) | spec
     program = TrainSpec(model, objective, batch_size, course, optimizer, **spec)
     checkpoints = Checkpoints(pathlib.Path(workdir)) if workdir else None
     hparams = HParams.of(hyperparameters, program)
@@ -314,21 +333,33 @@ def fit(
     return Result(fitted, tuple(hyperparameters))
 
 
-def evaluate(result: Result, examples: np.ndarray | jax.Array, *, split: int = 0) -> Points:
+def evaluate(
+    result: Result,
+    examples: np.ndarray | jax.Array,
+    *,
+    split: int = 0,
+    averaging: str = "none",
+) -> Points:
     """Compute rate and distortion of every member over all examples, one draw of z each.
 
     Args:
       result: A trained population.
       examples: (examples, ...) data.
       split: Number of the data, so that other data have other noise.
+      averaging: Parameters to use: the last ones ("none"), or their moving average ("ema"), which
+        for a member with `ema_decay` 0 is the same.
 
     Returns:
-      A row per member: `objective`; its hyperparameters; `rate`, `distortion`, `elbo` and their
-      standard errors over examples, nats; `active_units`, `rate_estimator`, `examples`, `steps`,
-      `status`.
+      A row per member: `objective`; its hyperparameters; `averaging`; `rate`, `distortion`, `elbo`
+      and their standard errors over examples, nats; `active_units`, `rate_estimator`, `examples`,
+      `steps`, `status`.
+
+    Raises:
+      BadInput: If `averaging` is "ema" and no member has an average.
     """
     fitted, members = result.fitted, result.hyperparameters
-    found = evaluation.evaluate(fitted, [m.seed for m in members], examples, split)
+    seeds = [member.seed for member in members]
+    found = evaluation.evaluate(fitted, seeds, examples, split, averaging=averaging)
     active = evaluation.active_units(found)
     estimator = evaluation.rate_estimator(fitted.spec, tuple(examples.shape[1:]))
     rows = Points()
@@ -337,6 +368,6 @@ def evaluate(result: Result, examples: np.ndarray | jax.Array, *, split: int = 0
         sound = bool(fitted.alive[i]) and math.isfinite(estimates["elbo"])
         rest = {"active_units": int(active[i]), "rate_estimator": estimator}
         rest |= {"examples": len(examples), "steps": int(fitted.steps[i])}
-        own = {"objective": fitted.spec.objective, **vars(member)}
+        own = {"objective": fitted.spec.objective, **vars(member), "averaging": averaging}
         rows.append({**own, **estimates, **rest, "status": "ok" if sound else "diverged"})
     return rows

@@ -12,12 +12,14 @@ are finite::
                 R - I_e = prior_gap,  I_e - (H - D) = decoder_gap,  so that H - D <= I_e <= R
     under p_d:  E = generative_lower <= I_d = generative_information <= G = generative_upper
     under p*:   S = density_gap, and U - S = H - D
-    under e:    posterior_gap, and log p_d(x) = ELBO(x) + KL(e(z|x) || p_d(z|x))
+    under e:    posterior_gap, and log p_d(x) = ELBO(x) + KL(e(z|x) || p_d(z|x));
+                log_weight, whose mean is ELBO(x), and importance_weighted_bound of several draws
 """
 
 import distrax
 import jax.numpy as jnp
 import numpy as np
+from jax.nn import logsumexp
 from jaxtyping import Array, Float
 
 Rates = Float[Array, "*batch"] | Float[np.ndarray, "*batch"] | float
@@ -142,3 +144,26 @@ def posterior_gap(
     Its mean under e is KL(e(z|x) || p_d(z|x)) = log p_d(x) - ELBO(x).
     """
     return log_e - (log_m + log_d - log_evidence)
+
+
+def log_weight(log_e: LogDensity, log_m: LogDensity, log_d: LogDensity) -> LogDensity:
+    """log m(z) d(x|z) / e(z|x), the log importance weight of a draw z ~ e(z|x), nats.
+
+    Under e its mean is ELBO(x), and the mean of its exponential is p_d(x).
+    """
+    return log_m + log_d - log_e
+
+
+def importance_weighted_bound(log_weights: LogDensity) -> LogDensity:
+    """log 1/K sum_k w_k <= log p_d(x), in expectation (Burda et al. 2016, section 3).
+
+    The expectation is ELBO(x) for one draw, rises with their number, and tends to log p_d(x). If
+    the encoder is the posterior p_d(z|x), every draw gives log p_d(x).
+
+    Args:
+      log_weights: (samples, *batch) logarithms of the weights of independent draws, nats.
+
+    Returns:
+      (*batch,) bounds, nats.
+    """
+    return logsumexp(log_weights, axis=0) - jnp.log(len(log_weights))

@@ -2,11 +2,17 @@
 
 python scripts/compare.py --workdir=runs/mine
 python scripts/compare.py --workdir=runs/mine --markdown > page.md
+
+--check evaluates the saved parameters of a run again and says whether its table holds; the exit
+code is 1 where a rate or a distortion differs by more than --tolerance nats.
+
+python scripts/compare.py --check results/mine
 """
 
 import argparse
 import math
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,30 +21,45 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rd_elbo.report import compare, paper
-from rd_elbo.sweep import tables
+from rd_elbo import host
+from rd_elbo.data.cache import cache_folder
+from rd_elbo.errors import BadInput, number
+from rd_elbo.report import bands, compare, paper
+from rd_elbo.sweep import check, restore, tables
 
 Cells = list[list[str]]
 
 _AIMS = {"target_rate": "R", "target_distortion": "D"}
 _THEIRS = ["paper's R", "its D", "its R + D", "difference", "from"]
-_WORDS = ("family", "model", "aim", "from", "our frontier", "rates")
+_WORDS = ("family", "model", "aim", "from", "our frontier", "our hull is", "rates")
 _NARROWEST, _WIDTH_IN_FILES = 100, 160  # columns
 
 
 @terminal.guarded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a run directory with a points.csv")
+    parser.add_argument("--workdir", type=pathlib.Path, help="a run directory with a points.csv")
+    parser.add_argument("--check", type=pathlib.Path, help="a run directory to evaluate again")
+    parser.add_argument("--tolerance", type=float, default=0.05, help="nats that --check allows")
     parser.add_argument("--split", help="the split to compare; by default the test split")
     parser.add_argument("--markdown", action="store_true", help="print Markdown, for a page of results")
     args = parser.parse_args()
+    if args.check and not args.workdir:
+        hold(args.check, args.tolerance)
+        return
+    if not args.workdir or args.check:
+        raise BadInput("give one of --workdir, to compare a run, and --check, to evaluate it again")
     points = tables.read_points(args.workdir)
     comparison = compare.compare(points, tables.data_name(args.workdir), args.split)
     written = compare.write(args.workdir, comparison)
     show = markdown if args.markdown else plain
     show(heading(comparison, points))
     show("Runs", runs(comparison.runs))
+    if comparison.hulls:
+        show(
+            "Our convex hull at the corners of the paper's that it covers, with the standard error of the difference",
+            hulls(comparison.hulls),
+        )
     if comparison.areas:
         show("Area between our frontier and the paper's hull; positive: we are above it", areas(comparison.areas))
     show("Best R + D of each family", bests(comparison.bests))
@@ -48,8 +69,32 @@ def main() -> None:
             f"read off, from a figure to about {paper.DIGITISED_ERROR} nats, as was its hull. "
             "Whether its models were annealed is said where it is known. Differences are in R + D, ours less the paper's."
         )
+    band = bands.write(args.workdir, bands.Resampled(points, comparison.split))
     if not args.markdown:
-        show(f"table in {written}")
+        show(f"tables in {written} and, with the band of our hull, {band}")
+
+
+def hold(workdir: pathlib.Path, tolerance: float) -> None:
+    """Says whether the table of a run holds; ends the process with code 1 where it does not."""
+    number("tolerance", tolerance)
+    population = restore.settings_of(workdir)
+    host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
+    host.check_platform()
+    run, console = restore.open_run(workdir), Console()
+    with terminal.progress_bar(console) as progress:
+        found = check.differences(run, progress)
+    worst, names = check.worst(found), dict.fromkeys(str(p["member"]) for p in run.points)
+    holds = worst.largest <= tolerance
+    console.print(
+        f"The table {'holds' if holds else 'does not hold'}: of {len(names)} members, "
+        f"{len(run.saved())} have saved parameters; evaluated again, their largest difference is "
+        f"{worst.rate:+.2g} nats in R and {worst.distortion:+.2g} in D "
+        f"(member {worst.member}, {worst.split} split; tolerance {tolerance:g}).",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if not holds:
+        sys.exit(1)
 
 
 def heading(comparison: compare.Comparison, points: Sequence[Mapping[str, Any]]) -> str:
@@ -70,8 +115,8 @@ def runs(rows: Sequence[compare.Row]) -> Cells:
     for row in rows:
         control = [row["model"]] * models + [aim(row)] + [f"{row['kl_warmup_fraction']:g}"] * annealed
         ours = [row["family"], *control, str(row["seed"]), *numbers(row)]
-        line = ours if row["member"] != before else [""] * len(ours)
-        before = row["member"]
+        line = ours if (row["member"], row["model"]) != before else [""] * len(ours)
+        before = row["member"], row["model"]
         if theirs:
             line = line + printed(row)
         lines.append(line)
@@ -83,6 +128,17 @@ def bests(rows: Sequence[compare.Row]) -> Cells:
     header = ["family", "model", "aim", "R", "D", "R + D", *_THEIRS * theirs]
     lines = [[row["family"], row["model"], aim(row), *numbers(row), *(printed(row) if theirs else [])] for row in rows]
     return [header, *lines]
+
+
+def hulls(rows: Sequence[compare.Row]) -> Cells:
+    """A sentence a line: how far our hull is below the paper's, or above it."""
+    lines = [["our hull is", "nats", "±", "at R", "our R + D", "the paper's"]]
+    for row in rows:
+        side = "below the paper's hull by" if row["difference"] < 0 else "above the paper's hull by"
+        numbers = (abs(row["difference"]), row["difference_se"])
+        totals = (row["rate"], row["total"], row["paper_total"])
+        lines.append([side, *(f"{number:.2f}" for number in numbers), *(f"{total:.1f}" for total in totals)])
+    return lines
 
 
 def areas(rows: Sequence[compare.Row]) -> Cells:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import SETTINGS
+from rd_elbo.sweep.tables import averaging_of
 
 BAD_INPUT = 2
 _QUIET_SECONDS = 20.0
@@ -224,7 +225,10 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
       split: Split to show.
       dimensions: Dimensions of an example of 8-bit levels, for R + D in bits per dimension; None shows active units instead.
     """
-    rows = sorted((p for p in points if p["split"] == split), key=lambda p: (*_group(p), _control(p), p["seed"]))
+    # "none" before "ema": the last parameters, then their average.
+    own = [point for point in points if point["split"] == split]
+    rows = sorted(own, key=lambda p: (*_group(p), _control(p), p["seed"], averaging_of(p) == "ema"))
+    averaged = any(averaging_of(point) == "ema" for point in rows)
     table = Table(
         title=f"{split} split: nats, ± standard error over examples",
         title_justify="left",
@@ -237,6 +241,8 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
         table.add_column(name, no_wrap=True)
     for name in ("seed", "R", "±", "D", "±", "R + D", "bits/dim" if dimensions else "active"):
         table.add_column(name, justify="right", no_wrap=True)
+    if averaged:
+        table.add_column("of", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for point, following in zip(rows, [*rows[1:], None], strict=True):
         table.add_row(
@@ -250,6 +256,7 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
             f"{point['distortion_se']:.2f}",
             f"{-point['elbo']:.2f}",
             f"{-point['elbo'] / (dimensions * math.log(2)):.3f}" if dimensions else str(point["active_units"]),
+            *["ema" if averaging_of(point) == "ema" else ""] * averaged,
             point["status"],
             end_section=following is not None and _group(following) != _group(point),
         )

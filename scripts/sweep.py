@@ -38,6 +38,7 @@ from rd_elbo import disk, host, plots
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.sweep import config as configs
+from rd_elbo.sweep import refined
 from rd_elbo.sweep import run as sweep
 from rd_elbo.sweep import shard as shards
 from rd_elbo.sweep.grid import Group
@@ -175,6 +176,8 @@ def main(argv: list[str]) -> None:
         raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
     limit = time.monotonic() + seconds_of(_BUDGET.value) if _BUDGET.value else None
     plan, shard = prepare()
+    if _WORKDIR.value and not _OVERWRITE.value:
+        plan = refined.extended(plan, pathlib.Path(_WORKDIR.value))
     # One of them speaks.
     console = Console(quiet=jax.process_index() > 0)
     sizes = f"{len(plan.dataset.splits['train'])} training examples"

@@ -45,7 +45,7 @@ def _digits_are_unpacked_once():
     unpacked = functools.cache(mnist_static.read)
 
     def read():
-        return dict(unpacked()) if mnist_static.FILE == file else read_anew()
+        return dict(unpacked()) if file == mnist_static.FILE else read_anew()
 
     file, read_anew = mnist_static.FILE, mnist_static.read
     mnist_static.read = read

@@ -69,7 +69,9 @@ def test_operations_of_convolutions_count_padding_that_xla_leaves_out():
     assert counted < flops.per_step(member, 1, forward=True) < 1.1 * counted
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv", "pixelcnn"])
+@pytest.mark.parametrize(
+    "kind", ["mlp", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("conv", "pixelcnn"))]
+)
 def test_plain_flax_has_our_losses_and_gradients(problem_of, kind):
     own = problem_of(kind)
     assert contender.check(kind, plain.VmapFlax(own), own.probe) < 1e-5

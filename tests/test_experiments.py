@@ -65,6 +65,7 @@ def test_toy_phase_diagram(toy_run):
         assert math.isclose(right["rate"] - best["rate"], -math.log(0.6)) and right["distortion"] == best["distortion"]
 
 
+@pytest.mark.slow
 def test_toy_figures(toy_run):
     paths = toy_figures.draw_all(toy_run)
     names = {"figure1", "figure2", "curve", "initialisations"}
@@ -102,6 +103,7 @@ def test_fractions_count_what_they_say():
     assert (at["min"], at["median"], at["max"]) == (1.0, 1.5, 2.0)
 
 
+@pytest.mark.slow
 def test_gaussian(tmp_path):
     config = config_of(gaussian_config, steps=400, betas=(0.5, 2.0), seeds=1)
     gaussian.check(config)

@@ -1,6 +1,7 @@
 """Encoders, decoders and priors, and the models they make."""
 
 from rd_elbo.models.decoders import DeconvDecoder, MLPDecoder, ResNetDecoder
+from rd_elbo.models.dropout import Dropout
 from rd_elbo.models.encoders import ConvEncoder, DenseEncoder, FlowEncoder, ResNetEncoder
 from rd_elbo.models.flows import AutoregressiveFlow, RealNVP
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder
@@ -14,6 +15,7 @@ __all__ = [
     "ConvEncoder",
     "DeconvDecoder",
     "DenseEncoder",
+    "Dropout",
     "FlowEncoder",
     "FlowPrior",
     "MLPDecoder",

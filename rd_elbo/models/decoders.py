@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rd_elbo.models.dropout import Dropout
 from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, Pair, conv, in_dtype_of, same_padding
 from rd_elbo.models.likelihoods import factorised, size_of_outputs, with_outputs
 
@@ -29,7 +30,7 @@ class MLPDecoder(nn.Module):
         """d(x|z)."""
         h = z
         for i in range(self.depth):
-            h = GatedDense(self.width, name=f"hidden_{i}")(h)
+            h = Dropout()(GatedDense(self.width, name=f"hidden_{i}")(h))
         logits = nn.Dense(size_of_outputs(self.image_shape, self.likelihood), name="logits")(h)
         outputs = logits.reshape(*z.shape[:-1], *with_outputs(self.image_shape, self.likelihood))
         return factorised(self, self.likelihood, outputs, len(self.image_shape))
@@ -62,6 +63,7 @@ def deconv_trunk(
             else:
                 kernel = (4, 4) if level == 2 else (5, 5)
                 h = GatedConvTranspose(channels, kernel, size, name=name)(h)
+            h = Dropout()(h)
     return h
 
 
@@ -122,7 +124,7 @@ class ResNetDecoder(nn.Module):
             else:
                 h = GatedConvTranspose(channels, (4, 4), size, (2, 2), name=f"grow_{level}")(h)
             for i in range(self.depth):
-                h = h + GatedConv(channels, (3, 3), name=f"residual_{level}_{i}")(h)
+                h = h + Dropout()(GatedConv(channels, (3, 3), name=f"residual_{level}_{i}")(h))
         return _of_image(self, h, z.shape[:-1])
 
 

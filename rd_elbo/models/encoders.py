@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rd_elbo.models.dropout import Dropout
 from rd_elbo.models.flows import AutoregressiveFlow
 from rd_elbo.models.layers import GatedConv, GatedDense
 
@@ -30,7 +31,7 @@ class DenseEncoder(nn.Module):
         """e(z|x)."""
         h = _scaled(x).reshape(len(x), -1)
         for i in range(self.depth):
-            h = GatedDense(self.width, name=f"hidden_{i}")(h)
+            h = Dropout()(GatedDense(self.width, name=f"hidden_{i}")(h))
         mean = nn.Dense(self.latent, name="mean")(h)
         scale = nn.softplus(nn.Dense(self.latent, name="scale")(h)) + _SMALLEST_SCALE
         return distrax.MultivariateNormalDiag(mean, scale)
@@ -59,7 +60,7 @@ class ConvEncoder(nn.Module):
         for size in range(2):
             for i in range(self.depth):
                 strides = (2, 2) if i == self.depth - 1 else (1, 1)
-                h = GatedConv(self.width * 2**size, (5, 5), strides, name=f"conv_{size}_{i}")(h)
+                h = Dropout()(GatedConv(self.width * 2**size, (5, 5), strides, name=f"conv_{size}_{i}")(h))
         return _gaussian_of_image(h, 8 * self.width, self.latent)
 
 
@@ -89,14 +90,14 @@ class ResNetEncoder(nn.Module):
             if size:
                 h = GatedConv(channels, (4, 4), (2, 2), name=f"shrink_{size}")(h)
             for i in range(self.depth):
-                h = h + GatedConv(channels, (3, 3), name=f"residual_{size}_{i}")(h)
+                h = h + Dropout()(GatedConv(channels, (3, 3), name=f"residual_{size}_{i}")(h))
         return _gaussian_of_image(h, 8 * self.width, self.latent)
 
 
 def _gaussian_of_image(h: Float[Array, "batch height width channels"], units: int, latent: int) -> distrax.MultivariateNormalDiag:
     """A Gaussian from features, through one gated filter as large as they are; to be called inside a compact module."""
     h = GatedConv(units, h.shape[1:3], same=False, name="whole")(h)
-    h = h.reshape(len(h), -1)
+    h = Dropout()(h.reshape(len(h), -1))
     # Alemi et al. 2018, App. A, has the variance, and not the standard deviation, as the softplus.
     variance = nn.softplus(nn.Dense(latent, name="variance")(h)) + _SMALLEST_SCALE**2
     return distrax.MultivariateNormalDiag(nn.Dense(latent, name="mean")(h), jnp.sqrt(variance))

@@ -204,20 +204,21 @@ def _factorised(build: Any, axes: tuple[int, ...] = _COLOUR) -> Part:
         uses=("likelihood",),
         axes=axes,
         likelihoods=tuple(LIKELIHOODS),
+        drops=True,
     )
 
 
-def _causal(build: Any, *uses: str) -> Part:
+def _causal(build: Any, *uses: str, drops: bool = False) -> Part:
     """A strong decoder of one pixel after another."""
-    return Part("+", build, uses=("likelihood", *uses), axes=_GREY, likelihoods=_DISCRETE)
+    return Part("+", build, uses=("likelihood", *uses), axes=_GREY, likelihoods=_DISCRETE, drops=drops)
 
 
 registry.add(
     "encoder",
-    dense=Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent)),
-    conv=Part("-", lambda a, shape: _conv_encoder(a), axes=_COLOUR),
-    resnet=Part("-", lambda a, shape: ResNetEncoder(a.encoder_width, a.encoder_depth, a.latent), axes=_COLOUR),
-    conv_iaf=Part("+", lambda a, shape: FlowEncoder(_conv_encoder(a), _flow(a)), uses=_FLOW, axes=_COLOUR),
+    dense=Part("-", lambda a, shape: DenseEncoder(a.encoder_width, a.encoder_depth, a.latent), drops=True),
+    conv=Part("-", lambda a, shape: _conv_encoder(a), axes=_COLOUR, drops=True),
+    resnet=Part("-", lambda a, shape: ResNetEncoder(a.encoder_width, a.encoder_depth, a.latent), axes=_COLOUR, drops=True),
+    conv_iaf=Part("+", lambda a, shape: FlowEncoder(_conv_encoder(a), _flow(a)), uses=_FLOW, axes=_COLOUR, drops=True),
 )
 registry.add(
     "decoder",
@@ -225,7 +226,7 @@ registry.add(
     deconv=_factorised(DeconvDecoder),
     resnet=_factorised(ResNetDecoder),
     pixelcnn=_causal(_pixelcnn),
-    pixelvae=_causal(_pixelvae, "causal_depth"),
+    pixelvae=_causal(_pixelvae, "causal_depth", drops=True),
     pixelcnnpp=_causal(_pixelcnnpp, "z_in_every_layer"),
 )
 registry.add(

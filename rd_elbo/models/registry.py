@@ -29,6 +29,7 @@ class Part:
       axes: Numbers of axes that an example may have, such as (2, 3) for images with and without
         colour; () for any.
       likelihoods: Likelihoods that a decoder takes; () where it has one of its own.
+      drops: Whether an encoder or a decoder has layers `dropout.Dropout`.
     """
 
     sign: str
@@ -38,6 +39,7 @@ class Part:
     source: str = ""
     axes: tuple[int, ...] = ()
     likelihoods: tuple[str, ...] = ()
+    drops: bool = False
 
 
 _parts: dict[str, dict[str, Part]] = {kind: {} for kind in KINDS}
@@ -76,6 +78,14 @@ def uses(kind: str, name: str) -> tuple[str, ...]:
         return ()
 
 
+def drops(kind: str, name: str) -> bool:
+    """Whether a part has dropout layers; one that is no longer there, or has no name, may."""
+    try:
+        return find(kind, name).drops
+    except BadInput:
+        return True
+
+
 def register(kind: str, name: str, build: Callable[..., nn.Module], *, sign: str = OWN, pads: bool = False) -> None:
     """Give a part of the user's own a name.
 
@@ -104,15 +114,16 @@ def of_class(kind: str, name: str, build: Any, **declared: Any) -> Part:
     """A part from a class of flax modules, or from a function.
 
     Fields of the class that an architecture has too, such as `decoder_width` or `latent`, and
-    `image_shape` are filled in; others keep their defaults. Class attributes `sign` and `pads`
-    declare what `declared` does not.
+    `image_shape` are filled in; others keep their defaults. Class attributes `sign`, `pads` and
+    `drops` declare what `declared` does not.
 
     Raises:
       BadInput: If it is neither.
     """
     if not callable(build):
         raise BadInput(f"{kind}={name!r}: expected a flax module or a function, got {build!r}.")
-    declared = {"sign": getattr(build, "sign", OWN), "pads": getattr(build, "pads", False)} | declared
+    own: dict[str, Any] = {"sign": OWN, "pads": False, "drops": False}
+    declared = {name: getattr(build, name, default) for name, default in own.items()} | declared
     if not (isinstance(build, type) and issubclass(build, nn.Module)):
         return Part(build=build, source=references.source(build), **declared)
     fields = [f for f in dataclasses.fields(build) if f.init and f.name not in ("parent", "name")]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import distrax
@@ -13,8 +13,10 @@ from jaxtyping import Array, Float
 
 from rd_elbo import information
 from rd_elbo.models import flows
+from rd_elbo.models.dropout import Dropping
 
 Params = Mapping[str, Any]
+LogWeights = Callable[[Array], Array]
 
 
 class Terms(NamedTuple):
@@ -34,7 +36,10 @@ class Terms(NamedTuple):
 
 @runtime_checkable
 class Trainable(Hashable, Protocol):
-    """What the population trainer asks of a model: anything hashable with these three is trained like our own."""
+    """What the population trainer asks of a model: anything hashable with these three is trained like our own.
+
+    Members with `dropout` above 0 need `terms` to take a `dropout.Dropping` as `dropout` too.
+    """
 
     def init(self, key: Array, x: Array) -> Params:
         """Parameters, a plain pytree, for data like the batch `x`."""
@@ -86,24 +91,29 @@ class VAE:
     def _scaled(self, x: Array) -> Array:
         return x if self.scale == 1 else x / self.scale
 
-    def _read(self, params: Params, scaled: Array) -> distrax.DistributionLike:
+    def _read(self, params: Params, scaled: Array, dropout: Dropping | None = None) -> distrax.DistributionLike:
+        if dropout is not None:
+            return dropout.apply(self.encoder, params["encoder"], scaled, 0)
         return self.encoder.apply({"params": params["encoder"]}, scaled)
 
-    def decode(self, params: Params, z: Array) -> distrax.DistributionLike:
-        """d(x|z)."""
+    def decode(self, params: Params, z: Array, dropout: Dropping | None = None) -> distrax.DistributionLike:
+        """d(x|z); with the `dropout` of a training step if it is given."""
+        if dropout is not None:
+            return dropout.apply(self.decoder, params["decoder"], z, 1)
         return self.decoder.apply({"params": params["decoder"]}, z)
 
     def prior_distribution(self, params: Params, x: Array) -> distrax.DistributionLike:
         """m(z); of `x` only the shape and dtype are used."""
         return self.prior.apply({"params": params["prior"]}, functools.partial(self._read, params), x)
 
-    def terms(self, params: Params, x: Float[Array, "batch ..."], key: Array) -> Terms:
+    def terms(self, params: Params, x: Float[Array, "batch ..."], key: Array, dropout: Dropping | None = None) -> Terms:
         """Rate and distortion of each example, with one draw of z (Alemi et al. 2018, section 2).
 
         The rate is the closed form where there is one, see `rate_estimator`. Encoder and decoder compute in the dtype of `x`, such
-        as bfloat16; densities, draws, the terms and all gradients have the dtype of the parameters.
+        as bfloat16; densities, draws, the terms and all gradients have the dtype of the parameters. A training step gives its
+        `dropout`, which encoder and decoder see, and the prior, a VampPrior's encoder included, does not.
         """
-        e, m, move = flows.without_common_flow(self.encode(params, x), self.prior_distribution(params, x))
+        e, m, move = flows.without_common_flow(self._read(params, self._scaled(x), dropout), self.prior_distribution(params, x))
         if information.has_closed_form_rate(e, m):
             z = e.sample(seed=key)
             rate = information.closed_form_rate(e, m)
@@ -111,11 +121,36 @@ class VAE:
             z, log_e = e.sample_and_log_prob(seed=key)
             rate = information.rate(log_e, m.log_prob(z))
         z_of_decoder = move(z).astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else move(z)
-        distortion = information.distortion(self.decode(params, z_of_decoder).log_prob(x))
+        distortion = information.distortion(self.decode(params, z_of_decoder, dropout).log_prob(x))
         # Where an encoder has no mean in closed form the code is a draw, whose noise counts as variation too.
         base = e.distribution if flows.is_flow(e) else e
         code = base.mean() if isinstance(base, distrax.MultivariateNormalDiag) else z
         return Terms(rate, distortion, code)
+
+    def log_weights(self, params: Params, x: Float[Array, "batch ..."]) -> LogWeights:
+        """Prepare importance weights of a batch: encoder and prior are computed once for all draws.
+
+        Args:
+          params: Parameters of the model.
+          x: (batch, ...) examples.
+
+        Returns:
+          A function of (samples,) keys: (samples, batch) log m(z) d(x|z) / e(z|x), nats, of one
+          draw z ~ e(z|x) of each example for each key.
+        """
+        m = self.prior_distribution(params, x)
+        e, m, move = flows.without_common_flow(self.encode(params, x), m)
+
+        def draw(keys: Array) -> Array:
+            z, log_e = jax.vmap(lambda key: e.sample_and_log_prob(seed=key))(keys)
+            # Samples and examples on one axis: no layer sees a further axis.
+            z, log_e = z.reshape(-1, *z.shape[2:]), log_e.reshape(-1)
+            repeated = jnp.tile(x, (len(keys), *[1] * (x.ndim - 1)))
+            log_d = self.decode(params, move(z)).log_prob(repeated)
+            log_w = information.log_weight(log_e, m.log_prob(z), log_d)
+            return log_w.reshape(len(keys), len(x))
+
+        return draw
 
     def rate_estimator(self, params: Params, x: Any) -> str:
         """Whether `terms` has the rate in "closed_form" or by "monte_carlo"; of both arguments only the shapes are used."""

@@ -1,9 +1,11 @@
 """Our points beside the paper's: run by run, curve against curve, and the best of each family.
 
-A comparison is a table with rows of three sections:
+A comparison is a table with rows of four sections:
 
     run    a run of ours and a printed model of the paper of the same family and beta; several rows where several are printed, one
            with empty columns of the paper's where none is
+    hull   our hull beside the paper's at the rates of its corners, with the difference's standard
+           error
     area   our frontier, stepwise or as convex hull, against the paper's hull
     best   the smallest R + D of a family, ours and the paper's; of the family "all", of all that were run and of all of the paper's
 """
@@ -18,7 +20,7 @@ import numpy as np
 from rd_elbo import disk, frontier
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
-from rd_elbo.report import paper
+from rd_elbo.report import bands, paper
 from rd_elbo.sweep import grid, tables
 
 Row = dict[str, Any]
@@ -46,6 +48,7 @@ _THEIRS = (
     "paper_source",
     "paper_note",
     "difference",
+    "difference_se",
 )
 _AREA = ("curve", "lowest_rate", "highest_rate", "area", "above", "below", "mean_gap")
 COLUMNS = ("section", "split", *_OURS, *_THEIRS, *_AREA)
@@ -64,6 +67,8 @@ class Comparison:
       dataset: The name of our data; None if it is not recorded.
       reference: The paper's numbers; None if there are none to compare with.
       runs: Rows of section "run", in the order of the paper's families, along beta.
+      hulls: Rows of section "hull"; empty without a reference, or where no corner of the paper's is
+        within our rates.
       areas: Rows of section "area": the stepwise frontier and the convex hull; empty without a reference.
       bests: Rows of section "best": one per family that was run, and one of all.
     """
@@ -72,13 +77,14 @@ class Comparison:
     dataset: str | None
     reference: paper.Reference | None
     runs: list[Row]
+    hulls: list[Row]
     areas: list[Row]
     bests: list[Row]
 
     @property
     def rows(self) -> list[Row]:
         """The whole table with the columns `COLUMNS`; what a section has nothing to say on is empty."""
-        sections = (("run", self.runs), ("area", self.areas), ("best", self.bests))
+        sections = (("run", self.runs), ("hull", self.hulls), ("area", self.areas), ("best", self.bests))
         blank = dict.fromkeys(COLUMNS, "")
         return [{**blank, "section": name, "split": self.split, **row} for name, rows in sections for row in rows]
 
@@ -103,12 +109,15 @@ def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str
     elif split not in splits:
         raise BadInput(f"split={split!r} is not in the table; there are {', '.join(map(repr, splits))}")
     reference = paper.reference(dataset)
+    # A member's last parameters and their average are two models, which `model` tells apart.
+    points = [{**point, "averaging": tables.averaging_of(point)} for point in points]
     usable = tables.usable(points, split)
     varying = _varying(points)
     chosen = sorted((p for p in points if p["split"] == split), key=lambda point: _order(point, varying[point["family"]]))
     ours = [_described(point, varying[point["family"]]) for point in chosen]
     runs = [{**run, **theirs} for run in ours for theirs in _printed(run, reference)]
-    return Comparison(split, dataset, reference, runs, _areas(usable, reference), _bests(ours, reference))
+    hulls = bands.beside(bands.Resampled(points, split), reference) if reference else []
+    return Comparison(split, dataset, reference, runs, hulls, _areas(usable, reference), _bests(ours, reference))
 
 
 def write(workdir: pathlib.Path | str, comparison: Comparison) -> pathlib.Path:
@@ -126,7 +135,7 @@ def _varying(points: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     families: dict[str, list[Mapping[str, Any]]] = {}
     for point in points:
         families.setdefault(point["family"], []).append(point)
-    fields = [field for field in grid.FIELDS if field not in _OF_OBJECTIVES]
+    fields = [field for field in (*grid.FIELDS, "averaging") if field not in _OF_OBJECTIVES]
     return {family: [field for field in fields if len({point[field] for point in alike}) > 1] for family, alike in families.items()}
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rd_elbo import frontier
+from rd_elbo.bootstrap import Band
 from rd_elbo.report.paper import DIGITISED_ERROR, FAMILIES, Reference
 from rd_elbo.report.style import COLOURS, MARKERS, STYLE
 from rd_elbo.sweep import tables
@@ -45,6 +47,13 @@ _FRAME = 3.0
 # The paper's Figure 3b, nats.
 PAPER_RATES = (-1.0, 40.0)
 PAPER_TOTALS = (79.0, 90.0)
+_BAND: dict[str, Any] = {
+    "color": "black",
+    "alpha": 0.2,
+    "lw": 0,
+    "zorder": 0,
+    "label": "our convex hull, 95 %",
+}
 
 
 def worth_drawing(points: Sequence[Row], split: str = "test") -> bool:
@@ -58,7 +67,10 @@ def worth_drawing(points: Sequence[Row], split: str = "test") -> bool:
 
 
 def figure3a(
-    points: Sequence[Row], split: str = "test", reference: Reference | None = None
+    points: Sequence[Row],
+    split: str = "test",
+    reference: Reference | None = None,
+    band: Band | None = None,
 ) -> Figure:
     """Draw the rate-distortion plane, after Alemi et al. 2018, Figure 3a.
 
@@ -68,6 +80,7 @@ def figure3a(
       points: Rows of points.csv.
       split: Split to draw.
       reference: The paper's numbers on such data, drawn behind ours; None if there are none.
+      band: The 95 % interval of our hull; None draws none.
 
     Raises:
       BadInput: If no finite point of that split is there.
@@ -76,7 +89,7 @@ def figure3a(
     rates, distortions = _columns(drawn)
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(2, 2, figsize=(7.2, 7.4), sharex=True, sharey=True)
-        lines = _all_runs(panels[0, 0], drawn, reference)
+        lines = _all_runs(panels[0, 0], drawn, reference, band)
         for axes, part in zip(panels.flat[1:], _PARTS, strict=True):
             _grouped(axes, drawn, part)
         reach = _reach(rates + distortions)
@@ -92,7 +105,10 @@ def figure3a(
 
 
 def figure3b(
-    points: Sequence[Row], split: str = "test", reference: Reference | None = None
+    points: Sequence[Row],
+    split: str = "test",
+    reference: Reference | None = None,
+    band: Band | None = None,
 ) -> Figure:
     """Draw R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b.
 
@@ -103,6 +119,7 @@ def figure3b(
       points: Rows of points.csv.
       split: Split to draw.
       reference: The paper's numbers on such data, drawn behind ours; None if there are none.
+      band: The 95 % interval of our hull; None draws none.
 
     Raises:
       BadInput: If no finite point of that split is there.
@@ -111,7 +128,7 @@ def figure3b(
     rates, distortions = _columns(drawn)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.2, 5.2))
-        lines = []
+        lines: list[Artist] = []
         if reference is not None:
             theirs = frontier.stepwise(reference.rate, reference.distortion)
             lines += axes.plot(
@@ -122,6 +139,9 @@ def figure3b(
         lines += axes.plot(
             *_tilted(*ours), color="black", lw=0.9, label="our Pareto frontier", zorder=2
         )
+        if band is not None:
+            low, high = band.rate + band.low, band.rate + band.high
+            lines.append(axes.fill_between(band.rate, low, high, **_BAND))
         wide, tall, as_in_paper = _best_frame(drawn, reference)
         axes.set(xlim=wide, ylim=tall, xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
         totals = rates + distortions
@@ -154,14 +174,16 @@ def _tilted(rate: np.ndarray, distortion: np.ndarray) -> tuple[np.ndarray, np.nd
     return rate, rate + distortion
 
 
-def _all_runs(axes: Axes, drawn: Sequence[Row], reference: Reference | None) -> list[Line2D]:
+def _all_runs(
+    axes: Axes, drawn: Sequence[Row], reference: Reference | None, band: Band | None
+) -> list[Artist]:
     """Draw all runs, their frontier, hull and diagonal before the paper's frontier.
 
     Returns:
       The lines, for the legend.
     """
     rates, distortions = _columns(drawn)
-    lines: list[Line2D] = []
+    lines: list[Artist] = []
     if reference is not None:
         theirs = frontier.stepwise(reference.rate, reference.distortion)
         lines += axes.plot(
@@ -179,6 +201,8 @@ def _all_runs(axes: Axes, drawn: Sequence[Row], reference: Reference | None) -> 
     lines += axes.plot(
         *hull, color="black", lw=0.9, ls=(0, (1, 1.2)), label="our convex hull", zorder=2
     )
+    if band is not None:
+        lines.append(axes.fill_between(band.rate, band.low, band.high, **_BAND))
     best = float((rates + distortions).min())
     label = rf"$R + D = \hat{{H}} = {best:.1f}$, our smallest"
     end = best if best > 0 else float(rates.max())
@@ -327,7 +351,7 @@ def _caption(split: str, models: int, outside: int) -> str:
 
 
 def _family_legend(
-    figure: Figure, drawn: Sequence[Row], lines: Sequence[Line2D], title: str
+    figure: Figure, drawn: Sequence[Row], lines: Sequence[Artist], title: str
 ) -> None:
     """Above everything, where no data can be: families, then lines, then what the markers mean."""
     families = [

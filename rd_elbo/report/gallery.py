@@ -26,7 +26,7 @@ from rd_elbo.sweep.grid import FIELDS, architecture_of
 
 # Alemi et al. 2018, Figures 4 and 5: averages are over so many draws of d at one z.
 DRAWS = 5
-_IDENTITY = ("dataset", "split", "member", "family", *FIELDS)
+_IDENTITY = ("dataset", "split", "member", "averaging", "family", *FIELDS)
 GALLERY_COLUMNS = ("figure", "panel", "part", "choice", "position", *_IDENTITY, "rate", "distortion", "total")
 
 
@@ -112,7 +112,8 @@ def make(
 ) -> Report:
     """Draw from the chosen models; write gallery.npz and gallery.csv.
 
-    The arrays are `data` (examples, height, width) and `index`, its place in the split; `member`, names; `reconstruction` and
+    The arrays are `data` (examples, height, width) and `index`, its place in the split; `member`, names (of parameters, such as
+    "<member>.ema" of an average, see `tables.params_name`); `reconstruction` and
     `sample`, (members, draws, examples, height, width) as in `Pictures`; and `seed`.
 
     Args:
@@ -145,10 +146,10 @@ def make(
         raise BadInput(f"split={split!r} does not exist; {dataset.name!r} has {', '.join(dataset.splits)}")
     index = examples_shown(len(dataset.splits[split]), examples, seed)
     images = dataset.splits[split][index]
-    names = list(dict.fromkeys(str(one.row["member"]) for one in selected))
+    wanted = list(dict.fromkeys((str(one.row["member"]), tables.averaging_of(one.row)) for one in selected))
     pictures, architectures, seconds = [], set(), 0.0
-    for done, name in enumerate(names):
-        member, params = tables.load_params(workdir, name)
+    for done, (name, averaging) in enumerate(wanted):
+        member, params = tables.load_params(workdir, name, averaging)
         x = jnp.asarray(images, jax.tree.leaves(params)[0].dtype)
         began = time.perf_counter()
         drawn = draw(member.build(dataset.image_shape, dataset.scale), params, x, member_key(seed, name))
@@ -156,20 +157,20 @@ def make(
         seconds += time.perf_counter() - began
         architectures.add(architecture_of(member))
         if callback is not None:
-            callback(done + 1, len(names))
+            callback(done + 1, len(wanted))
     arrays = {
         "data": images,
         # The values that are drawn black and white.
         "range": np.asarray(dataset.range if dataset.kind == "real" else (0.0, dataset.scale)),
         "index": index,
-        "member": np.asarray(names),
+        "member": np.asarray([tables.params_name(*which) for which in wanted]),
         "reconstruction": _compact(np.stack([picture.reconstruction for picture in pictures])),
         "sample": _compact(np.stack([picture.sample for picture in pictures])),
         "seed": np.asarray(seed),
     }
     disk.write_arrays(workdir / "gallery.npz", arrays)
     disk.write_table(workdir / "gallery.csv", GALLERY_COLUMNS, (table_row(one, dataset.name) for one in selected))
-    return Report(len(names), len(architectures), seconds)
+    return Report(len(wanted), len(architectures), seconds)
 
 
 def _compact(images: np.ndarray) -> np.ndarray:
@@ -191,6 +192,7 @@ def table_row(choice: Selected, dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "split": row["split"],
         "member": row["member"],
+        "averaging": tables.averaging_of(row),
         "family": row["family"],
         "rate": row["rate"],
         "distortion": row["distortion"],

@@ -20,6 +20,7 @@ from rd_elbo import disk
 from rd_elbo.errors import BadInput, choice, number
 from rd_elbo.report.gallery import GALLERY_COLUMNS
 from rd_elbo.report.style import STYLE, save
+from rd_elbo.sweep import tables
 from rd_elbo.sweep.grid import FIELDS
 
 Row = Mapping[str, Any]
@@ -87,7 +88,8 @@ def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
     of_member = dict(zip(arrays["member"].tolist(), arrays[part], strict=True))
     columns: list[tuple[str, np.ndarray]] = [("data", arrays["data"])] if part == "reconstruction" else []
     for row in rows:
-        columns += [("sample", of_member[row["member"]][0]), ("average", average(of_member[row["member"]]))]
+        draws = of_member[_parameters(row)]
+        columns += [("sample", draws[0]), ("average", average(draws))]
     examples, height, width, *colours = arrays["data"].shape
     low, high = arrays.get("range", (0.0, 1.0))
     spread = float(high - low) or 1.0
@@ -110,6 +112,11 @@ def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
         labels=labels,
         models=[start + width + _THIN / 2 for start, label in zip(at, labels, strict=True) if label == "sample"],
     )
+
+
+def _parameters(row: Row) -> str:
+    """The name that gallery.npz has for the parameters of a row."""
+    return tables.params_name(str(row["member"]), tables.averaging_of(row))
 
 
 def average(draws: np.ndarray) -> np.ndarray:
@@ -264,7 +271,8 @@ def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:
 def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
     missing = [name for name in ("data", "member", "reconstruction", "sample") if name not in arrays]
     # Other fields of a member are not shown, and may be younger than the table.
-    shown = [name for name in GALLERY_COLUMNS if name not in FIELDS or name in ("objective", "beta", "kl_warmup_fraction")]
+    older = {*FIELDS, "averaging"} - {"objective", "beta", "kl_warmup_fraction"}
+    shown = [name for name in GALLERY_COLUMNS if name not in older]
     missing += [name for name in shown if not table or name not in table[0]]
     if missing:
         raise BadInput(f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again")
@@ -275,7 +283,7 @@ def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
         raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has arrays that do not belong together; make it again")
     drawn = set(arrays["member"].tolist())
     for line, row in enumerate(table, start=2):
-        if row["member"] not in drawn:
+        if _parameters(row) not in drawn:
             raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has no pictures of {row['member']!r}, which gallery.csv names")
         try:
             choice("part", row["part"], _PARTS)

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rd_elbo import frontier, objectives
+from rd_elbo.bootstrap import Band
 from rd_elbo.errors import BadInput
-from rd_elbo.report import families, paper
+from rd_elbo.report import bands, families, paper
 from rd_elbo.report.style import COLOURS, MARKERS, STYLE, save
 from rd_elbo.sweep import grid, tables
 
@@ -102,7 +103,9 @@ def _place(key: Key) -> tuple[Any, ...]:
 
 def _key(row: Row) -> Key:
     left_out = {objectives.SETTINGS[row["objective"]][0], "seed", *grid.unused_fields(row)}
-    return {field: row[field] for field in grid.FIELDS if field in row and field not in left_out}
+    own = {field: row[field] for field in grid.FIELDS if field in row and field not in left_out}
+    # A member's last parameters and their average are points of two curves.
+    return own | {"averaging": tables.averaging_of(row)}
 
 
 def _varying(key: Key, keys: Sequence[Key]) -> list[str]:
@@ -148,8 +151,9 @@ def _label(row: Row, named: Sequence[str]) -> str:
     if "encoder" in named:
         words[0] = f"{_named(row['encoder'])}, {words[0]}"
     words += [f"{word} {row[field]}" for field, word in sizes.items() if field in named]
+    values = {**row, "averaging": tables.averaging_of(row)}
     words += [_named(row["prior"])] if row["prior"] else []
-    words += [f"{field.replace('_', ' ')} {row[field]}" for field in named if field not in ("encoder", "prior", *sizes)]
+    words += [f"{field.replace('_', ' ')} {values[field]}" for field in named if field not in ("encoder", "prior", *sizes)]
     return ", ".join(words)
 
 
@@ -158,11 +162,11 @@ def _named(part: str) -> str:
     return _NAMES.get(part, str(part).rpartition(":")[2])
 
 
-def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
+def rd_plane(points: Sequence[Row], split: str = "test", band: Band | None = None) -> Figure:
     """R against D: every group's points along beta, its stepwise Pareto frontier, the convex hull of all of them, and the diagonal.
 
     After Alemi et al. 2018, Figure 3a. Seeds are averaged for the lines, their range drawn as bars; frontiers and hull are over
-    single members.
+    single members. A `band` is the 95 % interval of the hull, see `bands`.
     """
     groups = curves(points, split)
     rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
@@ -174,6 +178,8 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
             axes.step(*steps, where="post", color=colour, lw=0.8, alpha=0.5, zorder=1)
         hull = frontier.convex_hull(rates, distortions)
         axes.plot(rates[hull], distortions[hull], color="0.2", lw=1.0, ls=(0, (1, 1)), label="convex hull", zorder=1)
+        if band is not None:
+            axes.fill_between(band.rate, band.low, band.high, color="0.2", alpha=0.2, lw=0, label="convex hull, 95 %", zorder=0)
         best = float((rates + distortions).min())
         # Of densities even the best total may be negative: then from R = 0 to the largest.
         end = best if best > 0 else float(rates.max())
@@ -188,13 +194,16 @@ def rd_plane(points: Sequence[Row], split: str = "test") -> Figure:
     return figure
 
 
-def elbo_against_rate(points: Sequence[Row], split: str = "test") -> Figure:
+def elbo_against_rate(points: Sequence[Row], split: str = "test", band: Band | None = None) -> Figure:
     """R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b: models of one ELBO lie on a horizontal line."""
     groups = curves(points, split)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.6 + _legend_inches(groups)))
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.rate + curve.distortion, curve.total_spread, colour)
+        if band is not None:
+            low, high = band.rate + band.low, band.rate + band.high
+            axes.fill_between(band.rate, low, high, color="0.2", alpha=0.2, lw=0, label="convex hull, 95 %", zorder=0)
         axes.set(xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
         _legend(axes, groups, _title(points, split))
     return figure
@@ -283,6 +292,7 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
     The paper's Figure 3 is among them where `families.worth_drawing` finds enough families, and is all there is where a legend of
     their curves would be larger than the plane. The paper's own frontier is behind ours where `paper.reference` has one for the
     data, and only on the test split, since it looks like one of test images.
+    The band of our hull is drawn where frontier.csv has one of this table, see `bands`.
 
     Args:
       workdir: The run directory.
@@ -308,11 +318,12 @@ def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -
     for position, split in enumerate(splits):
         many_families = families.worth_drawing(points, split)
         figures: dict[str, Figure] = {}
+        band = bands.read(workdir, split)
         if not many_families or len(curves(points, split)) <= _MOST_CURVES:
-            figures |= {name: draw(points, split) for name, draw in FIGURES.items()}
+            figures |= {name: draw(points, split, band) for name, draw in FIGURES.items()}
         if many_families:
             theirs = reference if split == "test" else None
-            figures |= {name: draw(points, split, theirs) for name, draw in families.FIGURES.items()}
+            figures |= {name: draw(points, split, theirs, band) for name, draw in families.FIGURES.items()}
         for name, figure in figures.items():
             written += save(figure, workdir / "figures", f"{name}{'' if position == 0 else f'_{split}'}")
     return written

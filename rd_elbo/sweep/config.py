@@ -26,8 +26,9 @@ from ml_collections.config_dict import placeholder as _unset
 from rd_elbo import aliases, data
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.layers import LOWERINGS
-from rd_elbo.sweep import grid
+from rd_elbo.sweep import grid, grouping
 from rd_elbo.sweep.work import work
+from rd_elbo.training import regularisation
 from rd_elbo.training.state import TrainSpec
 
 Config = Mapping[str, Any]
@@ -56,7 +57,7 @@ class Population:
       chunk_size: The most members of a group trained together; None means the whole group.
       vmap_size: The most members that a device advances side by side; None means 16 on CPU and all
         of a chunk on accelerators, where large convolutions train fastest one by one (1).
-      max_padding_overhead: Wasted work that mixing widths may cost, see `grid.groups`.
+      max_padding_overhead: Wasted work that mixing widths may cost, see `grouping.groups`.
       checkpoint_seconds: The least time between two checkpoints.
       metrics_every: Steps between two rows of metrics.csv; None means at most 1,000 rows a member.
       dtype: Type of parameters and of evaluation, "float32" or "float64".
@@ -122,6 +123,8 @@ class Plan:
         for architecture in dict.fromkeys(map(grid.architecture_of, self.members)):
             dataset = self.dataset
             architecture.check_data(dataset.kind, dataset.image_shape, dataset.range)
+        for member in self.members:
+            regularisation.check_shift(member.shift, self.dataset.image_shape)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -135,7 +138,7 @@ class Plan:
     def chunks(self) -> list[grid.Group]:
         """All members, in the chunks that the grid and `chunk_size` alone decide on."""
         overhead, size = self.population.max_padding_overhead, self.population.chunk_size
-        groups = grid.groups(self.members, self.dataset.image_shape, overhead)
+        groups = grouping.groups(self.members, self.dataset.image_shape, overhead)
         return [chunk for group in groups for chunk in group.split(size)]
 
     def spec(self, chunk: grid.Group) -> TrainSpec:
@@ -158,6 +161,7 @@ class Plan:
         lead, shape = chunk.members[0], self.dataset.image_shape
         step = work(chunk.padded, shape, lead.batch_size)
         forward = step / lead.batch_size * sum(map(len, self.evaluated.values()))
+        forward *= 1 + regularisation.switches(chunk.members)["averages"]
         count = len(chunk.members)
         return count * _TRAINING_COST * self.steps(chunk) * step, count * forward
 

@@ -16,11 +16,22 @@ Config = Mapping[str, Any]
 _FOLDERS = ("chunks", "params", "metrics", "checkpoints", "figures")
 # What is made of what was trained, and that; patterns of all that runs write, and of nothing else.
 _TABLES = (
-    *("points.csv", "metrics.csv", "members.csv", "comparison.csv", "gallery.csv", "gallery.npz"),
+    *(
+        "points.csv",
+        "metrics.csv",
+        "members.csv",
+        "comparison.csv",
+        "frontier.csv",
+        "gallery.csv",
+        "gallery.npz",
+    ),
     *("optimum.csv", "phase_diagram.csv", "curves.csv", "models.npz", "summary.json"),
     *("provenance.json", "figures/*.png", "figures/*.pdf"),
 )
-_TRAINED = ("chunks/*.json", "params/*.msgpack", "metrics/*.csv", "checkpoints/*", "tensorboard/*")
+_TRAINED = (
+    *("chunks/*.json", "params/*.msgpack", "metrics/*.csv", "checkpoints/*", "tensorboard/*"),
+    *("likelihood.csv", "refined.json"),
+)
 # Run directories of 0.1.0 hold one of these.
 _OF_OLD = ("plan.json", "parts")
 # What a kill leaves of a file that was being written, see `disk.write_whole`.

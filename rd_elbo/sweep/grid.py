@@ -1,4 +1,4 @@
-"""From axes to members, and from members to groups that compile together."""
+"""From axes to members, and groups of members that one program trains."""
 
 import dataclasses
 import functools
@@ -13,10 +13,10 @@ import numpy as np
 
 from rd_elbo import aliases
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models import family
+from rd_elbo.models import family, registry
 from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_pad
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
-from rd_elbo.sweep.work import work
+from rd_elbo.training import regularisation
 from rd_elbo.training.fit import total_steps
 from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, choose_optimizer, source_of
 from rd_elbo.training.state import TrainSpec
@@ -52,7 +52,14 @@ class Member(Architecture):
       batch_size: Examples per step.
       epochs: Passes over the training split; may be a fraction.
       seed: Source of all randomness of the member.
-      divergence_threshold: Loss of a batch, nats, above which the member counts as diverged.
+      divergence_threshold: Loss of a batch, in nats, above which the member counts as diverged;
+        infinite means that any finite loss will do.
+      ema_decay: Decay of a moving average of the parameters, 0 to below 1, which is evaluated
+        beside the last ones; 0 keeps none. See `training.regularisation.moved_average`.
+      dropout: Probability, 0 to below 1, that a hidden unit of encoder and decoder is dropped in
+        training; see `models.dropout`. Flows and causal networks have none.
+      shift: Pixels by which an image moves at most in training, in each direction; see
+        `training.regularisation.shifted`. 0 moves none.
     """
 
     objective: str = "beta"
@@ -70,6 +77,9 @@ class Member(Architecture):
     epochs: float = 1.0
     seed: int = 0
     divergence_threshold: float = math.inf
+    ema_decay: float = 0.0
+    dropout: float = 0.0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +99,7 @@ class Member(Architecture):
         checked["target_distortion"] = number("target_distortion", self.target_distortion, lowest)
         for field in ("target_weight", "multiplier_rate", "learning_rate", "epochs"):
             checked[field] = number(field, getattr(self, field), above=True)
+        checked |= regularisation.checked(vars(self))
         for field, value in checked.items():
             object.__setattr__(self, field, value)
         # Of what is infinite by default there is no other check.
@@ -136,7 +147,8 @@ def unused_fields(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields of a member, or of its row in a table, that have no effect on it."""
     own = SETTINGS[row["objective"]]
     unused = (field for field in SETTINGS_OF_OBJECTIVES if field not in own)
-    return (*unused, *family.unused_fields(row))
+    drops = any(registry.drops(kind, row[kind]) for kind in ("encoder", "decoder"))
+    return (*unused, *family.unused_fields(row), *(() if drops else ("dropout",)))
 
 
 def product(base: Member | Sequence[Member], **axes: Iterable[Any]) -> list[Member]:
@@ -222,7 +234,7 @@ def members_of(config: Mapping[str, Any]) -> list[Member]:
     for field in overrides:
         if all(field in member.unused_fields for member in members):
             of_objective = field in SETTINGS_OF_OBJECTIVES
-            needed = ("objective",) if of_objective else users(field)
+            needed = ("objective",) if of_objective else users(field) or ("encoder", "decoder")
             now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
             raise BadInput(
                 f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere"
@@ -278,7 +290,7 @@ class Group:
     def __post_init__(self) -> None:
         if not self.members:
             raise BadInput("members=(): expected at least one member, got none. Give some.")
-        lead, mixed = self.members[0], _mixed(self.members[0])
+        lead, mixed = self.members[0], mixable(self.members[0])
         for member in self.members[1:]:
             for field in FIELDS:
                 own, other = getattr(lead, field), getattr(member, field)
@@ -297,6 +309,7 @@ class Group:
         """The program that trains them; `how` are further fields of it."""
         fields = ("objective", "batch_size", "schedule", "optimizer")
         own = {field: getattr(self.members[0], field) for field in fields}
+        own |= regularisation.switches(self.members)
         return TrainSpec(model=self.padded.build(image_shape, scale), **own, **how)
 
     def steps(self, examples: int) -> int:
@@ -320,81 +333,10 @@ def architecture_of(member: Member) -> Architecture:
     )
 
 
-def groups(
-    members: Sequence[Member], image_shape: ImageShape, max_padding_overhead: float = 1.25
-) -> list[Group]:
-    """Split members into groups that compile together.
-
-    Members that differ only in numbers that a program takes as arguments always share one. Members
-    that also differ in width share one by zero padding while the arithmetic of the padded members
-    is at most `max_padding_overhead` times that of the same members alone; otherwise each further
-    width begins a program of its own, widest first.
-
-    Args:
-      members: Members to train.
-      image_shape: Shape of an example.
-      max_padding_overhead: Largest ratio of padded to own work, at least 1; at 1 widths are never
-        mixed.
-
-    Returns:
-      The groups, in order of their first member; each keeps the order of `members`.
-
-    Raises:
-      BadInput: If there are no members or `max_padding_overhead` is below 1.
-    """
-    if not members:
-        raise BadInput("the grid is empty: there is no member to train")
-    if max_padding_overhead < 1:
-        raise BadInput(
-            f"max_padding_overhead={max_padding_overhead!r}: expected at least 1, got less. "
-            "Give 1 to pad nothing."
-        )
-    programs: dict[Any, list[Member]] = {}
-    for member in members:
-        programs.setdefault(_program_key(member), []).append(member)
-    split = [
-        Group(tuple(part))
-        for alike in programs.values()
-        for part in _by_width(alike, image_shape, max_padding_overhead)
-    ]
-    position = {member: i for i, member in enumerate(members)}
-    return sorted(split, key=lambda group: position[group.members[0]])
-
-
 _TRACED = (*SETTINGS_OF_OBJECTIVES, "learning_rate", "seed", "divergence_threshold")
+_TRACED += tuple(regularisation.SWITCHES.values())
 
 
-def _program_key(member: Member) -> tuple[Any, ...]:
-    mixed = _mixed(member)
-    return tuple(getattr(member, field) for field in FIELDS if field not in mixed)
-
-
-def _mixed(member: Member) -> set[str]:
+def mixable(member: Member) -> set[str]:
     """The fields in which members of one program may differ."""
     return set(_TRACED) | set(widths_that_pad(member))
-
-
-def _by_width(
-    members: list[Member], image_shape: ImageShape, max_padding_overhead: float
-) -> list[list[Member]]:
-    by_width: dict[Architecture, list[Member]] = {}
-    for member in members:
-        by_width.setdefault(architecture_of(member), []).append(member)
-    if len(by_width) == 1:
-        return [members]
-    parts: list[list[Member]] = []
-    batch = members[0].batch_size
-    for architecture in sorted(by_width, key=lambda a: work(a, image_shape, batch), reverse=True):
-        alike = by_width[architecture]
-        if parts:
-            together = parts[-1] + alike
-            alone = sum(work(architecture_of(m), image_shape, batch) for m in together)
-            if (
-                len(together) * work(Group(tuple(together)).padded, image_shape, batch)
-                <= max_padding_overhead * alone
-            ):
-                parts[-1] = together
-                continue
-        parts.append(list(alike))
-    position = {member: i for i, member in enumerate(members)}
-    return [sorted(part, key=position.__getitem__) for part in parts]

@@ -21,7 +21,7 @@ import jax
 from rd_elbo import disk
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.host import Stop
-from rd_elbo.sweep import memory, provenance, tables
+from rd_elbo.sweep import memory, provenance, refined, tables
 from rd_elbo.sweep.config import Plan
 from rd_elbo.sweep.folder import check_run, locked, open_run
 from rd_elbo.sweep.grid import Group
@@ -74,7 +74,8 @@ def run(
     """Train and evaluate every unfinished member, and fill the run directory.
 
     The same call resumes after any interruption. On the same devices and in the same chunks the
-    tables are those of an uninterrupted run, bit for bit.
+    tables are those of an uninterrupted run, bit for bit. Members that `refined` has added to the
+    run directory are trained and saved too.
 
     Args:
       plan: Members, data and settings, see `config.load`.
@@ -100,6 +101,7 @@ def run(
     shard, stop = shard or Shard(), stop or Stop()
     alone = shard.count == 1 and jax.process_index() == 0 and not collect
     version = provenance.version()
+    plan = plan if overwrite else refined.extended(plan, pathlib.Path(path))
     folder = Workdir(pathlib.Path(path), plan.identity, version, alone, report)
     with _opened(folder, plan, shard, overwrite, collect) as done:
         _agree_on("finished chunks", sorted(done))
@@ -292,7 +294,8 @@ class _Sweep:
         finally:
             self.stop.saves = False
             writer.close()
-        trained, evaluated, whole = time.time(), 0, sum(map(len, plan.evaluated.values()))
+        trained, evaluated = time.time(), 0
+        whole = (1 + spec.averages) * sum(map(len, plan.evaluated.values()))
 
         def evaluating(examples: int) -> None:
             nonlocal evaluated
@@ -304,10 +307,7 @@ class _Sweep:
 
         vmap_size = plan.population.vmap_size
         points = tables.points(chunk.members, fitted, plan.evaluated, vmap_size, evaluating)
-        params = {
-            names[i]: tables.save_params(folder.path, chunk.members[i], own, shape)
-            for i, own in fitted.local()
-        }
+        params = tables.save_all_params(folder.path, chunk.members, fitted, shape)
         for word in agree("parameters", json.dumps(params).encode()):
             params |= json.loads(word)
         seconds = {"training": fitted.seconds, "compiling": fitted.compile_seconds}

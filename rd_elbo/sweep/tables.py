@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,13 +21,14 @@ from rd_elbo.sweep.config import load_data
 from rd_elbo.sweep.grid import FIELDS, Member
 from rd_elbo.training.evaluate import active_units, evaluate, means, rate_estimator
 from rd_elbo.training.fit import Fitted
+from rd_elbo.training.regularisation import AVERAGINGS
 from rd_elbo.training.state import parameter_shapes
 
 Row = Mapping[str, Any]
 Point = dict[str, Any]
 
 POINT_COLUMNS = (
-    *("member", "split", "family", *FIELDS, "steps", "rate", "distortion", "elbo"),
+    *("member", "split", "averaging", "family", *FIELDS, "steps", "rate", "distortion", "elbo"),
     *("rate_se", "distortion_se", "elbo_se", "rate_estimator", "active_units", "examples"),
     *("parameters", "status", "version"),
 )
@@ -46,6 +48,9 @@ def points(
 ) -> list[Point]:
     """Compute rate, distortion and ELBO of trained members on whole splits.
 
+    A member with `ema_decay` above 0 has two rows per split, which the column `averaging` tells
+    apart: its last parameters ("none") and their moving average ("ema").
+
     Each example gets one draw of z; the standard errors are over examples and contain that noise.
     The rate is KL(e(z|x) || m(z)) where it has a closed form and log e(z|x) - log m(z) at the draw
     elsewhere; `rate_estimator` says which. The mean of the latter may be negative, by its standard
@@ -60,20 +65,25 @@ def points(
       callback: Callback, called now and then with the number of examples done since.
 
     Returns:
-      A row per member and split, `POINT_COLUMNS` but the version; nats, means over examples.
+      Rows per member and split, `POINT_COLUMNS` but the version; nats, means over examples.
     """
     seeds, spec = [member.seed for member in members], fitted.spec
     rows: list[Point] = []
-    for split, images in evaluated.items():
-        number, shape = SPLITS.index(split), images.shape[1:]
-        result = evaluate(fitted, seeds, images, number, vmap_size=vmap_size, callback=callback)
+    how: dict[str, Any] = {"vmap_size": vmap_size, "callback": callback}
+    for split, averaging in itertools.product(evaluated, AVERAGINGS[: 1 + spec.averages]):
+        images, number = evaluated[split], SPLITS.index(split)
+        shape = images.shape[1:]
+        result = evaluate(fitted, seeds, images, number, averaging=averaging, **how)
         active, estimator = active_units(result), rate_estimator(spec, shape)
         for i, member in enumerate(members):
+            if averaging not in averagings(member):
+                continue
             estimates = means(result.rate[i], result.distortion[i])
             own = jax.tree.leaves(parameter_shapes(member.build(shape), shape, spec.dtype))
             # A last step may explode without a further one to notice it.
             sound = bool(fitted.alive[i]) and math.isfinite(estimates["elbo"])
-            row: Point = {"member": member.name, "split": split, "family": member.family}
+            row: Point = {"member": member.name, "split": split, "averaging": averaging}
+            row |= {"family": member.family}
             row |= {**dataclasses.asdict(member), "steps": int(fitted.steps[i]), **estimates}
             row |= {"rate_estimator": estimator, "active_units": int(active[i])}
             row |= {"examples": len(images), "parameters": sum(math.prod(x.shape) for x in own)}
@@ -81,11 +91,21 @@ def points(
     return rows
 
 
+def averagings(member: Member) -> tuple[str, ...]:
+    """The kinds of parameters that a trained member has, see `training.regularisation`."""
+    return AVERAGINGS if member.ema_decay else AVERAGINGS[:1]
+
+
+def averaging_of(row: Row) -> str:
+    """The parameters that a row of a table is of; tables from before there were others have one."""
+    return str(row.get("averaging", AVERAGINGS[0]))
+
+
 def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
     """Rows of a sweep's points.csv, whenever it was written.
 
     Fields of `Member` that did not exist then are at their defaults, which is what the members were
-    trained with; a version that was not recorded is "".
+    trained with; a version that was not recorded is "", and `averaging` "none".
 
     Raises:
       BadInput: If there is no such table, it has a torn row or no row, it is no sweep's, it is not
@@ -111,7 +131,7 @@ def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
                 f"table {str(path)!r} has no column {column!r}; only sweeps are read here"
             )
     defaults = {field.name: field.default for field in dataclasses.fields(Member)}
-    defaults["version"] = ""
+    defaults |= {"version": "", "averaging": AVERAGINGS[0]}
     points = [{**defaults, **row} for row in rows]
     for line, point in enumerate(points, start=2):
         try:
@@ -128,6 +148,7 @@ def _check_point(point: Row) -> None:
     Member(**{field: value for field, value in own.items() if not references.is_reference(value)})
     choice("split", point["split"], SPLITS)
     choice("status", point["status"], ("ok", "diverged"))
+    choice("averaging", point["averaging"], AVERAGINGS)
     if len(str(point["family"])) != len(PAPER_FAMILIES[0]):
         raise BadInput(
             f"family={point['family']!r} must be three characters, such as {PAPER_FAMILIES[0]!r}"
@@ -171,41 +192,77 @@ def data_name(workdir: pathlib.Path | str) -> str | None:
     return None
 
 
+def params_name(member: str, averaging: str = "none") -> str:
+    """The name of a member's parameters: its own, or with ".ema" those of their average."""
+    return member if averaging == AVERAGINGS[0] else f"{member}.{averaging}"
+
+
 def params_path(workdir: pathlib.Path | str, name: str) -> pathlib.Path:
-    """Where the parameters of a member are saved."""
+    """Where the parameters of a name, see `params_name`, are saved."""
     return pathlib.Path(workdir) / "params" / f"{name}.msgpack"
 
 
+def save_all_params(
+    workdir: pathlib.Path, members: Sequence[Member], fitted: Fitted, shape: tuple[int, ...]
+) -> dict[str, str]:
+    """Save all parameters on this process's devices.
+
+    Returns:
+      Name of the parameters, see `params_name` -> SHA-256 of their file.
+    """
+    saved = {}
+    for averaging in AVERAGINGS[: 1 + fitted.spec.averages]:
+        for i, own in fitted.local(averaging):
+            if averaging in averagings(members[i]):
+                name = params_name(members[i].name, averaging)
+                saved[name] = save_params(workdir, members[i], own, shape, averaging)
+    return saved
+
+
 def save_params(
-    workdir: pathlib.Path, member: Member, padded: Params, shape: tuple[int, ...]
+    workdir: pathlib.Path,
+    member: Member,
+    padded: Params,
+    shape: tuple[int, ...],
+    averaging: str = "none",
 ) -> str:
     """Save one trained member at its own widths; returns the SHA-256 of the file."""
     own = parameter_shapes(member.build(shape), shape)
     params = jax.tree.map(lambda leaf, like: leaf[tuple(map(slice, like.shape))], padded, own)
     tree = {"member": dataclasses.asdict(member), "params": jax.tree.map(np.asarray, params)}
     content = flax.serialization.msgpack_serialize(tree)
-    disk.write_whole(params_path(workdir, member.name), lambda file: file.write(content))
+    path = params_path(workdir, params_name(member.name, averaging))
+    disk.write_whole(path, lambda file: file.write(content))
     return hashlib.sha256(content).hexdigest()
 
 
-def load_params(workdir: pathlib.Path | str, name: str) -> tuple[Member, Params]:
-    """Loads a trained member by its name in the tables.
+def load_params(
+    workdir: pathlib.Path | str, name: str, averaging: str = "none"
+) -> tuple[Member, Params]:
+    """Load a trained member by its name in the tables.
 
     >>> member, params = load_params("runs/quickstart", "0123456789")    # doctest: +SKIP
     >>> model = member.build((28, 28))                                   # doctest: +SKIP
     >>> images = model.decode(params, z).sample(seed=key)                # doctest: +SKIP
 
+    Args:
+      workdir: The run directory.
+      name: Name of the member, column `member`.
+      averaging: The last parameters ("none") or their moving average ("ema"), column `averaging`.
+
     Raises:
-      BadInput: If there is no such member or its file is damaged.
+      BadInput: If there are no such parameters or their file is damaged.
     """
-    path = params_path(workdir, name)
+    choice("averaging", averaging, AVERAGINGS)
+    path = params_path(workdir, params_name(name, averaging))
     try:
         content = flax.serialization.msgpack_restore(path.read_bytes())
         member, params = aliases.renamed(content["member"]), content["params"]
         return Member(**member), aliases.renamed(params, aliases.PARTS)
     except OSError as error:
         raise BadInput(
-            f"member {name!r} has no saved parameters in {str(workdir)!r} ({error.strerror})"
+            f"member {params_name(name, averaging)!r} has no saved parameters in "
+            f"{str(workdir)!r} ({error.strerror})"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{str(path)!r} is damaged ({error})") from error

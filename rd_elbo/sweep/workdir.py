@@ -1,12 +1,14 @@
 """The run directory: what is written where. Files appear whole or not at all.
 
     config.json                the configuration as given
+    refined.json               members beside those of the grid, see `refined`
     members.csv                a row per member, and how it ended
-    points.csv                 a row per member and split
+    points.csv                 a row per member and split, two where it has an average
     metrics.csv                what training saw, every so many steps
     provenance.json            versions, device, revision, data checksum, times, of each chunk too
     chunks/<chunk>.json        a finished chunk: points, provenance, SHA-256 of what follows
     params/<member>.msgpack    trained parameters of a member, at its own widths
+    params/<member>.ema.msgpack    their moving average, where `ema_decay` is above 0
     metrics/<chunk>.csv        the chunk's part of metrics.csv; while it trains, as far as it is
     checkpoints/<chunk>/       states of a chunk in training, see `training.checkpoint`
     checkpoints/<chunk>.json   how its attempts went: killed, halved, failed
@@ -134,7 +136,7 @@ class Workdir:
         Args:
           chunk: The chunk.
           finished: Record of the chunk.
-          params: Member -> SHA-256 of its parameters, see `save_params`.
+          params: Name of parameters -> SHA-256 of their file, see `tables.save_all_params`.
           seen: Metrics of training.
         """
         steps = [finished.of(name)[0]["steps"] for name in finished.members]
@@ -178,9 +180,10 @@ class Workdir:
             params, digest = record.pop("params"), record.pop("metrics")
             record["points"] = [aliases.renamed(point) for point in record["points"]]
             chunk = Finished(**record)
-            lost = [n for n, sha in params.items() if not _holds(params_path(self.path, n), sha)]
-            if lost:
-                harmed[path] = lost, f"parameters of {', '.join(lost)} are missing or damaged"
+            gone = [n for n, sha in params.items() if not _holds(params_path(self.path, n), sha)]
+            if gone:
+                lost = list(dict.fromkeys(name.partition(".")[0] for name in gone))
+                harmed[path] = lost, f"parameters of {', '.join(gone)} are missing or damaged"
             elif not _holds(self.metrics_path(chunk.name), digest):
                 harmed[path] = (
                     chunk.members,
@@ -214,7 +217,8 @@ class Workdir:
     ) -> list[Point]:
         """Write points.csv, in the order of the grid, split by split; returns its rows."""
         rows = [
-            point | {"version": done[member.name].version}
+            # Chunks of other versions may lack what had one value then.
+            {"averaging": "none"} | point | {"version": done[member.name].version}
             for member in members
             if member.name in done
             for point in done[member.name].of(member.name)

@@ -109,10 +109,10 @@ def compile_for(
     filled, batch_size = members + -members % mesh.size, min(BATCH, shape[0])
     with settings(spec.dtype):
         dtype = jax.dtypes.canonicalize_dtype(dtype).name
-    return _compiled(_neutral(spec, vmap_size), mesh, filled, shape, dtype, batch_size)
+    return _compiled(neutral(spec, vmap_size), mesh, filled, shape, dtype, batch_size)
 
 
-def _neutral(spec: TrainSpec, vmap_size: int | None) -> TrainSpec:
+def neutral(spec: TrainSpec, vmap_size: int | None) -> TrainSpec:
     """The part of a spec that an evaluation depends on, so that others share its program."""
     if vmap_size is None:
         most = sharding.VMAP_SIZE.get(jax.default_backend(), _VMAP_SIZE_ELSEWHERE)
@@ -130,6 +130,7 @@ def evaluate(
     data: np.ndarray | jax.Array,
     split: int = 0,
     *,
+    averaging: str = "none",
     mesh: Mesh | None = None,
     vmap_size: int | None = None,
     callback: Callable[[int], None] | None = None,
@@ -144,6 +145,8 @@ def evaluate(
       seeds: (members,) seeds; the noise depends on them, on `split` and on `BATCH`.
       data: (examples, ...) the whole split; none is dropped.
       split: Number that names the split, so that splits have noise of their own.
+      averaging: Parameters to use, the last ones ("none") or their moving average ("ema"). Both
+        meet the same noise.
       mesh: Devices to use; by default those that trained.
       vmap_size: The most members that a device evaluates side by side; None means as many as it
         trained side by side, and no more than 16 on CPU and 128 elsewhere.
@@ -157,9 +160,10 @@ def evaluate(
     batch_size, examples = min(BATCH, len(data)), len(data)
     per_call = _per_call(examples, batch_size)
     with settings(spec.dtype):
-        params: Any = fitted.sharded
+        params: Any = fitted.on_mesh(averaging)
         if mesh != fitted.mesh or not isinstance(jax.tree.leaves(params)[0], jax.Array):
-            params = sharding.put_members(fitted.params, mesh)
+            own = fitted.averaged if averaging == "ema" else fitted.params
+            params = sharding.put_members(own, mesh)
         rows = sharding.put_members(np.asarray(seeds, np.uint32), mesh)
         images = sharding.put_everywhere(data, mesh)
     run = compile_for(spec, mesh, count, data.shape, data.dtype.name, vmap_size)

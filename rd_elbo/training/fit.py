@@ -15,7 +15,7 @@ from jax.stages import Compiled
 
 from rd_elbo.errors import BadInput, whole
 from rd_elbo.models.vae import Params, Trainable
-from rd_elbo.training import sharding, step
+from rd_elbo.training import regularisation, sharding, step
 from rd_elbo.training.checkpoint import Checkpoints
 from rd_elbo.training.loop import Callback, History, Loop, Progress, Stopped
 from rd_elbo.training.state import (
@@ -25,6 +25,7 @@ from rd_elbo.training.state import (
     TrainSpec,
     fresh,
     initialise,
+    parameter_shapes,
     settings,
     state_shapes,
 )
@@ -55,6 +56,7 @@ class Fitted:
       metrics: Batch means of the steps kept.
       seconds: Wall time of the training, compilation included.
       compile_seconds: Wall time until the first call had returned.
+      average: Averages of the parameters, like `sharded`; () where the program keeps none.
     """
 
     spec: TrainSpec
@@ -65,6 +67,7 @@ class Fitted:
     metrics: Metrics
     seconds: float
     compile_seconds: float
+    average: Any = ()
 
     @property
     def devices(self) -> int:
@@ -76,15 +79,34 @@ class Fitted:
         """Parameters of all members as NumPy arrays; all processes must ask for them together."""
         return sharding.fetch(self.sharded, len(self.steps))
 
-    def local(self) -> Iterator[tuple[int, Params]]:
-        """Index and parameters of each member on this process's devices."""
-        members = len(jax.tree.leaves(self.sharded)[0])
+    @functools.cached_property
+    def averaged(self) -> Params:
+        """Averages of the parameters of all members, as `params` has the last ones.
+
+        Raises:
+          BadInput: If no member has an average.
+        """
+        return sharding.fetch(self.on_mesh("ema"), len(self.steps))
+
+    def on_mesh(self, averaging: str) -> Params:
+        """Parameters on the mesh, `sharded` ("none") or their averages ("ema").
+
+        Raises:
+          BadInput: If there are no such parameters.
+        """
+        regularisation.check_averaging(averaging, self.spec.averages)
+        return self.average if averaging == "ema" else self.sharded
+
+    def local(self, averaging: str = "none") -> Iterator[tuple[int, Params]]:
+        """Index and parameters of each member on this process's devices; see `on_mesh`."""
+        params = self.on_mesh(averaging)
+        members = len(jax.tree.leaves(params)[0])
         for device, rows in sharding.local_rows(self.mesh, members).items():
 
             def on_device(x: jax.Array, device: Any = device) -> np.ndarray:
                 return next(np.asarray(s.data) for s in x.addressable_shards if s.device == device)
 
-            own = jax.tree.map(on_device, self.sharded)
+            own = jax.tree.map(on_device, params)
             for i in range(rows.start, min(rows.stop, len(self.steps))):
                 yield i, jax.tree.map(lambda x, i=i, rows=rows: x[i - rows.start], own)
 
@@ -166,6 +188,13 @@ def fit(
     hparams = hparams.checked(count, spec.dtype)
     data = data if isinstance(data, jax.Array) else np.asarray(data)
     steps_per_epoch(spec.batch_size, len(data))
+    regularisation.check_switches(spec, hparams)
+    regularisation.check_shift(hparams.shift.max(), data.shape[1:])
+    if spec.drops:
+        with settings(spec.dtype):
+            x = jax.ShapeDtypeStruct((1, *data.shape[1:]), spec.dtype)
+            own = parameter_shapes(spec.model, data.shape[1:], spec.dtype)
+            regularisation.check_dropout(spec.model, own, x)
     mesh = mesh or sharding.make_mesh(None, count)
     # A mesh takes a multiple of its size; the last member stands in for those that are missing.
     filled = jax.tree.map(lambda leaf: sharding.fill_rows(leaf, mesh.size), hparams)
@@ -191,7 +220,8 @@ def fit(
     loop.run()
     made, alive = (sharding.fetch(x, count) for x in (loop.state.steps, loop.state.alive))
     metrics, times = history.since(0, steps), (loop.seconds, loop.compile_seconds)
-    return Fitted(spec, mesh, loop.state.params, made, alive, metrics, *times)
+    average = loop.state.average
+    return Fitted(spec, mesh, loop.state.params, made, alive, metrics, *times, average)
 
 
 def _start(

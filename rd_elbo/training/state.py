@@ -23,6 +23,7 @@ from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.models.layers import LOWERINGS
 from rd_elbo.models.vae import Params, Trainable
+from rd_elbo.training import regularisation
 from rd_elbo.training.optim import SCHEDULES, Optax, Optimizer, choose_optimizer
 
 # Parameters drawn at once, in bytes.
@@ -33,7 +34,7 @@ _PRECISIONS = ("default", "high", "highest")
 class Stream(enum.IntEnum):
     """Purposes for which a member draws randomness."""
 
-    INIT, ORDER, NOISE, EVALUATION = range(4)
+    INIT, ORDER, NOISE, EVALUATION, LIKELIHOOD, DROPOUT, SHIFT = range(7)
 
 
 def key_of(seed: Array, stream: Stream) -> Array:
@@ -64,6 +65,9 @@ class TrainSpec:
       precision: Precision of matrix products in training, "default", "high" or "highest"; it
         matters on accelerators. Evaluation always has the highest.
       lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
+      averages: Whether members keep an average of their parameters, see `HParams.ema_decay`.
+      drops: Whether members have dropout, see `HParams.dropout`.
+      shifts: Whether members see images moved, see `HParams.shift`.
       call_steps: The most steps of one call of the compiled program.
       vmap_size: The most members that a device advances side by side; the others wait until these
         have made the steps of the call. None means 16 on CPU and all of them on accelerators.
@@ -79,6 +83,9 @@ class TrainSpec:
     compute_dtype: str = "float32"
     precision: str = "default"
     lowering: str = "auto"
+    averages: bool = False
+    drops: bool = False
+    shifts: bool = False
     call_steps: int = 512
     vmap_size: int | None = None
 
@@ -146,6 +153,9 @@ class HParams(NamedTuple):
       kl_warmup_fraction: (members,) part of the training in which the weight of the rate rises.
       learning_rate: (members,) peak step size of Adam.
       divergence_threshold: (members,) nats; a batch's loss above it counts as a divergence.
+      ema_decay: (members,) decay of the average of the parameters, 0 to below 1.
+      dropout: (members,) probability that a hidden unit is dropped, 0 to below 1.
+      shift: (members,) pixels by which images move at most, whole numbers.
     """
 
     seed: Any
@@ -153,6 +163,9 @@ class HParams(NamedTuple):
     kl_warmup_fraction: Any
     learning_rate: Any
     divergence_threshold: Any = math.inf
+    ema_decay: Any = 0.0
+    dropout: Any = 0.0
+    shift: Any = 0.0
 
     @classmethod
     def of(cls, members: Sequence[Any], spec: TrainSpec) -> "HParams":
@@ -160,7 +173,8 @@ class HParams(NamedTuple):
 
         Args:
           members: Objects with `seed`, `kl_warmup_fraction` and `learning_rate`. A weight that they
-            lack has its default, and a threshold that they lack is infinite.
+            lack has its default, a threshold that they lack is infinite, and a part of
+            `regularisation` that they lack is off.
           spec: The program that is to train them.
 
         Returns:
@@ -185,8 +199,11 @@ class HParams(NamedTuple):
             *(column(*item) for item in objectives.LossWeights._field_defaults.items())
         )
         seed = np.asarray([m.seed for m in members], np.uint32)
-        threshold = column("divergence_threshold", math.inf)
-        return cls(seed, weights, column("kl_warmup_fraction"), column("learning_rate"), threshold)
+        bound = column("divergence_threshold", math.inf)
+        rest = (column(field, 0.0) for field in regularisation.SWITCHES.values())
+        return cls(
+            seed, weights, column("kl_warmup_fraction"), column("learning_rate"), bound, *rest
+        )
 
     def checked(self, members: int, dtype: str) -> "HParams":
         """NumPy arrays of shape (members,) in `dtype`; a number stands for all members.
@@ -214,6 +231,7 @@ class State(NamedTuple):
       steps: (members,) updates made.
       alive: (members,) bool, False once a member's loss or gradient was not finite, or its loss
         above its bound; from then on the member stays as it was.
+      average: Moving average of the parameters, like `params`; () where the program keeps none.
     """
 
     params: PyTree
@@ -221,6 +239,7 @@ class State(NamedTuple):
     multiplier: objectives.Multiplier
     steps: Int[Array, " members"]
     alive: Bool[Array, " members"]
+    average: PyTree = ()
 
 
 class Metrics(NamedTuple):
@@ -298,6 +317,30 @@ def initialise(
     return stacked
 
 
+def stack(
+    params: Sequence[Params], padded: Trainable, shape: tuple[int, ...], dtype: str = "float32"
+) -> Params:
+    """Stack members' own parameters, such as saved ones, embedded in zeros.
+
+    Args:
+      params: Parameters of each member, at its own size.
+      padded: The model that all of them fit into.
+      shape: Shape of one example.
+      dtype: Type of the parameters.
+
+    Returns:
+      Stacked parameters as NumPy arrays, members first.
+
+    Raises:
+      BadInput: If a parameter does not fit into `padded`.
+    """
+    like = parameter_shapes(padded, shape, dtype)
+    stacked = jax.tree.map(lambda leaf: np.zeros((len(params), *leaf.shape), leaf.dtype), like)
+    for i, own in enumerate(params):
+        jax.tree.map(lambda whole, leaf, i=i: _embed([i], whole, leaf[None]), stacked, own)
+    return stacked
+
+
 def _embed(rows: Sequence[int], stacked: np.ndarray, drawn: Array) -> None:
     """Put parameters into the leading corner of wider ones, see `models.layers.GatedDense`."""
     inside = zip(drawn.shape[1:], stacked.shape[1:], strict=False)
@@ -318,7 +361,8 @@ def fresh(params: Params, spec: TrainSpec) -> State:
     multiplier = objectives.Multiplier(jnp.zeros(members, dtype), jnp.zeros(members, dtype))
     optimizer = jax.vmap(spec.update.init)(params)
     steps, alive = jnp.zeros(members, jnp.int32), jnp.ones(members, bool)
-    return State(params, optimizer, multiplier, steps, alive)
+    average = jax.tree.map(jnp.copy, params) if spec.averages else ()
+    return State(params, optimizer, multiplier, steps, alive, average)
 
 
 @functools.lru_cache(maxsize=64)

@@ -17,9 +17,11 @@ from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
+from rd_elbo.models.dropout import Dropping
 from rd_elbo.models.layers import lowering
 from rd_elbo.models.vae import Params
 from rd_elbo.training.optim import checked
+from rd_elbo.training.regularisation import moved_average, shifted
 from rd_elbo.training.sharding import by_member, everywhere, put_members, side_by_side, spread
 from rd_elbo.training.state import (
     HParams,
@@ -60,9 +62,13 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
     batch_dtype = spec.compute_dtype if spec.compute_dtype == "bfloat16" else spec.dtype
 
     def loss(
-        params: Params, x: Array, key: Array, weights: objectives.LossWeights
+        params: Params,
+        x: Array,
+        key: Array,
+        weights: objectives.LossWeights,
+        more: dict[str, Dropping],
     ) -> tuple[Array, tuple[Array, Array]]:
-        terms = spec.model.terms(params, x, key)
+        terms = spec.model.terms(params, x, key, **more)
         rate = terms.rate.astype(spec.dtype).mean()
         distortion = terms.distortion.astype(spec.dtype).mean()
         return objective(rate, distortion, weights), (rate, distortion)
@@ -83,13 +89,20 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
             x = images
         else:
             x = images[lax.dynamic_slice(orders, (row, at * size), (1, size))[0]]
+        if spec.shifts:
+            moves = jax.random.fold_in(key_of(hparams.seed, Stream.SHIFT), made)
+            x = shifted(x, hparams.shift, moves)
         weights = objectives.annealed(hparams.weights, done, hparams.kl_warmup_fraction)
         if constrained:
             pressed = objectives.pressure(state.multiplier, weights)
             weights = weights._replace(multiplier=pressed)
         key = jax.random.fold_in(key_of(hparams.seed, Stream.NOISE), made)
+        more = {}
+        if spec.drops:
+            masks = jax.random.fold_in(key_of(hparams.seed, Stream.DROPOUT), made)
+            more = {"dropout": Dropping(hparams.dropout, masks)}
         (value, (rate, distortion)), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params, x.astype(batch_dtype), key, weights
+            state.params, x.astype(batch_dtype), key, weights, more
         )
         gradient, sound = checked(gradient)
         factor, part = spec.learning_rate(done, made)
@@ -103,7 +116,12 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
             lambda new, old: jnp.where(alive, new, old), multiplier, state.multiplier
         )
         params, optimizer = update.step(state.params, state.optimizer, gradient, scale, alive)
-        moved = State(params, optimizer, multiplier, state.steps + alive, alive)
+        average = state.average
+        if spec.averages:
+            # As with Adam's moments: from what is new, so that nothing is needed twice and copied.
+            params = lax.optimization_barrier(params)
+            average = moved_average(average, params, hparams.ema_decay, made, alive)
+        moved = State(params, optimizer, multiplier, state.steps + alive, alive, average)
         return moved, (rate, distortion, value)
 
     def members(
@@ -156,7 +174,8 @@ def compiled(
     state = state_shapes(spec, shape[1:], members)
     real = jax.ShapeDtypeStruct((members,), spec.dtype)
     weights = objectives.LossWeights(*[real] * len(objectives.LossWeights._fields))
-    hparams = HParams(jax.ShapeDtypeStruct((members,), "uint32"), weights, real, real, real)
+    seed = jax.ShapeDtypeStruct((members,), "uint32")
+    hparams = HParams(seed, weights, *[real] * (len(HParams._fields) - 2))
     rows = jax.ShapeDtypeStruct((members,), "int32")
     orders = jax.ShapeDtypeStruct((mesh.size * seeds, _order_length(spec, shape[0])), "int32")
     by_rows = jax.tree.map(

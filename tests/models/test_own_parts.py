@@ -16,7 +16,7 @@ from rd_elbo import plots, references
 from rd_elbo.errors import BadInput
 from rd_elbo.models import registry
 from rd_elbo.models.bernoulli import Bernoulli
-from rd_elbo.sweep import grid, tables
+from rd_elbo.sweep import grid, grouping, tables
 from rd_elbo.training import fit, state
 from tests.training.populations import images_of
 
@@ -74,11 +74,12 @@ def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
 
 
 def test_widths_share_a_program_where_a_part_says_so():
-    assert len(grid.groups(rd.product(OWN, decoder_width=(2, 3)), (8, 8), 2.0)) == 1
+    assert len(grouping.groups(rd.product(OWN, decoder_width=(2, 3)), (8, 8), 2.0)) == 1
     flat = dataclasses.replace(OWN, decoder=f"{__name__}:Flat")
-    assert len(grid.groups(rd.product(flat, decoder_width=(2, 3)), (8, 8), 2.0)) == 2
+    assert len(grouping.groups(rd.product(flat, decoder_width=(2, 3)), (8, 8), 2.0)) == 2
 
 
+@pytest.mark.slow
 def test_a_padded_own_part_trains_as_alone():
     """What `pads` of the example declares."""
     group = grid.Group(tuple(rd.product(OWN, decoder_width=(2, 3))))

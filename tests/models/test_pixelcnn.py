@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from rd_elbo.models.pixelcnn import PixelCNNDecoder, PixelVAEDecoder, causal_mask
 from rd_elbo.models.pixelcnnpp import PixelCNNPPDecoder, nodes
+from tests.drawn import random_params
 
 KINDS = {
     "pixelcnn": lambda width, depth, shape: PixelCNNDecoder(width, depth, shape, planes=2),
@@ -22,29 +24,31 @@ KINDS = {
 MOST = ["pixelcnn", "pixelvae", pytest.param("pixelcnnpp, z in every layer", marks=pytest.mark.slow)]
 
 
-def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=0.3):
+def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=0.8):
     """A decoder with random biases too, so that nothing is hidden by a zero, and z for it."""
     module = KINDS[kind](width, depth, shape)
-    z = jax.random.normal(jax.random.key(7), (batch, latent))
-    params = jax.jit(module.init)(jax.random.key(0), z)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [leaf + noise * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys, strict=True)]
-    return module, jax.tree.unflatten(tree, noisy), z
+    z = jnp.asarray(np.random.RandomState(7).normal(size=(batch, latent)))
+    return module, random_params(module, z, scale=noise), z
+
+
+def uniform(*shape, seed=3):
+    """Numbers between 0 and 1."""
+    return jnp.asarray(np.random.RandomState(seed).uniform(size=shape))
 
 
 def rows_of_jacobian(function, at, count):
     """Gradients of all results of one example: of the first in a batch of copies by the first copy, and so on; quick to compile."""
-    copies = jnp.repeat(at, count, 0)
-    return jax.jit(jax.grad(lambda copies: jnp.trace(function(copies).reshape(count, count))))(copies).reshape(count, -1)
+    copies = jnp.asarray(np.repeat(at, count, 0))
+    gradient = jax.jit(jax.grad(lambda copies: jnp.trace(function(copies).reshape(count, count))))
+    return np.asarray(gradient(copies)).reshape(count, -1)
 
 
 @pytest.mark.parametrize("kind", MOST)
 def test_every_pixel_depends_on_those_before_it_alone(kind):
     shape = (8, 7)
     module, params, z = decoder(shape, depth=2 if "pixelcnnpp" in kind else 3, kind=kind)
-    x = jax.random.uniform(jax.random.key(3), (1, *shape))
-    jacobian = rows_of_jacobian(lambda x: module.apply(params, jnp.repeat(z, 56, 0)).outputs(x), x, 56)
+    x = uniform(1, *shape)
+    jacobian = rows_of_jacobian(lambda x: module.apply(params, np.repeat(z, 56, 0)).outputs(x), x, 56)
     row, column = np.divmod(np.arange(56), 7)
     assert (np.triu(np.abs(jacobian)) == 0).all()
     # It does look at what it may: its left neighbour, and the pixels right above and above to the right.
@@ -61,7 +65,7 @@ def test_every_pixel_depends_on_those_before_it_alone(kind):
 @pytest.mark.parametrize("kind", MOST[:2])
 def test_causality_at_full_size_on_random_pixels(kind):
     module, params, z = decoder((28, 28), kind=kind)
-    x = jax.random.uniform(jax.random.key(3), (1, 28, 28))
+    x = uniform(1, 28, 28)
     logit = jax.jit(jax.grad(lambda x, i: module.apply(params, z).outputs(x).ravel()[i]))
     for pixel in np.random.RandomState(0).choice(784, 12, replace=False):
         gradient = np.asarray(logit(x, pixel)).ravel()
@@ -80,7 +84,7 @@ def test_z_reaches_every_pixel(kind):
 def test_z_reaches_every_residual_layer_of_pixelcnnpp():
     """Shown by the linear maps' gradients at z alone: none is forgotten, none reads the planes of another size."""
     module, params, z = decoder((8, 8), depth=1, kind="pixelcnnpp, z in every layer", batch=3)
-    x = (jax.random.uniform(jax.random.key(3), (3, 8, 8)) < 0.4).astype(jnp.float32)
+    x = (uniform(3, 8, 8) < 0.4).astype(jnp.float32)
     gradient = jax.jit(jax.grad(lambda p: module.apply(p, z).log_prob(x).sum()))(params)["params"]
     maps = {name: leaf for name, leaf in gradient.items() if name.endswith("_planes")}
     assert len(maps) == sum(node.residual is not None for node in nodes(1)) == 12
@@ -93,7 +97,7 @@ def test_z_reaches_every_residual_layer_of_pixelcnnpp():
 @pytest.mark.parametrize("kind", MOST)
 def test_a_decoder_of_bfloat16_latents_draws_and_scores_in_float32(kind):
     """Its network computes in bfloat16; logits, log-densities and uniforms do not, else 1 in 256 draws were a tie."""
-    module, params, z = decoder((5, 4), kind=kind, batch=2, noise=0.1)
+    module, params, z = decoder((5, 4), kind=kind, batch=2, noise=0.3)
     assert jax.eval_shape(lambda: module.apply(params, z.astype(jnp.bfloat16)).planes).dtype == jnp.bfloat16
 
     @jax.jit
@@ -106,8 +110,8 @@ def test_a_decoder_of_bfloat16_latents_draws_and_scores_in_float32(kind):
     assert set(np.unique(x.astype(jnp.float32))) <= {0.0, 1.0}
     assert log_prob.dtype == jnp.float32
     np.testing.assert_allclose(log_prob, exact, atol=0.3)
-    uniform = jax.random.uniform(jax.random.key(2), (20, 6)).T.reshape(3, 2, 5, 4)
-    np.testing.assert_array_equal(x == 1, uniform < jax.nn.sigmoid(logits))
+    drawn = jax.random.uniform(jax.random.key(2), (20, 6)).T.reshape(3, 2, 5, 4)
+    np.testing.assert_array_equal(x == 1, drawn < jax.nn.sigmoid(logits))
 
 
 def test_mask_counts():
@@ -120,10 +124,10 @@ def test_probabilities_of_all_images_sum_to_one(x64, kind):
     shape = (3, 4)
     module, params, z = decoder(shape, batch=3, kind=kind)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
-    images = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=12))).reshape(-1, 1, *shape)
+    images = np.asarray(list(itertools.product((0.0, 1.0), repeat=12))).reshape(-1, 1, *shape)
     log_prob = jax.jit(lambda x: module.apply(params, z.astype(jnp.float64)).log_prob(x))(images)
     assert log_prob.shape == (4096, 3)
-    np.testing.assert_allclose(jax.scipy.special.logsumexp(log_prob, axis=0), 0.0, atol=1e-12)
+    np.testing.assert_allclose(scipy.special.logsumexp(log_prob, axis=0), 0.0, atol=1e-12)
 
 
 SAMPLED = [
@@ -142,9 +146,9 @@ def test_samples_follow_the_scored_conditionals(kind, depth, shape):
     x = jax.jit(lambda key: module.apply(params, z).sample(seed=key, sample_shape=n))(key)
     assert x.shape == (n, 3, *shape)
     assert set(np.unique(x)) == {0.0, 1.0}
-    uniform = jax.random.uniform(key, (pixels, n * 3)).T.reshape(n, 3, *shape)
-    probability = jax.nn.sigmoid(jax.jit(lambda x: module.apply(params, z).outputs(x))(x))
-    np.testing.assert_array_equal(x, (uniform < probability).astype(x.dtype))
+    drawn = jax.random.uniform(key, (pixels, n * 3)).T.reshape(n, 3, *shape)
+    probability = jax.jit(lambda x: jax.nn.sigmoid(module.apply(params, z).outputs(x)))(x)
+    np.testing.assert_array_equal(x, (drawn < probability).astype(x.dtype))
     assert 0.2 < x.mean() < 0.8 and probability.std() > 0.1
 
 
@@ -164,14 +168,17 @@ def test_frequencies_of_samples_are_their_probabilities(kind):
 def test_distribution_works_outside_the_call_that_made_it():
     module, params, z = decoder((4, 4), batch=2)
     distribution = jax.jit(module.apply)(params, z)
-    x = distribution.sample(seed=jax.random.key(0))
-    np.testing.assert_allclose(distribution.log_prob(x), module.apply(params, z).log_prob(x), rtol=1e-5)
+    x = uniform(2, 4, 4) < 0.5
+    inside = jax.jit(lambda x: module.apply(params, z).log_prob(x))(x)
+    outside = jax.jit(lambda distribution, x: distribution.log_prob(x))(distribution, x)
+    np.testing.assert_allclose(outside, inside, rtol=1e-5)
     assert distribution.event_shape == (4, 4) and distribution.batch_shape == (2,)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_parameter_count(depth):
-    _, params, _ = decoder((28, 28), width=12, depth=depth, latent=32)
+    module = KINDS["pixelcnn"](12, depth, (28, 28))
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32)))
     planes, first = 32 * 784 * 2 + 784 * 2, 15 * 1 * 2 * 12 + 2 * 12 + 2 * 2 * 12
     block, readout = 15 * 12 * 2 * 12 + 2 * 12 + 2 * 2 * 12, 12 + 2 + 1
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == planes + first + depth * block + readout

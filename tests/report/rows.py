@@ -12,4 +12,5 @@ def row(family, rate, distortion, *, split="test", status="ok", **fields):
     member = Member(**fields)
     made = {**dict.fromkeys(POINT_COLUMNS, 0), **dataclasses.asdict(member), "member": member.name, "family": family}
     made |= paper_family(family) if family in PAPER_FAMILIES else {}
-    return made | {"split": split, "status": status, "rate": rate, "distortion": distortion, "elbo": -(rate + distortion)}
+    made |= {"split": split, "averaging": "none", "status": status}
+    return made | {"rate": rate, "distortion": distortion, "elbo": -(rate + distortion)}

@@ -126,7 +126,7 @@ def test_the_script_prints_and_writes_the_same_table(points, tmp_path):
     written = disk.read_table(tmp_path / "comparison.csv")
     expected = compare.compare(tables.read_points(tmp_path), "mnist_static").rows
     np.testing.assert_equal(written, expected)
-    assert [r["section"] for r in written] == ["run"] * 9 + ["area"] * 2 + ["best"] * 3
+    assert [r["section"] for r in written] == ["run"] * 9 + ["hull"] * 4 + ["area"] * 2 + ["best"] * 3
     flat = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "-+v β = 1 0 1 5.00 77.00 82.00 0.0 81.0 81.0 +1.00 Fig. 4c, 5; not annealed" in flat
     assert "6.2 74.1 80.3 +1.70 Fig. 4a, 6; annealed" in flat
@@ -138,7 +138,7 @@ def test_the_script_prints_markdown(points, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"data": {"name": "binarized_mnist"}}))
     lines = script(f"--workdir={tmp_path}", "--markdown").stdout.splitlines()
     tables = [line for line in lines if line.startswith("|")]
-    assert sum(set(line) <= set("|-: ") for line in tables) == 3  # rules below three headers
+    assert sum(set(line) <= set("|-: ") for line in tables) == 4  # rules below four headers
     assert "| `-+v` |  | β = 1 | 0.50 | 81.00 | 81.50 | 6.2 | 74.1 | 80.3 | +1.20 | Fig. 4a, 6; annealed |" in tables
     assert "| `---` | decoder width 16 | R = 20 | 20.00 | 67.50 | 87.50 |  |  | 86.9 | +0.60 | Fig. 3; read off |" in tables
     for block in "\n".join(lines).split("\n\n"):

@@ -22,6 +22,7 @@ def rows(members, rate_of):
             "member": member.name,
             "family": member.family,
             "split": "test",
+            "averaging": "none",
             "status": "ok",
             "rate": rate,
             "distortion": distortion,
@@ -50,6 +51,13 @@ def test_curves_average_seeds_along_beta(points):
     np.testing.assert_allclose(first.rate_spread, np.full((2, 3), 0.5))
     np.testing.assert_allclose(first.total_spread, np.full((2, 3), 2.0))
     assert curves[2].seeds.tolist() == [1, 1]
+
+
+def test_averages_are_curves_of_their_own(points):
+    """Not averaged with the last parameters, as seeds are."""
+    averages = [{**point, "averaging": "ema", "rate": point["rate"] + 1} for point in points]
+    labels = [curve.label for curve in plots.curves(points + averages)]
+    assert len(labels) == 8 and [label.endswith("averaging ema") for label in labels] == [True, False] * 4
 
 
 def test_points_of_a_model_of_ones_own_are_one_curve():

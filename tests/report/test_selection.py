@@ -178,3 +178,11 @@ def test_nothing_to_choose_from_is_one_sentence():
 def test_a_run_of_target_rates_alone_has_no_panels_along_beta():
     rows = [row("-+-", objective="target_rate", target_rate=r, rate=r, distortion=80 - 0.9 * r) for r in (1.0, 2.0)]
     assert {(c.figure, c.panel) for c in selection.select(rows)} == {(4, "d"), (6, "a"), (6, "b")}
+
+
+def test_a_member_and_its_average_are_shown_once():
+    """Twins beside each other; or the lower one gone."""
+    members = [row(beta=0.5), row(beta=1.0, distortion=70.0), row(beta=2.0)]
+    averages = [{**twin, "averaging": "ema", "distortion": d} for twin, d in zip(members, (79.0, 71.0, 80.0), strict=True)]
+    kept = selection.one_of_each([*members, *averages])
+    assert kept == [members[1], members[2], averages[0]]

@@ -7,7 +7,7 @@ import pytest
 
 from rd_elbo.models.family import PAPER_FAMILIES
 from rd_elbo.report import paper
-from rd_elbo.sweep import grid
+from rd_elbo.sweep import grid, grouping
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 EXPERIMENTS = ("toy", "gaussian")
@@ -44,7 +44,7 @@ def test_the_twelve_families_along_beta(name):
     # Members of one family share everything but what a program takes as arguments.
     for family in PAPER_FAMILIES:
         alike = [m for m in members if m.family == family and m.objective == "beta"]
-        assert len(grid.groups(alike, (28, 28))) == 1
+        assert len(grouping.groups(alike, (28, 28))) == 1
 
 
 def test_the_papers_configuration_covers_the_betas_it_prints():

@@ -100,6 +100,9 @@ OTHER_VALUES = {
     **dict.fromkeys(("batch_size", "seed"), 9),
     **dict.fromkeys(("beta", "target_rate", "target_weight", "learning_rate", "epochs"), 0.123),
     "divergence_threshold": 1e4,
+    "ema_decay": 0.9,
+    "dropout": 0.1,
+    "shift": 2,
     "z_in_every_layer": True,
 }
 
@@ -124,6 +127,9 @@ OTHER_VALUES = {
         ("objective", "elbo"),
         ("schedule", "step"),
         ("decoder_width", -3),
+        ("ema_decay", 1.0),
+        ("dropout", 1.0),
+        ("shift", 0.5),
     ],
 )
 def test_bad_values_are_refused_in_one_sentence(field, value):

@@ -44,6 +44,7 @@ def trained(pictures, tmp_path_factory):
     return dataset, workdir, rd.sweep([member], dataset, workdir, splits=("test",))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_colour_pictures(trained):
     dataset, workdir, (point,) = trained
     assert point["likelihood"] == "discretised_logistic" and point["status"] == "ok"

@@ -80,12 +80,21 @@ def test_run_directory(tmp_path):
 
 
 def test_saved_parameters_give_the_points_of_the_table(tmp_path):
-    plan = config.load(given(only=("mlp",)))
+    plan = config.load(given(only=("mlp",), grid={"ema_decay": (0.0, 0.5)}))
     points = run.run(plan, tmp_path / "run").points
-    member, params = tables.load_params(tmp_path / "run", points[1]["member"])
-    model, x = member.build((28, 28)), jnp.asarray(plan.dataset.splits["test"], jnp.float32)
-    rate = model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean()
-    np.testing.assert_allclose(rate, points[1]["rate"], rtol=1e-5)
+    x, seen = jnp.asarray(plan.dataset.splits["test"], jnp.float32), []
+    for point in (p for p in points if p["split"] == "test"):
+        member, params = tables.load_params(tmp_path / "run", point["member"], point["averaging"])
+        model = member.build((28, 28))
+        rate = model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean()
+        np.testing.assert_allclose(rate, point["rate"], rtol=1e-5)
+        seen.append((member.ema_decay, point["averaging"]))
+    assert {*seen} == {(0.0, "none"), (0.5, "none"), (0.5, "ema")}
+    # The average that a chunk has lost is trained again.
+    tables.params_path(tmp_path / "run", f"{member.name}.ema").unlink()
+    said = []
+    run.run(plan, tmp_path / "run", report=said.append)
+    assert said == [f"parameters of {member.name}.ema are missing or damaged; its members are trained again"]
 
 
 def test_points_are_reported_on_a_fixed_choice_of_the_training_split(tmp_path):

@@ -24,13 +24,13 @@ def test_points_of_old_tables_have_the_fields_of_today_at_their_defaults(tmp_pat
     member = Member(beta=0.5, kl_warmup_fraction=0.25)
     row = {**dict.fromkeys(POINT_COLUMNS, 0), **dataclasses.asdict(member)}
     row |= {"member": member.name, "family": member.family, "version": "0.1.0+abc"}
-    row |= {"split": "test", "status": "ok", "rate": 1.5, "distortion": 2.0}
+    row |= {"split": "test", "averaging": "ema", "status": "ok", "rate": 1.5, "distortion": 2.0}
     disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, [row])
     assert tables.read_points(tmp_path) == [row]
     younger = ("kl_warmup_fraction", "schedule", "latent")
-    columns = [name for name in POINT_COLUMNS if name not in (*younger, "version")]
+    columns = [name for name in POINT_COLUMNS if name not in (*younger, "version", "averaging")]
     disk.write_table(tmp_path / "points.csv", columns, [{name: row[name] for name in columns}])
-    defaults = {name: getattr(Member(), name) for name in younger} | {"version": ""}
+    defaults = {name: getattr(Member(), name) for name in younger} | {"version": "", "averaging": "none"}
     assert tables.read_points(tmp_path) == [{**row, **defaults}]
 
 

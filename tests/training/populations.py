@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from rd_elbo.models.family import Architecture
 from rd_elbo.models.vae import Terms
-from rd_elbo.training import fit, sharding, state
+from rd_elbo.training import fit, regularisation, sharding, state
 
 SHAPE = (4, 4)
 STEPS = 50
@@ -36,6 +36,9 @@ class Member(Architecture):
     learning_rate: float = 1e-2
     seed: int = 0
     divergence_threshold: float = math.inf
+    ema_decay: float = 0.0
+    dropout: float = 0.0
+    shift: int = 0
 
 
 def several(base, **changes):
@@ -68,6 +71,7 @@ def spec_of(members, shape=SHAPE, **changes):
     """The program of members."""
     lead, (_, padded) = members[0], models_of(members, shape)
     own = {f: getattr(lead, f) for f in ("objective", "batch_size", "schedule", "optimizer")}
+    own |= regularisation.switches(members)
     return state.TrainSpec(padded, **{**own, "dtype": "float64", **changes})
 
 
@@ -138,7 +142,7 @@ class Wide(Echo):
 def echo(model, members, images, steps, **rest):
     """Trains models of one kind, each of the same widths, in float32."""
     fields = ("batch_size", "schedule", "dtype", "adam_b2", "call_steps", "optimizer", "objective")
-    own = {f: rest.pop(f) for f in fields if f in rest}
+    own = regularisation.switches(members) | {f: rest.pop(f) for f in fields if f in rest}
     spec = state.TrainSpec(model, **{"batch_size": 4, **own})
     hparams = state.HParams.of(members, spec)
     return fit.fit(spec, [model] * len(members), hparams, images, steps, **rest)

@@ -1,5 +1,6 @@
 """A training that was interrupted ends as one that was not; what is damaged is left out."""
 
+import dataclasses
 import itertools
 import pathlib
 import shutil
@@ -43,7 +44,8 @@ def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, objective, short
     # An odd number, so that a filler is saved too.
     members = several(BASE, beta=(0.3, 0.3, 1.0), seed=(0, 5, 0))
     if objective == "target_distortion":
-        members = several(BASE, target_distortion=(5.0, 8.0, 9.0), objective=(objective,) * 3)
+        averaged = dataclasses.replace(BASE, ema_decay=0.9)
+        members = several(averaged, target_distortion=(5.0, 8.0, 9.0), objective=(objective,) * 3)
     whole, interruptions = run(members, metrics_every=2), 0
     while True:
         checkpoints = Checkpoints(tmp_path, {"what": "this"}, report=pytest.fail)
@@ -55,6 +57,7 @@ def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, objective, short
             interruptions += 1
     assert interruptions > 2
     assert_identical(resumed.params, whole.params)
+    assert_identical(resumed.average, whole.average)
     assert_identical(resumed.metrics, whole.metrics)
     assert resumed.metrics.loss.shape == (3, STEPS // 2)
     assert_identical((resumed.steps, resumed.alive), (whole.steps, whole.alive))

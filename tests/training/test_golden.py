@@ -29,7 +29,10 @@ DISTORTIONS = {
 }
 
 
-@pytest.mark.parametrize("family", ["mlp", "---", pytest.param("++v", marks=pytest.mark.slow)])
+SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("---", "++v")]
+
+
+@pytest.mark.parametrize("family", ["mlp", *SLOW])
 def test_numbers_are_those_on_record(request, family):
     if family == "mlp":
         request.getfixturevalue("optimised")

@@ -317,7 +317,7 @@ def test_matrix_products_have_the_precision_asked_for(precision):
         hparams = state.HParams(
             jax.ShapeDtypeStruct((1,), "uint32"),
             objectives.LossWeights(*[column] * 7),
-            *[column] * 3,
+            *[column] * (len(state.HParams._fields) - 2),
         )
         ints = jax.ShapeDtypeStruct((1,), "int32"), jax.ShapeDtypeStruct((1, 8), "int32")
         images = jax.ShapeDtypeStruct((8, 1), "float32")
