@@ -113,7 +113,7 @@ def plan() -> Iterator[Case]:
 
 def tiny_plan() -> Iterator[Case]:
     """The same in seconds."""
-    yield Case("conv", 2, "grouped", "default")
+    yield Case("conv", 2, "looped", "default")
     for lowering in ("auto", ONE_BY_ONE):
         yield Case("dense", 2, lowering, "default")
 

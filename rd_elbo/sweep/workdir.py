@@ -216,13 +216,13 @@ class Workdir:
         self, members: Sequence[Member], done: Mapping[str, Finished], splits: Sequence[str]
     ) -> list[Point]:
         """Write points.csv, in the order of the grid, split by split; returns its rows."""
-        rows = [
-            # Chunks of other versions may lack what had one value then.
-            {"averaging": "none"} | point | {"version": done[member.name].version}
-            for member in members
-            if member.name in done
-            for point in done[member.name].of(member.name)
-        ]
+        rows = []
+        for member in (member for member in members if member.name in done):
+            chunk = done[member.name]
+            for point in chunk.of(member.name):
+                # Chunks of other versions may lack what had one value then.
+                row = {"averaging": "none"} | point | {"version": chunk.version}
+                rows.append({name: row[name] for name in POINT_COLUMNS if name in row})
         rows.sort(key=lambda point: splits.index(point["split"]))
         disk.write_table(self.path / "points.csv", POINT_COLUMNS, rows)
         return rows
