@@ -16,7 +16,10 @@ from rd_elbo.training import fit, state
 TINY = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.5, batch_size=16)
 
 
-@pytest.mark.parametrize("name", ["product", "fit", "Points", pytest.param("sweep", marks=pytest.mark.slow)])
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("sweep", "fit")]
+
+
+@pytest.mark.parametrize("name", ["product", "Points", *LONG])
 def test_examples_in_docstrings(name):
     found = doctest.DocTestFinder().find(getattr(api, name), name, globs=vars(api))
     examples = [test for test in found if test.examples]

@@ -203,6 +203,7 @@ def test_the_plot_is_drawn_from_its_table(tmp_path):
     assert [file.name for file in report.plot(tmp_path)] == ["scaling.png", "scaling.pdf"]
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_tables(rows, tmp_path):
     folder, made = tmp_path / "results", tmp_path / "docs" / "benchmarks.md"
     versions = {"versions": {"jax": "1.2.3", "torch": None}, "revision": "0123456789"}

@@ -32,6 +32,7 @@ def run(code, *arguments):
     return result.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_freed_memory_is_kept():
     """Ten times the same 64 MiB: page faults each time by default, next to none when what is freed is kept."""
@@ -41,6 +42,7 @@ def test_freed_memory_is_kept():
     assert int(kept) < int(default) / 10
 
 
+@pytest.mark.slow
 def test_one_device_per_core_unless_told_otherwise():
     count = "import jax; from rd_elbo import host; host.configure({}); print(jax.local_device_count(), host.cores())"
     devices, cores = run(count.format("")).split()

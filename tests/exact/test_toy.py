@@ -131,6 +131,7 @@ def learn(objective, learning_rate, seeds=8, steps=1500):
     )
 
 
+@pytest.mark.slow
 def test_the_elbo_drops_the_code_and_a_target_rate_keeps_it(x64):
     rate, distortion, entropy = learn("beta", 0.02)
     assert (rate <= 0.005).all() and (np.abs(rate + distortion - entropy) <= 0.001).all()

@@ -54,6 +54,7 @@ def test_a_class_is_filled_with_what_a_member_has():
     assert OWN.family == "---" and "pseudo_inputs" in OWN.unused_fields
 
 
+@pytest.mark.slow
 def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
     digits = rd.load_data("mnist_static").head(320)
     points = rd.sweep(rd.product(OWN, beta=(0.5, 1.0)), digits, tmp_path, splits=("test",))

@@ -64,6 +64,7 @@ def test_a_sweep_of_colour_pictures(trained):
     assert (workdir / "figures").exists() or plots.draw_all(workdir)
 
 
+@pytest.mark.slow
 def test_bits_per_dimension_in_the_table_of_the_terminal(trained, monkeypatch):
     monkeypatch.syspath_prepend("scripts")
     import console

@@ -98,7 +98,8 @@ PADDED = {
 }
 
 
-@pytest.mark.parametrize("kind", MARKED)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_padded_from_a_smaller_width(kind):
     wide = dataclasses.replace(KINDS[kind], ema_decay=0.9, dropout=0.3)
     narrow = dataclasses.replace(wide, decoder_width=2, encoder_width=wide.encoder_width - 1)
@@ -127,10 +128,10 @@ def test_padded_from_a_smaller_width(kind):
 LONGEST = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("strong", "resnet")]
 
 
-@pytest.mark.parametrize("kind", [*LONGEST, "pixelvae", "levels"])
+@pytest.mark.parametrize("kind", [*LONGEST, "mlp", "pixelvae", "levels"])
 def test_a_padded_gradient_is_that_of_the_smaller_width(kind):
     """Of parts that take long to compile; the steps of an elementwise optimizer follow from it."""
-    wide = {**PADDED, "strong": STRONG}[kind]
+    wide = {**KINDS, **PADDED, "strong": STRONG}[kind]
     narrow = dataclasses.replace(wide, decoder_width=2, encoder_width=wide.encoder_width - 1)
     (small, _), large = models_of([narrow, wide])
     x, shapes = images_of()[:4].astype(float), state.parameter_shapes(large, SHAPE, "float64")

@@ -33,9 +33,7 @@ SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("---", "++v"
 
 
 @pytest.mark.parametrize("family", ["mlp", *SLOW])
-def test_numbers_are_those_on_record(request, family):
-    if family == "mlp":
-        request.getfixturevalue("optimised")
+def test_numbers_are_those_on_record(family):
     images, base = images_of(shape=(8, 8)), Member(**FAMILIES[family], **SIZES)
     members = several(base, beta=(0.3, 1.0), seed=(0, 5))
     fitted = train(members, images, steps=20, spec={"dtype": "float32"})

@@ -79,6 +79,7 @@ def test_a_mask_is_of_an_example_and_a_unit_whatever_is_beside_it():
     np.testing.assert_array_equal(Dropout().apply({}, h), h)
 
 
+@pytest.mark.slow
 def test_a_rate_of_zero_beside_another_is_no_dropout():
     base = Member(encoder_width=4)
     together = train(several(base, dropout=(0.0, 0.5)), steps=10)
