@@ -161,9 +161,9 @@ def importance_weighted_bound(log_weights: LogDensity) -> LogDensity:
     the encoder is the posterior p_d(z|x), every draw gives log p_d(x).
 
     Args:
-      log_weights: (samples, *batch) logarithms of the weights of independent draws, nats.
+      log_weights: (samples, ...) logarithms of the weights of independent draws, nats.
 
     Returns:
-      (*batch,) bounds, nats.
+      (...) bounds, nats.
     """
     return logsumexp(log_weights, axis=0) - jnp.log(len(log_weights))
