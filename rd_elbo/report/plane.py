@@ -212,10 +212,9 @@ def elbo_against_rate(points: Sequence[Row], split: str = "test", band: Band | N
 def _heights(distortions: np.ndarray) -> tuple[float, float]:
     """The range of an axis of distortions; those of densities may be negative."""
     low, high = float(distortions.min()), float(distortions.max())
-    if low > 0:
-        return 0.9 * low, 1.04 * high
-    margin = 0.05 * (high - low) or 1.0
-    return low - margin, high + margin
+    # Markers at the ends stay whole.
+    margin = 0.05 * (high - low or abs(high) or 20.0)
+    return (max(low - margin, 0.0) if low > 0 else low - margin), high + margin
 
 
 def _cycle(groups: Sequence[Curve]) -> list[str]:
