@@ -3,6 +3,8 @@
 import dataclasses
 import doctest
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,15 @@ from rd_elbo.sweep import run as sweeping
 from rd_elbo.training import fit, state
 
 TINY = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.5, batch_size=16)
+
+
+@pytest.mark.slow
+def test_an_import_draws_nothing_and_starts_nothing():
+    """Matplotlib takes a second, and a backend of JAX that has started cannot be set up any more."""
+    code = "import sys, rd_elbo; from jax._src import xla_bridge; "
+    code += "print('matplotlib' in sys.modules, xla_bridge.backends_are_initialized())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"], done.stderr
 
 
 LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("sweep", "fit")]
