@@ -98,7 +98,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def annealed(weights: LossWeights, progress: Scalar, warmup: Scalar) -> LossWeights:
-    """Weights of the rate at a moment of training.
+    """Scale the weight of the rate to a moment of training.
 
     They rise linearly from 0 to the end of the warm-up, and then stay as given.
 

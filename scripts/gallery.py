@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from rich.console import Console
 
 from rd_elbo import host
-from rd_elbo.data.larochelle import cache_folder
+from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput
 from rd_elbo.report import gallery, gallery_figures, selection
 from rd_elbo.sweep import tables

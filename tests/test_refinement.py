@@ -1,5 +1,8 @@
 """Adaptive betas against an even grid, on the exact curve of a Gaussian source."""
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
@@ -40,6 +43,16 @@ def test_fewer_members_than_an_even_grid_for_the_same_area():
     """A proposal at the corners' mean, or in the smallest triangle, needs more than the grid."""
     assert missed(refined(9)) < missed(np.geomspace(LOWEST, HIGHEST, 11))
     assert missed(refined(17)) < missed(np.geomspace(LOWEST, HIGHEST, 23))
+
+
+def test_the_table_of_the_page_is_measured():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "frontier.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 4
+    for count, *areas in rows:
+        even = np.geomspace(LOWEST, HIGHEST, int(count))
+        found = [missed(refined(int(count))), missed(even)]
+        np.testing.assert_allclose(found, np.asarray(areas, float), atol=0.051)
 
 
 def test_the_triangle_by_hand():

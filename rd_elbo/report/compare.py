@@ -140,7 +140,7 @@ def _varying(points: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def _described(point: Mapping[str, Any], varying: Sequence[str]) -> Row:
-    """A run of ours in the columns `_OURS`; `varying` are the fields that tell it from others of its family."""
+    """A run of ours in the columns `_OURS`; `varying` are the fields in which runs of its family differ."""
     objective = point["objective"]
     return {
         "family": point["family"],
