@@ -43,13 +43,9 @@ def main(
     """
 
     @terminal.guarded
-    def go(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
-        if not _WORKDIR.value:
-            raise BadInput(f"--workdir is missing; for example --workdir=runs/{name}")
+    def go(_: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
-        workdir, console = pathlib.Path(_WORKDIR.value), Console()
+        workdir, console = terminal.required_workdir(_WORKDIR.value, name), Console()
         if _REDRAW.value:
             if any(a.lstrip("-").startswith("config") for a in sys.argv[1:]):
                 raise BadInput("--config has no effect with --redraw, which draws what is in --workdir")

@@ -52,7 +52,10 @@ def parse(argv: list[str]) -> list[str]:
             # ml_collections finds the fields that flags set in the process's own arguments.
             new = dict(zip(given, argv[1:], strict=True))
             sys.argv[1:] = [new.get(argument, argument) for argument in sys.argv[1:]]
-        return flags.FLAGS(argv)
+        rest: list[str] = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise BadInput(f"{rest[1]!r} is not understood; everything is given as --flag=value")
+        return rest
     except flags.UnrecognizedFlagError as error:
         own = (key for key in flags.FLAGS.flags_by_module_dict() if key == sys.argv[0] or key.startswith("experiments."))
         names = (flag.name for key in own for flag in flags.FLAGS.flags_by_module_dict()[key])
@@ -63,6 +66,13 @@ def parse(argv: list[str]) -> list[str]:
         reason = gist(error)
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def required_workdir(given: str | None, example: str = "mine") -> pathlib.Path:
+    """The run directory that a script cannot do without."""
+    if not given:
+        raise BadInput(f"--workdir is missing; for example --workdir=runs/{example}")
+    return pathlib.Path(given)
 
 
 def _check_config(arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,6 @@ Exit codes: 0 when all members are evaluated; 2 after one sentence on bad input;
 interrupt, with finished members saved.
 """
 
-import pathlib
 
 import console as terminal
 from absl import app, flags, logging
@@ -21,7 +20,6 @@ from rich.table import Table
 
 from rd_elbo import host
 from rd_elbo.data.cache import cache_folder
-from rd_elbo.errors import BadInput
 from rd_elbo.sweep import likelihood, restore
 from rd_elbo.sweep.tables import params_name
 
@@ -34,13 +32,9 @@ _VMAP_SIZE = flags.DEFINE_integer("vmap_size", None, "Members side by side; 1 fo
 
 
 @terminal.guarded
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
-    if not _WORKDIR.value:
-        raise BadInput("--workdir is missing; for example --workdir=runs/mine")
+def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    workdir, console = pathlib.Path(_WORKDIR.value), Console()
+    workdir, console = terminal.required_workdir(_WORKDIR.value), Console()
     population = restore.settings_of(workdir)
     host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
     host.check_platform()

@@ -27,13 +27,9 @@ _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from 
 
 
 @terminal.guarded
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
-    if not _WORKDIR.value:
-        raise BadInput("--workdir is missing; for example --workdir=runs/mine")
+def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    workdir, console = pathlib.Path(_WORKDIR.value), Console()
+    workdir, console = terminal.required_workdir(_WORKDIR.value), Console()
     if _REDRAW.value:
         for flag in (_EXAMPLES, _SEED, _SPLIT):
             if flag.present:

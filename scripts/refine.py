@@ -70,16 +70,12 @@ def worth(points: Sequence[Mapping[str, Any]], split: str) -> list[Refinement]:
 
 
 @terminal.guarded
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
-    if not _WORKDIR.value:
-        raise BadInput("--workdir is missing; for example --workdir=runs/mine")
+def main(_: list[str]) -> None:
+    workdir, console = terminal.required_workdir(_WORKDIR.value), Console()
     number("tolerance", _TOLERANCE.value)
     for flag in (_MOST, _TOGETHER):
         whole(flag.name, flag.value)
     logging.set_verbosity(logging.FATAL)
-    workdir, console = pathlib.Path(_WORKDIR.value), Console()
     points = tables.read_points(workdir)
     split = _SPLIT.value or refined.default_split(points)
     found = refined.refinements(points, split)

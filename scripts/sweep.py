@@ -171,9 +171,7 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
 
 
 @terminal.guarded
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise BadInput(f"{argv[1]!r} is not understood; everything is given as --flag=value")
+def main(_: list[str]) -> None:
     limit = time.monotonic() + seconds_of(_BUDGET.value) if _BUDGET.value else None
     plan, shard = prepare()
     if _WORKDIR.value and not _OVERWRITE.value:
