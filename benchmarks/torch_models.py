@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from rd_elbo.exact import toy
-from rd_elbo.models.flows import made_masks
+from rd_elbo.models.flow_networks import made_masks
 from rd_elbo.models.pixelcnn import causal_mask
 from rd_elbo.sweep import grid
 

@@ -12,7 +12,8 @@ from jax.test_util import check_grads
 from rd_elbo import information
 from rd_elbo.models import flows
 from rd_elbo.models.encoders import DenseEncoder, FlowEncoder
-from rd_elbo.models.flows import MADE, AutoregressiveFlow, RealNVP, coupling_halves, made_masks
+from rd_elbo.models.flow_networks import MADE, made_masks
+from rd_elbo.models.flows import AutoregressiveFlow, RealNVP, coupling_halves
 from rd_elbo.models.priors import FlowPrior, VampPrior
 from tests.drawn import random_params
 
