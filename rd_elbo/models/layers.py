@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rd_elbo.models.vmap_conv import UNPADDED, Pair, conv, conv_transpose, same_padding
+from rd_elbo.models.vmap_conv import UNPADDED, Padding, Pair, conv, conv_transpose, same_padding
 
 
 def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
@@ -40,6 +40,28 @@ def biased(h: Float[Array, "*shape"], bias: Array | np.ndarray) -> Float[Array, 
     pixels. In bfloat16 that sum would be off by a tenth and more.
     """
     return (h.astype(jnp.promote_types(h.dtype, bias.dtype)) + bias).astype(h.dtype)
+
+
+def pointwise(
+    x: Float[Array, "*batch inputs"], kernel: Float[Array, "kernel_inputs halves units"]
+) -> Float[Array, "*batch halves units"]:
+    """Map each pixel or example linearly to its halves, in the dtype of `x`."""
+    # Not an einsum with the kernel as it is: that one's gradient comes out transposed.
+    h = x @ in_dtype_of(x, kernel).reshape(len(kernel), -1)
+    return h.reshape(*h.shape[:-1], *kernel.shape[1:])
+
+
+def conv_to_halves(
+    x: Float[Array, "batch height width inputs"],
+    kernel: Float[Array, "rows columns kernel_inputs halves units"],
+    bias: Float[Array, "halves units"],
+    padding: Padding = UNPADDED,
+    strides: Pair = (1, 1),
+) -> Float[Array, "batch new_height new_width halves units"]:
+    """Filter images to halves with a bias, by one `conv` in the dtype of `x`."""
+    filters = in_dtype_of(x, kernel).reshape(*kernel.shape[:3], -1)
+    h = conv(x, filters, padding, strides)
+    return biased(h.reshape(*h.shape[:-1], *bias.shape), bias)
 
 
 def lecun_pair(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -70,9 +92,7 @@ class GatedDense(nn.Module):
         """The gated units."""
         kernel = self.param("kernel", lecun_pair, (x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
-        kernel = in_dtype_of(x, kernel)
-        # Not an einsum with the kernel as it is: that one's gradient comes out transposed.
-        return _gated(x @ kernel.reshape(len(kernel), -1), bias)
+        return gate(biased(pointwise(x, kernel), bias))
 
 
 class GatedConv(nn.Module):
@@ -98,12 +118,11 @@ class GatedConv(nn.Module):
         """The gated images."""
         kernel = self.param("kernel", lecun_pair, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
-        kernel = in_dtype_of(x, kernel)
         height, width = x.shape[1:3]
         padding = UNPADDED
         if self.same:
             padding = same_padding((height, width), self.kernel, self.strides)
-        return _gated(conv(x, kernel.reshape(*kernel.shape[:3], -1), padding, self.strides), bias)
+        return gate(conv_to_halves(x, kernel, bias, padding, self.strides))
 
 
 class GatedConvTranspose(nn.Module):
@@ -142,17 +161,12 @@ class GatedConvTranspose(nn.Module):
             )
         kernel = self.param("kernel", self._init, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))
-        kernel = in_dtype_of(x, kernel)
-        kernel = kernel.reshape(*kernel.shape[:3], -1).swapaxes(2, 3)
+        filters = in_dtype_of(x, kernel).reshape(*kernel.shape[:3], -1).swapaxes(2, 3)
         padding = same_padding(self.size, self.kernel, self.strides) if self.same else UNPADDED
-        return _gated(conv_transpose(x, kernel, self.size, padding, self.strides), bias)
+        h = conv_transpose(x, filters, self.size, padding, self.strides)
+        return gate(biased(h.reshape(*h.shape[:-1], *bias.shape), bias))
 
     def _init(self, key: Array, shape: tuple[int, ...]) -> Array:
         # A pixel of the result is a sum of so many taps; of one where an input paints all pixels.
         taps = math.prod(self.kernel) / math.prod(self.strides) if self.same else 1
         return jax.random.normal(key, shape) / math.sqrt(taps * shape[2])
-
-
-def _gated(h: Array, bias: Array) -> Array:
-    """The gated sum of both halves (..., 2 units) and their bias (2, units)."""
-    return gate(biased(h.reshape(*h.shape[:-1], *bias.shape), bias))

@@ -1,9 +1,9 @@
 """Where the members' axis lies while a population computes.
 
 A population puts members on the leading axis. For models of a few hundred numbers that is slow on a
-CPU: sums and softmaxes over short trailing axes leave its vector units empty. With the members on
-the trailing axis every operation is the same instruction for neighbouring members. `members_last`
-keeps that to the inside of one function, so that everything outside just vmaps.
+CPU: sums and softmaxes over short trailing axes leave its vector units empty. With members on the
+trailing axis every operation is the same instruction for neighbouring members. `members_last` does
+so inside one function, and everything outside just vmaps.
 """
 
 from collections.abc import Callable
@@ -19,23 +19,21 @@ Arrays = tuple[Array, ...]
 
 
 def members_last(fun: Callable[..., Arrays]) -> Callable[..., Arrays]:
-    """Make a function that `jax.vmap` runs with members on the trailing axis.
-
-    It is a differentiable function of one member.
+    """Make a function of one member that `jax.vmap` runs with members on the trailing axis.
 
     Args:
-      fun: Function from arrays with a trailing axis of members to a tuple of such arrays; it must
-        treat members alike and apart, as element-wise operations and reductions over other axes do.
+      fun: Function from arrays with a trailing axis of members to a tuple of such arrays. It treats
+        members alike and apart, as element-wise operations and reductions over other axes do.
 
     Returns:
-      The function for arrays without the members' axis. Its gradient vmaps in the same way. It may
-      be differentiated once, in reverse, which is what training does.
+      The function of arrays without the members' axis. Its gradient vmaps in the same way.
+      Differentiable once, in reverse mode.
     """
 
     @_trailing
     def forward(args: Arrays) -> tuple[Arrays, Arrays]:
-        # The gradient starts from these transposed arguments, so that the compiler finds all it has
-        # in common with the function.
+        # The gradient starts from these transposed arguments: the compiler finds all that it has in
+        # common with the function.
         args = lax.optimization_barrier(args)
         return fun(*args), args
 
@@ -65,17 +63,13 @@ def _trailing(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @member_wise.def_vmap
     def rule(size: int, in_batched: list[Any], tree: Any) -> tuple[Any, Any]:
         def to_last(a: Array, batched: bool) -> Array:
-            # What members share is repeated, so that a gradient with respect to it is one per
-            # member, to be summed outside.
-            return (
-                jnp.moveaxis(a, 0, -1)
-                if batched
-                else jnp.broadcast_to(a[..., None], (*a.shape, size))
-            )
+            if batched:
+                return jnp.moveaxis(a, 0, -1)
+            # Shared arrays are repeated: their gradient is one per member, to be summed outside.
+            return jnp.broadcast_to(a[..., None], (*a.shape, size))
 
         out = fun(jax.tree.map(to_last, tree, in_batched[0]))
-        return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), out), jax.tree.map(
-            lambda _: True, out
-        )
+        leading = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), out)
+        return leading, jax.tree.map(lambda _: True, out)
 
     return member_wise

@@ -1,7 +1,7 @@
-"""Likelihoods of one value of an example: what a decoder says of a pixel or a dimension.
+"""Likelihoods: distributions of one value of an example, a pixel or a dimension.
 
-All log-probabilities and log-densities are in nats. A density may be above 1, so that the
-distortion of continuous values may be negative.
+All log-probabilities and log-densities are in nats. A density may be above 1, so the distortion of
+continuous values may be negative.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from rd_elbo.models.bernoulli import Bernoulli
 
 LEVELS = 256
-# As PixelCNN++ has it: a scale of less than an eighth of a level says no more.
+# As in PixelCNN++: a scale below an eighth of a level makes no difference.
 _LEAST_LOG_SCALE = -7.0
 # Half a level, where levels 0 to 255 lie between -1 and 1.
 _HALF = 1 / (LEVELS - 1)
@@ -31,8 +31,8 @@ class Likelihood:
     """A likelihood that architectures can name.
 
     Attributes:
-      kind: Kind of data that it is for, see `data.Dataset`.
-      outputs: Numbers that a decoder gives for each value.
+      kind: Kind of data that it is for, "binary", "grey" or "real", see `data.Dataset`.
+      outputs: Number of a decoder's outputs for each value.
       continuous: Whether values have a density in place of a probability.
       scale: Divisor of values that brings them to [0, 1] for networks.
     """
@@ -52,14 +52,14 @@ LIKELIHOODS: dict[str, Likelihood] = {
 
 
 class DiscretisedLogistic(distrax.Distribution):
-    """A logistic distribution rounded to levels 0 to 255 (Salimans et al. 2017, one component).
+    """A logistic distribution rounded to levels 0 to 255.
 
-    Levels lie at equal distances between -1 and 1. All that is below level 0 counts to it, and all
-    above 255 to that:
+    It is that of Salimans et al. 2017 with one component. Levels lie at equal distances between -1
+    and 1. Values below level 0 count to it, and those above 255 to that:
 
         P(k) = s((x_k + 1/255 - loc) / scale) - s((x_k - 1/255 - loc) / scale)
 
-    with s the logistic function and x_k = k / 127.5 - 1. With a and b the two arguments it is
+    with s the logistic function and x_k = k / 127.5 - 1. With a and b the two arguments, P(k) is
     s(a) s(-b) (1 - exp(b - a)), whose logarithm has no difference of nearly equal numbers.
 
     Attributes:
@@ -96,12 +96,12 @@ class DiscretisedLogistic(distrax.Distribution):
         """log(1 - exp(-w)) of the width w of a level in units of the scale."""
         width = 2 * _HALF * inverse
         near = width < _SERIES_END
-        # By the logarithm of w itself, which is there where w is too small to be.
+        # By the logarithm of w itself, which is finite where w underflows.
         series = math.log(2 * _HALF) - self.log_scale - width / 2 + _log_sinhc(width / 2)
         return jnp.where(near, series, jnp.log(-jnp.expm1(-jnp.where(near, 1.0, width))))
 
     def quantile(self, uniform: Array) -> Float[Array, "..."]:
-        """The level at which the distribution function reaches `uniform`, in [0, 1)."""
+        """The level at which the distribution function reaches `uniform`, (...) in [0, 1)."""
         drawn = self.loc + jnp.exp(self.log_scale) * (jnp.log(uniform) - jnp.log1p(-uniform))
         return jnp.clip(jnp.rint((drawn + 1) / (2 * _HALF)), 0, LEVELS - 1)
 
@@ -175,47 +175,44 @@ def _log_sinhc(half: Array) -> Array:
 
 
 def of_outputs(likelihood: str, outputs: Array) -> Any:
-    """The distribution of values of which a network gave the outputs; all but "gaussian".
+    """Make the distribution of values from a network's outputs.
 
     Args:
-      likelihood: A key of `LIKELIHOODS`.
+      likelihood: Key of `LIKELIHOODS`, but for "gaussian".
       outputs: (...) logits; (..., 2) means and log scales of "discretised_logistic".
     """
     if likelihood == "discretised_logistic":
         return DiscretisedLogistic(outputs[..., 0], outputs[..., 1])
-    return (
-        ContinuousBernoulli(outputs) if likelihood == "continuous_bernoulli" else Bernoulli(outputs)
-    )
+    if likelihood == "continuous_bernoulli":
+        return ContinuousBernoulli(outputs)
+    return Bernoulli(outputs)
 
 
 def with_outputs(shape: tuple[int, ...], likelihood: str) -> tuple[int, ...]:
-    """The shape of a network's outputs for examples of `shape`."""
+    """Compute the shape of a network's outputs for examples of `shape`."""
     outputs = LIKELIHOODS[likelihood].outputs
     return shape if outputs == 1 else (*shape, outputs)
 
 
 def size_of_outputs(shape: tuple[int, ...], likelihood: str) -> int:
-    """The number of a network's outputs for examples of `shape`."""
+    """Count a network's outputs for an example of `shape`."""
     return math.prod(with_outputs(shape, likelihood))
 
 
 def factorised(
     module: nn.Module, likelihood: str, outputs: Array, axes: int
 ) -> distrax.Independent:
-    """Independent values of an example; to be called inside a compact module.
+    """Make the distribution of an example's independent values, inside a compact method.
 
     Args:
       module: Decoder, which gets a parameter `log_scale` if the likelihood is "gaussian": one scale
         of all values.
-      likelihood: A key of `LIKELIHOODS`.
-      outputs: (*batch, *shape) or, see `with_outputs`, (*batch, *shape, outputs).
+      likelihood: Key of `LIKELIHOODS`.
+      outputs: (*batch, *shape) outputs or, see `with_outputs`, (*batch, *shape, outputs).
       axes: Number of axes of an example.
     """
-    if likelihood == "gaussian":
-        log_scale = module.param("log_scale", nn.initializers.zeros, ())
-        distribution: Any = distrax.Normal(
-            outputs, jnp.broadcast_to(jnp.exp(log_scale), outputs.shape)
-        )
-    else:
-        distribution = of_outputs(likelihood, outputs)
-    return distrax.Independent(distribution, axes)
+    if likelihood != "gaussian":
+        return distrax.Independent(of_outputs(likelihood, outputs), axes)
+    scale = jnp.exp(module.param("log_scale", nn.initializers.zeros, ()))
+    values = distrax.Normal(outputs, jnp.broadcast_to(scale, outputs.shape))
+    return distrax.Independent(values, axes)

@@ -1,10 +1,12 @@
 """Small PixelCNNs conditioned on z: autoregressive distributions over images of one channel.
 
 Pixels are read row by row. Every filter is a causal crop of 3 rows by 5 columns that ends in the
-row of the predicted pixel. Only the right end of that last row is masked; a masked 5x5 filter would
-compute twice as much to throw it away. One function, `_layer`, computes a layer from a zero-padded
-image (all pixels at once: `log_prob`) or from one 3x5 patch (one pixel: `sample`), so sampling
-keeps every layer's activations and computes each of them once.
+row of the predicted pixel. Only the right end of that last row is masked. A masked 5x5 filter would
+compute twice as much, and throw it away.
+
+One function, `_layer`, computes a layer from a zero-padded image for `log_prob`, all pixels at
+once, or from one 3x5 patch for `sample`, one pixel. So sampling keeps every layer's activations and
+computes each of them once.
 """
 
 from typing import Any
@@ -17,46 +19,37 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models.causal import CausalImage, readout_kernel
 from rd_elbo.models.decoders import deconv_trunk
-from rd_elbo.models.layers import biased, gate, in_dtype_of, lecun_pair
+from rd_elbo.models.layers import conv_to_halves, gate, lecun_pair, pointwise
 from rd_elbo.models.likelihoods import with_outputs
-from rd_elbo.models.vmap_conv import conv
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
 
 
 def causal_mask(*, includes_centre: bool) -> np.ndarray:
-    """Mask of the taps of a (3, 5) crop up to the pixel in the middle of its last row."""
+    """Mask the taps of a (3, 5) crop after the pixel in the middle of its last row."""
     mask = np.ones((_ROWS, _COLUMNS), np.float32)
     mask[-1, _LEFT + includes_centre :] = 0
     return mask
 
 
 def _layer(params: dict[str, Array], padded: Array, plane: Array, *, first: bool) -> Array:
-    """Apply one gated causal layer, a residual block.
-
-    When `first`, it is the layer that reads pixels and must not see its own.
+    """Apply one gated causal layer: the input layer, or a residual block.
 
     Args:
       params: `kernel` (3, 5, inputs, 2, width), `bias` (2, width), `plane` (planes, 2, width).
-      padded: (batch, height + 2, width + 4, inputs), the input framed by two rows above and two
-        columns at each side.
+      padded: (batch, height + 2, width + 4, inputs) input, framed by two rows above and two columns
+        at each side.
       plane: (batch, height, width, planes) feature planes made from z.
-      first: Whether the layer is the input layer.
+      first: Whether it is the input layer, which must not see the pixel itself.
 
     Returns:
       (batch, height, width, width of the layer).
     """
-    kernel, of_plane = in_dtype_of(padded, params["kernel"]), in_dtype_of(padded, params["plane"])
-    kernel = (
-        kernel
-        * jnp.asarray(causal_mask(includes_centre=not first), kernel.dtype)[:, :, None, None, None]
-    )
-    # The gate's two halves are output channels of one convolution.
-    h = conv(padded, kernel.reshape(*kernel.shape[:3], -1))
-    h = biased(h.reshape(*h.shape[:-1], *kernel.shape[3:]), params["bias"])
-    from_z = plane @ of_plane.reshape(len(of_plane), -1)
-    h = gate(h + from_z.reshape(*from_z.shape[:-1], *of_plane.shape[1:]))
+    kernel = params["kernel"]
+    mask = jnp.asarray(causal_mask(includes_centre=not first), kernel.dtype)
+    h = conv_to_halves(padded, kernel * mask[:, :, None, None, None], params["bias"])
+    h = gate(h + pointwise(plane, params["plane"]))
     return h if first else padded[:, _ABOVE:, _LEFT:-_RIGHT] + h
 
 
@@ -68,9 +61,9 @@ class PixelCNN(CausalImage):
     """The distribution that `PixelCNNDecoder` and `PixelVAEDecoder` make.
 
     Attributes:
-      params: `layers`, the parameters of the input layer and then of each residual block;
-        `readout`, those of the final 1x1 convolution to one logit: `kernel` (width,), `plane`
-        (planes,), `bias` (); or to two outputs, on a last axis.
+      params: `layers`, parameters of the input layer and then of each residual block; `readout`,
+        those of the final 1x1 convolution to one logit, `kernel` (width,), `plane` (planes,) and
+        `bias` (), or to two outputs on a last axis.
       planes: (*batch, height, width, planes) feature planes, see `CausalImage`.
       likelihood: Distribution of a pixel, see `CausalImage`.
     """
@@ -86,36 +79,29 @@ class PixelCNN(CausalImage):
         return h @ readout["kernel"] + plane @ readout["plane"] + readout["bias"]
 
     def _draw(self, planes: Array, noise: Array) -> Array:
-        rows, columns = self.event_shape
-        layers = self.params["layers"]
-        channels = [1] + [params["bias"].shape[-1] for params in layers]
-        # inputs[l] is the padded input of layer l, filled in pixel by pixel; the first is the image
-        # itself.
-        inputs = [
-            _pad(jnp.zeros((len(planes), rows, columns, c), planes.dtype)) for c in channels[:-1]
-        ]
+        batch, (rows, columns), layers = len(planes), self.event_shape, self.params["layers"]
+        channels = [1, *(params["bias"].shape[-1] for params in layers)]
+        # The padded input of each layer, filled in pixel by pixel; the first is the image itself.
+        inputs = [_pad(jnp.zeros((batch, rows, columns, c), planes.dtype)) for c in channels[:-1]]
 
         def pixel(inputs: list[Array], at: tuple[Array, Array]) -> tuple[list[Array], Array]:
             index, uniform = at
             i, j = index // columns, index % columns
-            plane = lax.dynamic_slice(planes, (0, i, j, 0), (len(planes), 1, 1, planes.shape[-1]))
-            inputs = list(inputs)
+            plane = lax.dynamic_slice(planes, (0, i, j, 0), (batch, 1, 1, planes.shape[-1]))
+            place, inputs = (0, i + _ABOVE, j + _LEFT, 0), list(inputs)
             for layer, params in enumerate(layers):
-                patch = lax.dynamic_slice(
-                    inputs[layer], (0, i, j, 0), (len(planes), _ROWS, _COLUMNS, channels[layer])
-                )
+                crop = (batch, _ROWS, _COLUMNS, channels[layer])
+                patch = lax.dynamic_slice(inputs[layer], (0, i, j, 0), crop)
                 h = _layer(params, patch, plane, first=layer == 0)
                 if layer + 1 < len(layers):
-                    inputs[layer + 1] = lax.dynamic_update_slice(
-                        inputs[layer + 1], h, (0, i + _ABOVE, j + _LEFT, 0)
-                    )
+                    inputs[layer + 1] = lax.dynamic_update_slice(inputs[layer + 1], h, place)
             drawn = self._pixel(self._readout(h, plane)[:, 0, 0], uniform).astype(planes.dtype)
             read = self._read(drawn, planes)[:, None, None, None]
-            inputs[0] = lax.dynamic_update_slice(inputs[0], read, (0, i + _ABOVE, j + _LEFT, 0))
+            inputs[0] = lax.dynamic_update_slice(inputs[0], read, place)
             return inputs, drawn
 
         _, drawn = lax.scan(pixel, inputs, (jnp.arange(rows * columns), noise))
-        return drawn.T.reshape(len(planes), rows, columns)
+        return drawn.T.reshape(batch, rows, columns)
 
 
 class PixelCNNDecoder(nn.Module):
@@ -141,17 +127,17 @@ class PixelCNNDecoder(nn.Module):
         pixels = self.image_shape[0] * self.image_shape[1]
         planes = nn.Dense(pixels * self.planes, name="planes")(z)
         planes = planes.astype(z.dtype).reshape(*z.shape[:-1], *self.image_shape, self.planes)
-        return PixelCNN(
-            _causal_params(self, self.width, self.depth, self.planes), planes, self.likelihood
-        )
+        params = _causal_params(self, self.depth, self.planes)
+        return PixelCNN(params, planes, self.likelihood)
 
 
 class PixelVAEDecoder(nn.Module):
     """Decoder `+`: a deconvolutional one whose last layers are a shallow PixelCNN.
 
-    After Gulrajani et al. 2017. What `DeconvDecoder` has before its last filter gives feature
-    planes at the size of the image; a causal network reads the image, and in every layer the planes
-    by a linear map. So z says where things are, and the causal network only how pixels go together.
+    Gulrajani et al. 2017 have such a decoder. The layers of `DeconvDecoder` but the last give
+    feature planes at the size of the image. A causal network reads the image, and in every layer
+    the planes by a linear map. So z says where things are, and the causal network only how pixels
+    go together.
 
     Attributes:
       width: Channels of the planes and of every causal layer.
@@ -172,31 +158,34 @@ class PixelVAEDecoder(nn.Module):
         """d(x|z)."""
         planes = deconv_trunk(z, self.width, self.depth, (self.image_shape[0], self.image_shape[1]))
         planes = planes.reshape(*z.shape[:-1], *planes.shape[1:])
-        return PixelCNN(
-            _causal_params(self, self.width, self.causal_depth, self.width), planes, self.likelihood
-        )
+        params = _causal_params(self, self.causal_depth, self.width)
+        return PixelCNN(params, planes, self.likelihood)
 
 
 def _causal_params(
-    module: PixelCNNDecoder | PixelVAEDecoder, width: int, depth: int, planes: int
+    module: PixelCNNDecoder | PixelVAEDecoder, depth: int, planes: int
 ) -> dict[str, Any]:
-    """Parameters of a module for a `PixelCNN` of so many residual blocks under so many planes."""
+    """Make the parameters of a module's `PixelCNN`, inside its compact method.
+
+    Args:
+      module: Decoder, whose width is that of every layer.
+      depth: Residual blocks after the input layer.
+      planes: Number of feature planes.
+    """
+    width, likelihood, zeros = module.width, module.likelihood, nn.initializers.zeros
 
     def layer(name: str, inputs: int) -> dict[str, Any]:
+        crop = (_ROWS, _COLUMNS, inputs, 2, width)
         return {
-            "kernel": module.param(
-                f"{name}_kernel", lecun_pair, (_ROWS, _COLUMNS, inputs, 2, width)
-            ),
-            "bias": module.param(f"{name}_bias", nn.initializers.zeros, (2, width)),
+            "kernel": module.param(f"{name}_kernel", lecun_pair, crop),
+            "bias": module.param(f"{name}_bias", zeros, (2, width)),
             "plane": module.param(f"{name}_plane", lecun_pair, (planes, 2, width)),
         }
 
     layers = [layer(f"layer_{i}", 1 if i == 0 else width) for i in range(depth + 1)]
     readout = {
-        "kernel": module.param("readout_kernel", readout_kernel, width, module.likelihood),
-        "plane": module.param("readout_plane", readout_kernel, planes, module.likelihood),
-        "bias": module.param(
-            "readout_bias", nn.initializers.zeros, with_outputs((), module.likelihood)
-        ),
+        "kernel": module.param("readout_kernel", readout_kernel, width, likelihood),
+        "plane": module.param("readout_plane", readout_kernel, planes, likelihood),
+        "bias": module.param("readout_bias", zeros, with_outputs((), likelihood)),
     }
     return {"layers": layers, "readout": readout}

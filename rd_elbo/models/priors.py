@@ -1,7 +1,7 @@
 """Priors m(z).
 
-A prior is called with the encoder, as a function of examples, and one batch of them, of which it
-uses shape and dtype.
+A prior is called with the encoder, as a function of examples, and with one batch of them, of which
+shape and dtype matter.
 """
 
 from collections.abc import Callable
@@ -35,11 +35,11 @@ class StandardNormal(nn.Module):
 class FlowPrior(nn.Module):
     """Prior `+`: a standard normal moved by the inverse of a flow.
 
-    Alemi et al. 2018, App. A, has a masked autoregressive flow, mean-only.
+    Alemi et al. 2018, App. A, has a masked autoregressive flow, mean-only. A density takes one pass
+    of each step. A draw takes one per dimension if the flow is autoregressive.
 
     Attributes:
-      flow: Flow from z back to the normal. A density takes one pass of each step; a draw takes one
-        per dimension if the flow is autoregressive.
+      flow: Flow from z back to the normal.
     """
 
     flow: AutoregressiveFlow | RealNVP
@@ -48,9 +48,8 @@ class FlowPrior(nn.Module):
     def __call__(self, encode: Encode, like: Array) -> distrax.Transformed:
         """m(z)."""
         del encode
-        return distrax.Transformed(
-            _standard_normal(self.flow.dimensions, like), distrax.Inverse(self.flow())
-        )
+        base = _standard_normal(self.flow.dimensions, like)
+        return distrax.Transformed(base, distrax.Inverse(self.flow()))
 
 
 def _standard_normal(dimensions: int, like: Array) -> distrax.MultivariateNormalDiag:
@@ -62,12 +61,12 @@ def _standard_normal(dimensions: int, like: Array) -> distrax.MultivariateNormal
 class VampPrior(nn.Module):
     """Prior `v`, a VampPrior: m(z) = sum_k w_k e(z|phi_k) (Tomczak & Welling 2018).
 
-    The softmax weights w and the pseudo-inputs phi are learned. Pseudo-inputs of pixels are stored
-    as logits, so that phi stays inside [0, 1] and always has a gradient.
+    The softmax weights w and the pseudo-inputs phi are learned. Bounded pseudo-inputs are stored as
+    logits, so that phi stays inside [0, 1] and always has a gradient.
 
     Attributes:
       components: Number of pseudo-inputs.
-      bounded: Whether examples lie in [0, 1]; those of other real values have any pseudo-inputs.
+      bounded: Whether pseudo-inputs lie in [0, 1]; others are any real values.
     """
 
     components: int
@@ -76,22 +75,20 @@ class VampPrior(nn.Module):
     @nn.compact
     def __call__(self, encode: Encode, like: Array) -> distrax.DistributionLike:
         """m(z)."""
-        # Around the mean pixel of a digit and far enough apart that the components do not start as
-        # one.
-        scattered = nn.initializers.normal(2.0)
-        centre = 2.0 if self.bounded else 0.0
-        logits = self.param(
-            "pseudo_inputs", lambda *a: scattered(*a) - centre, (self.components, *like.shape[1:])
-        )
+        shape = (self.components, *like.shape[1:])
+        stored = self.param("pseudo_inputs", self._scattered, shape)
         weights = self.param("weights", nn.initializers.zeros, (self.components,))
         mixture = distrax.Categorical(logits=weights)
-        # In the type of the examples where they make the encoder compute in less precision than its
-        # parameters have.
-        precision = min(like.dtype, logits.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
-        e = encode((nn.sigmoid(logits) if self.bounded else logits).astype(precision))
+        pseudo_inputs = nn.sigmoid(stored) if self.bounded else stored
+        # Examples may make the encoder compute in less precision than its parameters have.
+        precision = min(like.dtype, stored.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
+        e = encode(pseudo_inputs.astype(precision))
         if is_flow(e):
             # One flow moves all components, so it moves their mixture.
-            return distrax.Transformed(
-                distrax.MixtureSameFamily(mixture, e.distribution), e.bijector
-            )
+            base = distrax.MixtureSameFamily(mixture, e.distribution)
+            return distrax.Transformed(base, e.bijector)
         return distrax.MixtureSameFamily(mixture, e)
+
+    def _scattered(self, key: Array, shape: tuple[int, ...]) -> Array:
+        # Around the mean pixel of a digit, and so far apart that components do not start as one.
+        return nn.initializers.normal(2.0)(key, shape) - (2.0 if self.bounded else 0.0)

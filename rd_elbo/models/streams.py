@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rd_elbo.models.layers import biased, gate, in_dtype_of
-from rd_elbo.models.vmap_conv import Pair, conv
+from rd_elbo.models.layers import biased, conv_to_halves, gate, in_dtype_of, pointwise
+from rd_elbo.models.vmap_conv import Pair
 
 INPUT = -1
 LEVELS = 3
@@ -170,21 +170,14 @@ def apply_node(
     Returns:
       (batch, height, width, width of the network).
     """
-    kernel = in_dtype_of(window, params["kernel"])
-    h = conv(window, kernel.reshape(*kernel.shape[:3], -1), strides=(node.stride, node.stride))
-    h = biased(h.reshape(*h.shape[:-1], *kernel.shape[3:]), params["bias"])
+    strides = (node.stride, node.stride)
+    h = conv_to_halves(window, params["kernel"], params["bias"], strides=strides)
     for source, weights in zip(besides, params["besides"] if besides else (), strict=True):
-        h = h + _pointwise(source, weights)
+        h = h + pointwise(source, weights)
     if "planes" in params:
-        h = h + _pointwise(planes, params["planes"])
+        h = h + pointwise(planes, params["planes"])
     h = gate(h) if node.kind == "gated" else h[..., 0, :]
     return h if residual is None else residual + h
-
-
-def _pointwise(source: Array, kernel: Array) -> Array:
-    """A linear map at each pixel, by a kernel (inputs, halves, width)."""
-    h = source @ in_dtype_of(source, kernel).reshape(len(kernel), -1)
-    return h.reshape(*h.shape[:-1], *kernel.shape[1:])
 
 
 def grow(params: dict[str, Array], coarse: Array) -> Array:
