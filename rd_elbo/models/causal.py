@@ -40,7 +40,7 @@ class CausalImage(distrax.Distribution, metaclass=abc.ABCMeta):
         return self.planes.shape[:-3]
 
     def outputs(self, x: Float[Array, "*shape height width"]) -> Float[Array, "..."]:
-        """Compute the outputs for each pixel given the pixels before it, in one parallel pass.
+        """Compute outputs for each pixel given those before it, in one parallel pass.
 
         The batch shapes of `x` and of the condition are broadcast.
 
@@ -75,12 +75,15 @@ class CausalImage(distrax.Distribution, metaclass=abc.ABCMeta):
         return jnp.broadcast_to(self.planes, batch + shape).reshape(-1, *shape)
 
     def _read(self, values: Array, planes: Array) -> Array:
-        """Scale pixels to 0 to 1, in the dtype of the condition, as the network reads them."""
+        """Scale pixels to [0, 1] in the condition's dtype, as the network reads them."""
         scale = LIKELIHOODS[self.likelihood].scale
         return values.astype(planes.dtype) if scale == 1 else values.astype(planes.dtype) / scale
 
     def _pixel(self, outputs: Array, uniform: Array) -> Array:
-        """Draw a pixel by a uniform number: whether its probability is larger, or its level."""
+        """Draw a pixel by a uniform number.
+
+        It is 1 where its probability is above the number, or the level that the number reaches.
+        """
         if self.likelihood == "bernoulli":
             return uniform < jax.nn.sigmoid(outputs)
         return of_outputs(self.likelihood, outputs).quantile(uniform)

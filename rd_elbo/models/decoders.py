@@ -1,4 +1,7 @@
-"""Factorised decoders d(x|z); the autoregressive ones are in `pixelcnn` and `pixelcnnpp`."""
+"""Factorised decoders d(x|z).
+
+The autoregressive ones are in `pixelcnn` and `pixelcnnpp`.
+"""
 
 import distrax
 import flax.linen as nn
@@ -12,7 +15,7 @@ from rd_elbo.models.vmap_conv import Pair, conv, same_padding
 
 
 class MLPDecoder(nn.Module):
-    """Gated dense layers to one independent distribution per pixel; a weak decoder, `-`.
+    """Decoder `-`: gated dense layers to one independent distribution per pixel.
 
     Attributes:
       width: Units of each hidden layer.
@@ -103,7 +106,7 @@ class DeconvDecoder(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """A small residual network to one independent distribution per pixel; a weak decoder, `-`.
+    """Decoder `-`: a small residual network to one distribution per pixel.
 
     It mirrors `ResNetEncoder`:
 

@@ -1,4 +1,4 @@
-"""Dropout whose rate is a traced number of each member, for our modules and for users' own."""
+"""Dropout at a rate that is a traced number of each member, for any module."""
 
 from typing import Any, NamedTuple
 
@@ -23,21 +23,29 @@ class Dropping(NamedTuple):
     key: Any
 
     def apply(self, module: nn.Module, params: Any, inputs: Array, part: int) -> Any:
-        """Call a module with its dropout layers at work; `part` tells its masks from others'."""
+        """Call a module with its dropout layers at work.
+
+        Args:
+          module: Encoder or decoder.
+          params: Parameters of the module.
+          inputs: Arguments of the call.
+          part: Number that tells the masks of the module from those of others.
+        """
         variables = {"params": params, _COLLECTION: {"rate": self.rate}}
         keys = {_STREAM: jax.random.fold_in(self.key, part)}
         return module.apply(variables, inputs, rngs=keys)
 
 
 class Dropout(nn.Module):
-    """Set units to zero at random in training, and scale up the others (Srivastava et al. 2014).
+    """Set units to zero at random in training, and scale up the others.
 
-    A mask has one value per example, the first axis, and unit, the last. A channel of a convolution
-    is dropped at all pixels (spatial dropout, Tompson et al. 2015): its neighbours would give away
-    a single pixel. Outside training, and at rate 0, units stay as they are.
+    See Srivastava et al. 2014. A mask has one value per example, the first axis, and unit, the
+    last. A channel of a convolution is dropped at all pixels (spatial dropout, Tompson et al.
+    2015): its neighbours would give away a single pixel. Outside training, and at rate 0, units
+    stay as they are.
 
-    A unit's mask does not depend on the number of units beside it, so that a member padded to a
-    larger width drops as it would alone; a padded unit stays zero.
+    A unit's mask does not depend on the number of units beside it. So a member padded to a larger
+    width drops as it would alone; a padded unit stays zero.
     """
 
     @nn.compact

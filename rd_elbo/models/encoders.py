@@ -14,7 +14,7 @@ _SMALLEST_SCALE = 1e-5
 
 
 class DenseEncoder(nn.Module):
-    """Gated dense layers to a Gaussian with diagonal covariance; a weak encoder, `-`.
+    """Encoder `-`: gated dense layers to a diagonal Gaussian.
 
     Attributes:
       width: Units of each hidden layer.
@@ -38,11 +38,11 @@ class DenseEncoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Encoder `-` of Alemi et al. 2018, App. A: gated convolutions to a diagonal Gaussian.
+    """Encoder `-`: gated convolutions to a diagonal Gaussian.
 
     At the size of the image and at half of it there are `depth` layers of 5x5 filters, the last of
     stride 2. One filter as large as the rest (7x7 of 28x28 images) follows. Channels are `width`,
-    2 `width` and 8 `width`. The paper has width 32 and depth 2.
+    2 `width` and 8 `width`. Alemi et al. 2018, App. A, have width 32 and depth 2.
 
     Attributes:
       width: Channels of the first layers.
@@ -68,7 +68,7 @@ class ConvEncoder(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """A small residual network to a Gaussian with diagonal covariance; a weak encoder, `-`.
+    """Encoder `-`: a small residual network to a diagonal Gaussian.
 
     - A gated 5x5 filter comes first.
     - At the size of the image, a half and a quarter of it there are `depth` residual layers. Each
@@ -116,9 +116,9 @@ def _gaussian_of_image(
 
 
 class FlowEncoder(nn.Module):
-    """Encoder `+`: the Gaussian of another encoder, moved by an inverse autoregressive flow.
+    """Encoder `+`: the Gaussian of another encoder, moved by a flow.
 
-    Alemi et al. 2018, App. A, has this encoder.
+    Alemi et al. 2018, App. A, have an inverse autoregressive flow.
 
     Attributes:
       base: Encoder that gives the Gaussian.

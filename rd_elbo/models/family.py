@@ -155,7 +155,7 @@ def _check_axes(kind: str, name: str, image_shape: ImageShape) -> None:
 
 
 def _check_values(likelihood: str, kind: str, values: tuple[float, float]) -> None:
-    """Raise `BadInput` unless a likelihood is for data of that kind and between those values."""
+    """Raise `BadInput` unless a likelihood is for data of that kind and range."""
     expected = LIKELIHOODS[likelihood].kind
     if kind != expected:
         fitting = (name for name, known in LIKELIHOODS.items() if known.kind == kind)

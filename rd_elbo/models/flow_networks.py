@@ -60,7 +60,7 @@ class MADE(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch n"]) -> Float[Array, "*batch outputs"]:
-        """One shift per dimension; an affine flow adds one log-scale each, not yet bounded."""
+        """One shift per dimension, then, if affine, one unbounded log-scale each."""
         masks = made_masks(z.shape[-1], self.width, self.depth)
         if self.affine:
             masks[-1] = np.tile(masks[-1], (1, 2))
@@ -84,14 +84,14 @@ class Coupler(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch n"]) -> Float[Array, "*batch outputs"]:
-        """One shift per moved dimension, then one log-scale each, not yet bounded."""
+        """One shift per moved dimension, then one unbounded log-scale each."""
         sizes = (z.shape[-1], *[self.width] * self.depth, 2 * self.moved)
         masks = [np.ones(shape, np.float32) for shape in itertools.pairwise(sizes)]
         return _dense_relu(self, z, masks, affine=True)
 
 
 def _dense_relu(module: nn.Module, h: Array, masks: Sequence[np.ndarray], affine: bool) -> Array:
-    """Apply dense layers with ReLU between; each has a mask (inputs, outputs) of its weights."""
+    """Apply dense layers with ReLU between, each with a mask (inputs, outputs)."""
     for i, mask in enumerate(masks):
         last = i == len(masks) - 1
         # 2 makes up for the half that ReLU drops.

@@ -1,4 +1,4 @@
-"""Normalising flows: mean-only and affine autoregressive ones, and affine coupling.
+"""Normalising flows: mean-only and affine autoregressive, and affine coupling.
 
 A mean-only autoregressive flow is z_i -> z_i + m_i(z_1, ..., z_{i-1}), with shifts m from a MADE.
 It moves points and never stretches space: its Jacobian is triangular with ones on the diagonal, so
@@ -70,7 +70,7 @@ class MeanOnlyFlow(distrax.Bijector):
         return self.made.apply({"params": params}, x)
 
     def _undo(self, params: dict[str, Array], y: Array) -> Array:
-        """Solve x + m(x) = y: each pass makes one dimension more right, the first one first."""
+        """Solve x + m(x) = y: each pass makes one more dimension right."""
         # Where a loop of fixed length is a scan, it can be differentiated.
         return lax.fori_loop(0, y.shape[-1], lambda _, x: y - self._shift(params, x), y)
 
@@ -85,7 +85,7 @@ class MeanOnlyFlow(distrax.Bijector):
 def _shift_and_log_scale(
     outputs: Float[Array, "*batch outputs"],
 ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]:
-    """Split a network's outputs into shifts and log-scales, the latter bounded smoothly."""
+    """Split a network's outputs into shifts and smoothly bounded log-scales."""
     shift, log_scale = jnp.split(outputs, 2, axis=-1)
     return shift, _MOST_LOG_SCALE * jnp.tanh(log_scale / _MOST_LOG_SCALE)
 
@@ -142,7 +142,7 @@ class AffineFlow(distrax.Bijector):
 
 
 def coupling_halves(dimensions: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the dimensions that a step of a coupling flow keeps, and those that it moves.
+    """Choose the dimensions that a step of a coupling flow keeps and moves.
 
     Halves take turns, then even and odd ones, and so on, so that every pair of dimensions meets.
 
@@ -197,7 +197,7 @@ class CouplingFlow(distrax.Bijector):
         return y, log_det
 
     def _halves(self, step: int, z: Array) -> tuple[Array, Array, Array, Array]:
-        """The kept dimensions, the moved ones, and the shifts and log-scales of the latter."""
+        """The kept dimensions, the moved ones, and shifts and log-scales of those."""
         kept, moved = (z[..., index] for index in coupling_halves(z.shape[-1], step))
         outputs = self.couplers[step].apply({"params": self.params[step]}, kept)
         return kept, moved, *_shift_and_log_scale(outputs)

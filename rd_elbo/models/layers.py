@@ -16,9 +16,10 @@ from rd_elbo.models.vmap_conv import UNPADDED, Padding, Pair, conv, conv_transpo
 
 
 def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
-    """Apply linear gating to a pair of halves on the axis before last (Dauphin et al. 2017).
+    """Apply linear gating to a pair of halves on the axis before last.
 
-    With the halves W1 x + b1 and W2 x + b2 it is (W1 x + b1) * sigmoid(W2 x + b2).
+    It is (W1 x + b1) * sigmoid(W2 x + b2) of the halves W1 x + b1 and W2 x + b2 (Dauphin et al.
+    2017).
     """
     return h[..., 0, :] * nn.sigmoid(h[..., 1, :])
 

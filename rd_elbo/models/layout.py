@@ -19,14 +19,14 @@ Arrays = tuple[Array, ...]
 
 
 def members_last(fun: Callable[..., Arrays]) -> Callable[..., Arrays]:
-    """Make a function of one member that `jax.vmap` runs with members on the trailing axis.
+    """Make a function that `jax.vmap` runs with members on the trailing axis.
 
     Args:
       fun: Function from arrays with a trailing axis of members to a tuple of such arrays. It treats
         members alike and apart, as element-wise operations and reductions over other axes do.
 
     Returns:
-      The function of arrays without the members' axis. Its gradient vmaps in the same way.
+      A function of arrays of one member, without that axis. Its gradient vmaps in the same way.
       Differentiable once, in reverse mode.
     """
 

@@ -121,9 +121,10 @@ class DiscretisedLogistic(distrax.Distribution):
 
 
 class ContinuousBernoulli(distrax.Distribution):
-    """The density exp(x l - A(l)) of values in [0, 1] (Loaiza-Ganem & Cunningham 2019).
+    """The density exp(x l - A(l)) of values in [0, 1].
 
-    A(l) = log((e^l - 1) / l) = l / 2 + log(sinh(l / 2) / (l / 2)), the latter by its series near 0.
+    Loaiza-Ganem & Cunningham 2019 have A(l) = log((e^l - 1) / l). Here it is computed as
+    l / 2 + log(sinh(l / 2) / (l / 2)), with a series near 0.
 
     Attributes:
       logits: (...) natural parameters l.
@@ -202,7 +203,9 @@ def size_of_outputs(shape: tuple[int, ...], likelihood: str) -> int:
 def factorised(
     module: nn.Module, likelihood: str, outputs: Array, axes: int
 ) -> distrax.Independent:
-    """Make the distribution of an example's independent values, inside a compact method.
+    """Make the distribution of an example's independent values.
+
+    To be called inside a compact method.
 
     Args:
       module: Decoder, which gets a parameter `log_scale` if the likelihood is "gaussian": one scale

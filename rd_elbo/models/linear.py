@@ -1,4 +1,4 @@
-"""The linear VAE: a model of vectors whose best rate and distortion `exact.gaussian` knows."""
+"""The linear VAE, whose best rate and distortion `exact.gaussian` computes."""
 
 import distrax
 import flax.linen as nn

@@ -1,4 +1,4 @@
-"""Small PixelCNNs conditioned on z: autoregressive distributions over images of one channel.
+"""Small PixelCNNs conditioned on z, for images of one channel.
 
 Pixels are read row by row. Every filter is a causal crop of 3 rows by 5 columns that ends in the
 row of the predicted pixel. Only the right end of that last row is masked. A masked 5x5 filter would
@@ -105,7 +105,7 @@ class PixelCNN(CausalImage):
 
 
 class PixelCNNDecoder(nn.Module):
-    """Decoder `+`: z enters every layer through `planes` feature planes of the size of the image.
+    """Decoder `+`: z enters every layer through feature planes of the image's size.
 
     Attributes:
       width: Channels of every layer.

@@ -177,7 +177,7 @@ class PixelCNNPP(CausalImage):
     def _compute(
         self, together: list[int], drawing: _Drawing, from_z: list[Array], here: _Place
     ) -> list[Array]:
-        """Compute some nodes at a place of their level; all others that they read are kept."""
+        """Compute some nodes at a place of their level, from all that is kept."""
         network, kept = nodes(self.depth), drawing.kept
         new: dict[int, Array] = {}
 
@@ -225,7 +225,7 @@ def _inputs(images: Array, planes: Array) -> Array:
 
 
 def _at_levels(planes: Array) -> list[Array]:
-    """The planes for all layers at each level, where a pixel has those of its first one."""
+    """The planes for all layers at each level; a pixel has those of its first one."""
     return [planes[:, :: 2**level, :: 2**level, 1:] for level in range(streams.LEVELS)]
 
 
@@ -236,9 +236,9 @@ def _put(framed: Array, value: Array, here: _Place) -> Array:
 
 
 class PixelCNNPPDecoder(nn.Module):
-    """Decoder `+` of Alemi et al. 2018, App. A: z is an input channel beside the image.
+    """Decoder `+`: a PixelCNN++ with z as an input channel beside the image.
 
-    A gated dense layer makes the channel.
+    A gated dense layer makes the channel (Alemi et al. 2018, App. A).
 
     Attributes:
       width: Channels of every layer.

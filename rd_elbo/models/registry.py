@@ -1,6 +1,7 @@
-"""Encoders, decoders and priors by name: the library's, registered ones, and references.
+"""Encoders, decoders and priors by name.
 
-A reference is "package.module:Class", see `references`.
+Names are those of the library's parts, of registered ones, and references "package.module:Class",
+see `references`.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ def uses(kind: str, name: Any) -> tuple[str, ...]:
 
 
 def drops(kind: str, name: Any) -> bool:
-    """Whether a part has dropout layers; one that no longer exists, or has no name, may."""
+    """Whether a part has dropout layers; True if it no longer exists or has no name."""
     try:
         return find(kind, name).drops
     except BadInput:

@@ -1,4 +1,4 @@
-"""The network of a PixelCNN++ as a list of nodes, each a layer of one of two streams.
+"""The network of a PixelCNN++: a list of nodes, each a layer of a stream.
 
 Two streams of features run through six blocks at full, half, quarter, quarter, half and full size,
 with shortcuts between blocks of one size. The *down* stream knows the rows above a pixel. The
@@ -6,8 +6,8 @@ with shortcuts between blocks of one size. The *down* stream knows the rows abov
 
 Causality comes from the places of the filters, above or to the left, and not from masks, which
 would compute what they throw away. Only the first, tiny filter of the right stream has a mask. Not
-every pixel sees all of its past. In odd rows the coarse levels know nothing newer than two rows up,
-and only they reach further to the side than the full-size filters do.
+every pixel sees all of its past. In odd rows the coarse levels know nothing newer than two rows up.
+Only they reach further to the side than the full-size filters do.
 
 Salimans et al. 2017 differ in details that Alemi et al. 2018 leave open. The network here has as
 many layers on the way down as on the way up. It drops the earliest shortcut of the two larger
@@ -127,7 +127,7 @@ def sizes(shape: Sequence[int]) -> list[Pair]:
 
 
 def frame(h: Array) -> Array:
-    """Pad images (batch, height, width, channels) with the frame of zeros that filters read."""
+    """Pad images (batch, height, width, channels) with the frame that filters read."""
     return jnp.pad(h, ((0, 0), (ABOVE, 0), (LEFT, RIGHT), (0, 0)))
 
 
@@ -159,9 +159,9 @@ def apply_node(
 
     Args:
       node: Node to compute.
-      params: `kernel` (rows, columns, inputs, halves, width), `bias` (halves, width), `besides`
-        (width, halves, width) of each node besides, and `planes` (planes, halves, width) where the
-        node reads them.
+      params: `kernel` (rows, columns, inputs, halves, width) and `bias` (halves, width); `besides`,
+        a list of (width, halves, width), and `planes` (planes, halves, width), where the node reads
+        them.
       window: (batch, rows, columns, inputs) rectangle of the source that the filter covers.
       besides: (batch, height, width, width of the network) sources read at the pixel itself.
       residual: Array that the result is added to, or None.

@@ -79,7 +79,7 @@ class VAE:
     scale: float = 1.0
 
     def init(self, key: Array, x: Array) -> Params:
-        """Draw parameters {"encoder": ..., "decoder": ..., "prior": ...} for examples like `x`.
+        """Draw parameters {"encoder": ..., "decoder": ..., "prior": ...}.
 
         Args:
           key: Key of the draw.

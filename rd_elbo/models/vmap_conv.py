@@ -108,7 +108,10 @@ def conv_transpose(
 
 
 def same_padding(size: Pair, kernel: Pair, strides: Pair) -> Padding:
-    """Padding with which `conv` gives ceil(size / stride) pixels; an odd zero is at the end."""
+    """Compute the padding with which `conv` gives ceil(size / stride) pixels.
+
+    A zero that is left over is at the end.
+    """
     rows, columns = (
         max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, strides, strict=True)
     )
@@ -122,7 +125,7 @@ def _promoted(x: Array, kernel: Array) -> tuple[Array, Array]:
 
 
 class _Geometry(NamedTuple):
-    """All that is static of a convolution; each field has one entry per axis of the image.
+    """The static geometry of a convolution; each field has an entry per image axis.
 
     Attributes:
       size: (height, width) of the images, pixels.
@@ -143,7 +146,7 @@ class _Geometry(NamedTuple):
 
 
 class _Maps(NamedTuple):
-    """The three maps of a convolution of one geometry; each one vmaps as `vmap_by_member` says.
+    """The three maps of a convolution, which vmap as `vmap_by_member` says.
 
     Attributes:
       forward: Map from (images, kernel) to the result.
@@ -228,7 +231,7 @@ def _forward_by_patches(geometry: _Geometry, x: Array, w: Array) -> Array:
 
 
 def _patches(geometry: _Geometry, x: Array) -> Array:
-    """Pixels under each place of the filter: (batch, height, width, rows * columns * inputs)."""
+    """Gather the pixels under each place: (batch, height, width, taps * inputs)."""
     # A negative padding takes away, which `jnp.pad` does not know.
     frame = [(low, high, 0) for low, high in geometry.padding]
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *frame, (0, 0, 0)))
@@ -252,7 +255,7 @@ def _by_flipped_kernel(geometry: _Geometry, dy: Array, w: Array) -> Array:
 
 
 def _by_phases(geometry: _Geometry, dy: Array, w: Array) -> Array:
-    """The input gradient of a strided convolution, without the zeros of a dilated `dy`.
+    """The input gradient of a strided convolution, without a dilated `dy`.
 
     Pixel s q + r of the input meets every s-th tap of the kernel only, and its phase r says which.
     So each phase is a small convolution of `dy`. All phases are the channels of one convolution,
