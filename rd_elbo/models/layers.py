@@ -14,6 +14,9 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models.vmap_conv import UNPADDED, Padding, Pair, conv, conv_transpose, same_padding
 
+# Parameters that are read from a file are NumPy's.
+Weights = Array | np.ndarray
+
 
 def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
     """Apply linear gating to a pair of halves on the axis before last.
@@ -24,7 +27,7 @@ def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
     return h[..., 0, :] * nn.sigmoid(h[..., 1, :])
 
 
-def in_dtype_of(x: Array, kernel: Array | np.ndarray) -> Array:
+def in_dtype_of(x: Array, kernel: Weights) -> Array:
     """Cast a kernel to the dtype of its layer's input, in which the layer computes.
 
     The parameter itself, and so its gradient, keeps its own dtype. Examples in bfloat16 make a
@@ -34,7 +37,7 @@ def in_dtype_of(x: Array, kernel: Array | np.ndarray) -> Array:
     return jnp.asarray(kernel, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else kernel.dtype)
 
 
-def biased(h: Float[Array, "*shape"], bias: Array | np.ndarray) -> Float[Array, "*shape"]:
+def biased(h: Float[Array, "*shape"], bias: Weights) -> Float[Array, "*shape"]:
     """Add a bias to a layer's result `h`, and keep the dtype of `h`.
 
     The addition has the precision of the bias, and so has its gradient, a sum over all examples and
@@ -44,7 +47,8 @@ def biased(h: Float[Array, "*shape"], bias: Array | np.ndarray) -> Float[Array, 
 
 
 def pointwise(
-    x: Float[Array, "*batch inputs"], kernel: Float[Array, "kernel_inputs halves units"]
+    x: Float[Array, "*batch inputs"],
+    kernel: Float[Weights, "kernel_inputs halves units"],
 ) -> Float[Array, "*batch halves units"]:
     """Map each pixel or example linearly to its halves, in the dtype of `x`."""
     # Not an einsum with the kernel as it is: that one's gradient comes out transposed.
@@ -54,8 +58,8 @@ def pointwise(
 
 def conv_to_halves(
     x: Float[Array, "batch height width inputs"],
-    kernel: Float[Array, "rows columns kernel_inputs halves units"],
-    bias: Float[Array, "halves units"],
+    kernel: Float[Weights, "rows columns kernel_inputs halves units"],
+    bias: Float[Weights, "halves units"],
     padding: Padding = UNPADDED,
     strides: Pair = (1, 1),
 ) -> Float[Array, "batch new_height new_width halves units"]:
