@@ -24,7 +24,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a different run in workdir.")
 _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from the tables in workdir.")
 
-# Work writes tables: from the configuration, the run directory and a callback with the part done, 0 to 1, and the activity.
+# Work writes tables: from the configuration, the run directory and a callback with the part done, 0
+# to 1, and the activity.
 Progress = Callable[[float, str], None]
 Work = Callable[[dict[str, Any], pathlib.Path, Progress], dict[str, float]]
 
