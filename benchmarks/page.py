@@ -39,7 +39,8 @@ The last command writes this page from the tables in `results/benchmarks`.
   ([flops.py](../benchmarks/flops.py)).
 - Memory is the growth of the process while the contender is built and trains.
 """
-_SUITES = {
+# Suites in the order of `all`, with their headings on the page.
+SUITES = {
     "dense": "Dense members",
     "conv": "Convolutional members",
     "pixelcnn": "Autoregressive members",
@@ -65,7 +66,7 @@ def page(folder: pathlib.Path, path: pathlib.Path) -> None:
       path: File of the page.
     """
     parts = [_HEAD]
-    for suite, title in _SUITES.items():
+    for suite, title in SUITES.items():
         if (folder / f"{suite}.csv").exists():
             rows = disk.read_table(folder / f"{suite}.csv")
             about = _about(rows, disk.read_json(folder / f"{suite}.json"))

@@ -1,1 +1,1 @@
-"""The paper's experiments, one module each: from a configuration to tables, numbers beside the paper's, and figures."""
+"""The paper's experiments: each from a configuration to tables, numbers and figures."""

@@ -1,4 +1,4 @@
-"""What the experiments share: their flags, and the frame of a run from bad input to the last line."""
+"""The frame of an experiment: its flags, and a run from bad input to the last line."""
 
 import pathlib
 import sys
@@ -19,18 +19,25 @@ from scripts import console as terminal
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What to do, if not the experiment's own file in configs/.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Settings other than the experiment's own."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a different run in workdir.")
-_REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from the tables in workdir.")
+_REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from tables.")
 
-# Work writes tables: from the configuration, the run directory and a callback with the part done, 0 to 1, and the activity.
+# Work writes tables: from the configuration, the run directory and a callback with the part done,
+# 0 to 1, and the activity.
 Progress = Callable[[float, str], None]
 Work = Callable[[dict[str, Any], pathlib.Path, Progress], dict[str, float]]
 
 
 def main(
-    name: str, check: Callable[[dict[str, Any]], None], work: Work, report: Callable[..., Any], draw: Callable[..., Any]
+    name: str,
+    check: Callable[[dict[str, Any]], None],
+    work: Work,
+    report: Callable[..., Any],
+    draw: Callable[..., Any],
 ) -> None:
     """Run an experiment from the command line.
 
@@ -48,20 +55,28 @@ def main(
         workdir, console = terminal.required_workdir(_WORKDIR.value, name), Console()
         if _REDRAW.value:
             if any(a.lstrip("-").startswith("config") for a in sys.argv[1:]):
-                raise BadInput("--config has no effect with --redraw, which draws what is in --workdir")
+                raise BadInput(
+                    "--config has no effect with --redraw, which draws what is in --workdir"
+                )
             held = disk.read_json(workdir / "config.json")
             held = held.get("name") if isinstance(held, dict) else None
             if held != name:
-                raise BadInput(f"--workdir={str(workdir)!r} holds a run of {held!r}, not of {name!r}")
+                raise BadInput(
+                    f"--workdir={str(workdir)!r} holds a run of {held!r}, not of {name!r}"
+                )
         else:
             config = aliases.current(_CONFIG.value.to_dict(), terminal.warn)
             try:
                 check(config)
             except KeyError as error:
-                raise BadInput(f"--config is not one of the experiment {name!r}: it has no field {error}") from error
+                raise BadInput(
+                    f"--config is not one of the experiment {name!r}: it has no field {error}"
+                ) from error
             if config.get("name") != name:
                 raise BadInput(f"name={config.get('name')!r} must be {name!r}, the experiment's")
-            host.configure(config["population"]["devices"], cache_folder() / "xla", x64=config["population"]["dtype"] == "float64")
+            execution = config["population"]
+            x64 = execution["dtype"] == "float64"
+            host.configure(execution["devices"], cache_folder() / "xla", x64=x64)
             open_run(workdir, config, _OVERWRITE.value)
             began = time.perf_counter()
             with terminal.progress_bar(console) as progress:
@@ -70,7 +85,8 @@ def main(
             seconds["total"] = time.perf_counter() - began
             about = {"name": name, "origin": "exact", "sha256": None}
             command = ["python", "-m", f"experiments.{name}", *sys.argv[1:]]
-            disk.write_json(workdir / "provenance.json", provenance.provenance(about, command, seconds))
+            record = provenance.provenance(about, command, seconds)
+            disk.write_json(workdir / "provenance.json", record)
         try:
             report(console, workdir)
             drawn = ", ".join(str(path) for path in draw(workdir) if path.suffix == ".png")
@@ -80,11 +96,15 @@ def main(
             # What was just written has no such excuse.
             if not _REDRAW.value:
                 raise
-            raise BadInput(f"the tables in --workdir={str(workdir)!r} are damaged ({error!r}); run the experiment again") from error
+            raise BadInput(
+                f"the tables in --workdir={str(workdir)!r} are damaged ({error!r}); run the "
+                "experiment again"
+            ) from error
         console.print(f"tables in {workdir}, figures in {drawn}", soft_wrap=True, highlight=False)
 
     def parse(argv: list[str]) -> list[str]:
-        own = [] if any(a.split("=")[0] in ("--config", "-config") for a in argv) else [f"--config={ROOT / 'configs' / name}.py"]
+        given = any(a.split("=")[0] in ("--config", "-config") for a in argv)
+        own = [] if given else [f"--config={ROOT / 'configs' / name}.py"]
         return terminal.parse([argv[0], *own, *argv[1:]])
 
     app.run(go, flags_parser=parse)

@@ -4,9 +4,10 @@
 
 Writes points.csv (a row per trained model), curves.csv (exact curves), summary.json and figures/.
 
-Models are trained on minibatches with one draw of z per example, like any other. What they became is measured twice on the training
-data: in closed form, which has no sampling error and is compared with the curve; and by drawing z, like any other model, which is
-compared with the closed form. The standard errors are those of the draws, since both are over the same data.
+Models are trained on minibatches with one draw of z per example, like any other. What they became
+is measured twice on the training data: in closed form, which has no sampling error and is compared
+with the curve; and by drawing z, like any other model, which is compared with the closed form. The
+standard errors are those of the draws, since both are over the same data.
 """
 
 import itertools
@@ -103,7 +104,8 @@ def work(config: Config, workdir: pathlib.Path, progress: common.Progress) -> di
             exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf, i=i: leaf[i], fitted.params), mean, matrix, fixed)
             finite = bool(fitted.alive[i]) and math.isfinite(exact.rate + exact.distortion)
             finite = finite and bool(np.isfinite([draw[i] for draw in draws]).all())
-            # The sampled distortion of each draw; of a model that diverged there is nothing to tell.
+            # The sampled distortion of each draw; of a model that diverged there is nothing to
+            # tell.
             sampled = np.asarray([draw[i] if finite else math.nan for draw in draws])
             points.append(
                 {

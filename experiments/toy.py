@@ -1,12 +1,13 @@
-"""The toy model (Alemi et al. 2018, section 4): optimum, ELBO and target rate side by side, over many initialisations.
+"""The toy model (Alemi et al. 2018, section 4): optimum, ELBO and target rate side by side.
 
     python -m experiments.toy --workdir=runs/toy
 
-Writes points.csv (a row per trained model), optimum.csv (the hand-built model), models.npz (the tables that Figure 2 shows),
-phase_diagram.csv (the curves of Figure 1), summary.json and figures/.
+Writes points.csv (a row per trained model), optimum.csv (the hand-built model), models.npz (the
+tables that Figure 2 shows), phase_diagram.csv (the curves of Figure 1), summary.json and figures/.
 """
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Iterator
@@ -15,11 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from experiments import common, toy_figures
+from experiments import common, toy_figures, toy_numbers
 from rd_elbo import disk
 from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import discrete, toy
@@ -30,6 +28,7 @@ from rd_elbo.training import fit, optim, sharding, state
 _WASTED = 0.4
 
 Config = dict[str, Any]
+Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Run:
 
 
 def runs(config: Config) -> list[Run]:
-    """Every model of the experiment; those of one objective and length are trained as one population."""
+    """List every model; those of one objective and length are trained as one population."""
     n, few = config["initialisations"], config["curve_initialisations"]
 
     def make(study: str, seeds: int, beta: float | None = None, **changes: Any) -> Iterator[Run]:
@@ -80,7 +79,10 @@ def runs(config: Config) -> list[Run]:
         rows += make("beta_curve", few, beta)
     rows += [*make("target", n), *make("target_wide", config["wide"], **wide)]
     rows += make("target_printed", config["printed_weight"], target_weight=1.0)
-    for rates, warmup in ((config["target_rates"], 0.0), (config["high_target_rates"], config["kl_warmup_fraction"])):
+    for rates, warmup in (
+        (config["target_rates"], 0.0),
+        (config["high_target_rates"], config["kl_warmup_fraction"]),
+    ):
         for rate in rates:
             rows += make("target_curve", few, target_rate=rate, kl_warmup_fraction=warmup)
     return rows
@@ -89,7 +91,10 @@ def runs(config: Config) -> list[Run]:
 def check(config: Config) -> None:
     """Raises `BadInput` for a configuration that cannot be done."""
     codes = whole("codes", config["codes"], 2)
-    for field in ("initialisations", "printed_weight", "wide", "curve_initialisations", "steps", "wide_steps"):
+    for field in (
+        *("initialisations", "printed_weight", "wide", "curve_initialisations"),
+        *("steps", "wide_steps"),
+    ):
         whole(field, config[field])
     for field in ("initial_scale", "wide_scale"):
         number(field, config[field])
@@ -107,8 +112,11 @@ def check(config: Config) -> None:
             raise BadInput(f"{field}={config[field]!r} must hold at least one number")
     for beta in config["betas"]:
         number("betas", beta)
-    if number("kl_warmup_fraction", config["kl_warmup_fraction"]) > 1:
-        raise BadInput(f"kl_warmup_fraction={config['kl_warmup_fraction']!r} is a part of the training and must be at most 1")
+    warmup = config["kl_warmup_fraction"]
+    if number("kl_warmup_fraction", warmup) > 1:
+        raise BadInput(
+            f"kl_warmup_fraction={warmup!r} is a part of the training and must be at most 1"
+        )
     for rate in (config["target_rate"], *config["target_rates"], *config["high_target_rates"]):
         toy.check_target(rate, codes)
 
@@ -121,20 +129,21 @@ def work(config: Config, workdir: pathlib.Path, progress: common.Progress) -> di
         populations.setdefault((run.objective, run.steps), []).append(run)
     total = sum(run.steps for run in everything)
     seconds = {"training": 0.0, "compiling": 0.0}
-    points: list[dict[str, Any]] = []
+    points: list[Row] = []
     models: dict[str, discrete.Tables] = {"optimum": toy.optimum()}
     done = 0
     for (name, _), population_runs in populations.items():
 
         def callback(p: fit.Progress, _: state.Metrics, done: int = done, name: str = name) -> None:
             share = (done + p.members * p.steps) / total
-            progress(0.97 * share, f"{p.members} models by {name.replace('_', ' ')}: step {p.steps}/{p.total_steps}")
+            models = f"{p.members} models by {name.replace('_', ' ')}"
+            progress(0.97 * share, f"{models}: step {p.steps}/{p.total_steps}")
 
         fitted = train_population(population_runs, config, callback)
         seconds["training"] += fitted.seconds
         seconds["compiling"] += fitted.compile_seconds
         model = toy.Toy(config["codes"])
-        tables = jax.vmap(lambda params, model=model: model.tables(params, toy.source()))(fitted.params)
+        tables = jax.vmap(functools.partial(model.tables, p=toy.source()))(fitted.params)
         points += rows_of(population_runs, fitted, tables)
         for i, run in enumerate(population_runs):
             if run.study in ("elbo", "target") and run.study not in models:
@@ -142,33 +151,41 @@ def work(config: Config, workdir: pathlib.Path, progress: common.Progress) -> di
         done += sum(run.steps for run in population_runs)
     began = time.perf_counter()
     progress(0.97, "phase diagram by Blahut-Arimoto")
-    disk.write_table(workdir / "phase_diagram.csv", ("curve", "beta", "rate", "distortion", "gap"), phase_diagram())
+    phases = phase_diagram()
+    disk.write_table(workdir / "phase_diagram.csv", tuple(phases[0]), phases)
     seconds["phase_diagram"] = time.perf_counter() - began
     hand_built = [{"study": "optimum", **functionals(models["optimum"])}]
     disk.write_table(workdir / "optimum.csv", tuple(hand_built[0]), hand_built)
-    disk.write_arrays(
-        workdir / "models.npz", {f"{name}/{key}": np.asarray(v) for name, t in models.items() for key, v in t._asdict().items()}
-    )
-    disk.write_json(workdir / "summary.json", summary(points, config))
+    arrays = {
+        f"{name}/{key}": np.asarray(array)
+        for name, tables in models.items()
+        for key, array in tables._asdict().items()
+    }
+    disk.write_arrays(workdir / "models.npz", arrays)
+    disk.write_json(workdir / "summary.json", toy_numbers.summary(points, config))
     disk.write_table(workdir / "points.csv", tuple(points[0]), points)
     return seconds
 
 
-def train_population(members: list[Run], config: Config, callback: fit.Callback | None = None) -> fit.Fitted:
-    """Trains models of one objective and length together, on the single example p*: see `toy.Toy`."""
+def train_population(
+    members: list[Run], config: Config, callback: fit.Callback | None = None
+) -> fit.Fitted:
+    """Train models of one objective and length together, on the one example p*: see `toy.Toy`."""
+    execution = config["population"]
     spec = state.TrainSpec(
         toy.Toy(config["codes"]),
         members[0].objective,
         batch_size=1,
         schedule=config["schedule"],
         adam_b2=config["adam_b2"],
-        dtype=config["population"]["dtype"],
-        vmap_size=config["population"]["vmap_size"],
+        dtype=execution["dtype"],
+        vmap_size=execution["vmap_size"],
     )
     models = [toy.Toy(config["codes"], run.initial_scale) for run in members]
     hparams, steps = state.HParams.of(members, spec), members[0].steps
-    mesh = sharding.make_mesh(config["population"]["devices"], len(members))
-    return fit.fit(spec, models, hparams, toy.source()[None], steps, mesh=mesh, metrics_every=steps, callback=callback)
+    mesh = sharding.make_mesh(execution["devices"], len(members))
+    how: dict[str, Any] = {"mesh": mesh, "metrics_every": steps, "callback": callback}
+    return fit.fit(spec, models, hparams, toy.source()[None], steps, **how)
 
 
 @jax.jit
@@ -193,13 +210,16 @@ def _functionals(t: discrete.Tables) -> dict[str, jax.Array]:
 
 
 def functionals(t: discrete.Tables) -> dict[str, float]:
-    """Everything points.csv says of one model; nats, but for `larger_cluster`, a probability, and `codes_used`, a number."""
+    """Measure one model: the columns of points.csv.
+
+    All are in nats but `larger_cluster`, a probability, and `codes_used`, a number.
+    """
     return {name: float(value) for name, value in _functionals(t).items()}
 
 
-def rows_of(members: list[Run], fitted: fit.Fitted, tables: discrete.Tables) -> list[dict[str, Any]]:
+def rows_of(members: list[Run], fitted: fit.Fitted, tables: discrete.Tables) -> list[Row]:
     """Rows of points.csv."""
-    values = {name: np.asarray(column) for name, column in jax.jit(jax.vmap(_functionals))(tables).items()}
+    values = jax.tree.map(np.asarray, jax.jit(jax.vmap(_functionals))(tables))
     return [
         {
             **dataclasses.asdict(run),
@@ -211,134 +231,30 @@ def rows_of(members: list[Run], fitted: fit.Fitted, tables: discrete.Tables) -> 
     ]
 
 
-def phase_diagram() -> list[dict[str, Any]]:
-    """The curves of the paper's Figure 1, computed for the toy's source and a fixed decoder: bumps, and p* itself, to a tenth.
+def phase_diagram() -> list[Row]:
+    """Compute the curves of the paper's Figure 1 for the toy's source and a fixed decoder.
 
-    The frontier is the least D + beta R of that decoder over all encoders and priors. A worse decoder gives a part of its
-    probability to symbols that never occur, a worse prior to codes that are never used. The best encoder does not change by
-    that, and every point moves by -log(1 - part), up or to the right.
+    The decoder is nine tenths of bumps and one tenth of p*. Its frontier is the least D + beta R
+    over all encoders and priors. A worse decoder gives a part of its probability to symbols that
+    never occur, a worse prior to codes that are never used. The best encoder stays the same, and
+    every point moves by -log(1 - part), up or to the right.
+
+    Returns:
+      Rows of phase_diagram.csv, nats.
     """
     k = np.arange(toy.SYMBOLS)
     bumps = np.exp(-0.5 * (k[None] - k[:, None]) ** 2)
     decoder = 0.9 * bumps / bumps.sum(1, keepdims=True) + 0.1 * toy.source()
-    c = blahut_arimoto(toy.source(), -np.log(decoder.T), np.geomspace(1 / 30, 30, 61))
+    found = blahut_arimoto(toy.source(), -np.log(decoder.T), np.geomspace(1 / 30, 30, 61))
+    points = np.stack([found.beta, found.rate, found.distortion, found.gap], axis=1).tolist()
     shift = float(-np.log(1 - _WASTED))
+    curves = {"frontier": (0.0, 0.0), "worse decoder": (0.0, shift), "worse prior": (shift, 0.0)}
     return [
-        {"curve": name, "beta": float(b), "rate": float(r) + right, "distortion": float(d) + up, "gap": float(gap)}
-        for name, right, up in (("frontier", 0.0, 0.0), ("worse decoder", 0.0, shift), ("worse prior", shift, 0.0))
-        for b, r, d, gap in zip(c.beta, c.rate, c.distortion, c.gap, strict=True)
+        {"curve": name, "beta": beta, "rate": r + right, "distortion": d + up, "gap": gap}
+        for name, (right, up) in curves.items()
+        for beta, r, d, gap in points
     ]
-
-
-def summary(points: list[dict[str, Any]], config: Config) -> dict[str, Any]:
-    """The numbers of the claim; fractions are of all initialisations, and one that diverged counts as failed."""
-
-    def column(study: str, name: str) -> np.ndarray:
-        return np.asarray([row[name] if row["status"] == "ok" else np.nan for row in points if row["study"] == study])
-
-    def part(holds: np.ndarray) -> float:
-        return float(np.mean(holds))
-
-    p = toy.source()
-    wanted = config["target_rate"]
-    result: dict[str, Any] = {
-        "entropy": float(-(p * np.log(p)).sum()),
-        "initialisations": config["initialisations"],
-        "elbo_collapsed_fraction": part(column("elbo", "rate") <= 0.005),
-        "elbo_gap_fraction": part(column("elbo", "excess") <= 0.001),
-        "target_rate_fraction": part(np.abs(column("target", "rate") - wanted) <= 0.001),
-        "target_gap_fraction": part(column("target", "excess") <= 0.005),
-        "elbo_wide_collapsed_fraction": part(column("elbo_wide", "rate") <= 0.005),
-        "elbo_wide_gap_fraction": part(column("elbo_wide", "excess") <= 0.001),
-        "target_wide_rate_fraction": part(np.abs(column("target_wide", "rate") - wanted) <= 0.001),
-        "target_wide_gap_fraction": part(column("target_wide", "excess") <= 0.005),
-        "target_printed_rate_fraction": part(np.abs(column("target_printed", "rate") - wanted) <= 0.001),
-        "diverged": sum(row["status"] != "ok" for row in points),
-    }
-    quantiles = {"min": 0.0, "q01": 0.01, "median": 0.5, "q99": 0.99, "max": 1.0}
-    for study in dict.fromkeys(row["study"] for row in points):
-        if not study.endswith("curve"):
-            names = ("rate", "excess", "code_information", "larger_cluster", "codes_used")
-            result[study] = {name: {q: _quantile(column(study, name), at) for q, at in quantiles.items()} for name in names}
-    result["beta_curve"] = []
-    for beta in config["betas"]:
-        rows = [row for row in points if row["study"] == "beta_curve" and row["beta"] == beta and row["status"] == "ok"]
-        rates = np.asarray([row["rate"] for row in rows])
-        result["beta_curve"].append({"beta": beta, **{name: _quantile(rates, at) for name, at in quantiles.items()}})
-    result["target_curve"] = [best_at(points, rate) for rate in (*config["target_rates"], *config["high_target_rates"])]
-    return result
-
-
-def best_at(points: list[dict[str, Any]], target: float) -> dict[str, Any]:
-    """Of the runs to one target rate: how many there are, how many hit it, and the least R + D - H of these."""
-    rows = [row for row in points if row["study"] == "target_curve" and row["target_rate"] == target]
-    hits = toy_figures.hits(points, target)
-    return {
-        "target_rate": target,
-        "runs": len(rows),
-        "hits": len(hits),
-        "least_excess": min((r["excess"] for r in hits), default=None),
-    }
-
-
-# What the paper reports, where it gives a number (section 4 and Figure 2).
-_PAPER = {"optimum": {"rate": "0.5"}, "elbo": {"rate": "0.0002"}, "target": {"rate": "0.4999"}}
-
-
-def report(console: Console, workdir: pathlib.Path) -> None:
-    """Prints the numbers of a run directory beside the paper's."""
-    totals, points = disk.read_json(workdir / "summary.json"), disk.read_table(workdir / "points.csv")
-    firsts = {study: next(row for row in points if row["study"] == study) for study in ("elbo", "target")}
-    shown = {"optimum": disk.read_table(workdir / "optimum.csv")[0], **firsts}
-    titles = {"optimum": "built by hand", "elbo": "ELBO", "target": "target rate"}
-    title = f"the toy model, seed 0, nats; H = {totals['entropy']:.4f}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("", "R", "paper's R", "D", "R + D - H", "I(z; z*)", "larger cluster"):
-        table.add_column(name, justify="left" if not name else "right")
-    for study, row in shown.items():
-        numbers = (row["distortion"], row["excess"], row["code_information"], row["larger_cluster"])
-        paper = _PAPER[study]["rate"] if study != "target" or row["target_rate"] == 0.5 else ""
-        table.add_row(titles[study], f"{row['rate']:.4f}", paper, *(f"{number:.4f}" for number in numbers))
-    console.print(table)
-    n, config = totals["initialisations"], disk.read_json(workdir / "config.json")
-    wide = f"from scale {config['wide_scale']:g}"
-    lines = [
-        ("ELBO, R <= 0.005", "elbo_collapsed_fraction", n),
-        ("ELBO, R + D <= H + 0.001", "elbo_gap_fraction", n),
-        (f"target, |R - {config['target_rate']:g}| <= 0.001", "target_rate_fraction", n),
-        ("target, R + D <= H + 0.005", "target_gap_fraction", n),
-        (f"ELBO {wide}, R <= 0.005", "elbo_wide_collapsed_fraction", config["wide"]),
-        (f"target {wide}, R + D <= H + 0.005", "target_wide_gap_fraction", config["wide"]),
-        (
-            f"target with weight 1, as printed, |R - {config['target_rate']:g}| <= 0.001",
-            "target_printed_rate_fraction",
-            config["printed_weight"],
-        ),
-    ]
-    title = f"parts of the initialisations, of scale {config['initial_scale']:g} where nothing is said (the paper: dozens, alike)"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("", "part", "of"):
-        table.add_column(name, justify="right" if name else "left")
-    for title, name, count in lines:
-        table.add_row(title, f"{100 * totals[name]:.1f} %", str(count))
-    console.print(table)
-    printed = totals["target_printed"]["rate"]
-    if printed["min"] is not None:
-        sigma = f"{config['target_rate']:g}"
-        line = f"With weight 1 the loss above the target is R + D - {sigma}, constant along the diagonal"
-        console.print(f"{line}; the runs end at R from {printed['min']:.3f} to {printed['max']:.3f}.", highlight=False)
-    ends = [row["max"] for row in totals["beta_curve"] if row["beta"] > 1 and row["max"] is not None]
-    starts = [row["min"] for row in totals["beta_curve"] if row["beta"] < 1 and row["min"] is not None]
-    if ends and starts:
-        console.print(f"By beta: R <= {max(ends):.4f} above 1, R >= {min(starts):.4f} below 1.", highlight=False)
-    hit = [f"{row['target_rate']:g}: {row['least_excess']:.4f}" for row in totals["target_curve"] if row["hits"]]
-    console.print(f"By target rate, best R + D - H: {', '.join(hit) or 'no run hit its target'}.", highlight=False)
-
-
-def _quantile(values: np.ndarray, at: float) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(np.quantile(finite, at)) if len(finite) else None
 
 
 if __name__ == "__main__":
-    common.main("toy", check, work, report, toy_figures.draw_all)
+    common.main("toy", check, work, toy_numbers.report, toy_figures.draw_all)

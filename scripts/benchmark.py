@@ -8,7 +8,7 @@
     python scripts/benchmark.py members
     python scripts/benchmark.py vmap_size --config=configs/quickstart.py
 
-The suites toy, dense, conv, pixelcnn, flow, evaluate, quickstart and compile each write
+The suites dense, conv, pixelcnn, flow, toy, evaluate, quickstart and compile each write
 `<suite>.csv`, with its provenance beside it; `all` runs them one after another, each in a process
 of its own. Contenders:
 
@@ -52,7 +52,6 @@ from benchmarks import measure, page, populations, processes, report  # noqa: E4
 from rd_elbo.errors import BadInput, Failed, number, whole  # noqa: E402
 from rd_elbo.sweep.config import load  # noqa: E402
 
-SUITES = ("toy", "dense", "conv", "pixelcnn", "flow", "evaluate", "quickstart", "compile")
 # Processes of each contender in a suite of whole processes.
 _PROCESS_ROUNDS = 3
 
@@ -86,7 +85,7 @@ def run_suite(suite: str, args: argparse.Namespace) -> None:
 def run_all() -> None:
     """Each suite in a process of its own: memory is its own, and so are 64-bit types."""
     failed = []
-    for suite in SUITES:
+    for suite in page.SUITES:
         own = [suite if argument == "all" else argument for argument in sys.argv[1:]]
         if subprocess.run([sys.executable, __file__, *own]).returncode:
             failed.append(suite)
@@ -112,22 +111,20 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "what",
-        choices=[
-            *["toy", "dense", "conv", "pixelcnn", "flow", "evaluate", "quickstart", "compile"],
-            *["all", "scaling", "page", "members", "vmap_size"],
-        ],
+        choices=[*page.SUITES, "all", "scaling", "page", "members", "vmap_size"],
     )
-    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "results" / "benchmarks", help="folder")
+    results = ROOT / "results" / "benchmarks"
+    parser.add_argument("--output", type=pathlib.Path, default=results, help="folder of tables")
     parser.add_argument("--rounds", type=int, help="turns of each contender")
-    parser.add_argument("--seconds", type=float, help="aim of a turn's length, or time of each number of members")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of a suite: no case begins after these")
-    parser.add_argument("--only", default="", help="of a suite: cases whose names have this; printed alone")
-    parser.add_argument("--full", action="store_true", help="of quickstart: the whole sweep, not its quick form")
-    parser.add_argument("--before", type=pathlib.Path, help="of quickstart: another checkout to compare with")
-    parser.add_argument("--members", type=int, help="of members: by default 10, 40, 160 and 640 in turn")
-    parser.add_argument("--vmap_size", type=int, help="of members: how many are advanced side by side")
+    parser.add_argument("--seconds", type=float, help="aim of a turn, or of a number of members")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of a suite: no new case after")
+    parser.add_argument("--only", default="", help="of a suite: name in cases; printed alone")
+    parser.add_argument("--full", action="store_true", help="of quickstart: the whole sweep")
+    parser.add_argument("--before", type=pathlib.Path, help="of quickstart: another checkout")
+    parser.add_argument("--members", type=int, help="of members: 10, 40, 160, 640 if not given")
+    parser.add_argument("--vmap_size", type=int, help="of members: advanced side by side")
     parser.add_argument("--config", help="of vmap_size: the sweep, such as configs/quickstart.py")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="of vmap_size: sizes to try")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 16, 64], help="of vmap_size")
     parser.add_argument("--steps", type=int, default=32, help="of vmap_size: training steps a turn")
     args = parser.parse_args()
     for name in ("members", "steps", "rounds", "vmap_size"):

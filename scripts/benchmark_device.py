@@ -3,12 +3,13 @@
     python scripts/benchmark_device.py --minutes=8 --output=results/benchmarks/device.csv
     python scripts/benchmark_device.py --minutes=1 --output=/tmp/device.csv --tiny       # any machine, tiny models
 
-First the device's own ceilings: a large matrix product in float32, in the platform's default (TF32 on recent GPUs) and in bfloat16,
-and a large copy. Then populations in the order of `plan`, until the minutes are over; a row is written after each. A row that does
-not fit into memory, or that a platform cannot compile, says so in `error`. Steps are those of training, Adam and all, on real
-digits, batch 128, by `training.fit` for two seconds; the median over its calls is reported. Operations are
-XLA's count of rate and distortion of one batch, times three. `lowering` is that of convolutions, see `models.lowering`; "one by
-one" advances one member after another.
+First the device's own ceilings: a large matrix product in float32, in the platform's default (TF32
+on recent GPUs) and in bfloat16, and a large copy. Then populations in the order of `plan`, until
+the minutes are over; a row is written after each. A row that does not fit into memory, or that a
+platform cannot compile, says so in `error`. Steps are those of training, Adam and all, on real
+digits, batch 128, by `training.fit` for two seconds; the median over its calls is reported.
+Operations are XLA's count of rate and distortion of one batch, times three. `lowering` is that of
+convolutions, `models.lowering`; "one by one" advances one member after another.
 """
 
 import argparse
@@ -224,8 +225,8 @@ def main() -> None:
     images = data.load("mnist_static").splits["train"][: 16 * BATCH]
     peaks = ceilings(256 if args.tiny else 8192)
     print(" ".join(f"{name} {rate / 1e12:.3g} T/s" for name, rate in peaks.items()), flush=True)
-    # Compiling needs a core and little of the device, so the next programs are compiled while one is measured; what is
-    # measured waits for no one, and shares the device with autotuning alone.
+    # Compiling needs a core and little of the device, so the next programs are compiled while one
+    # is measured; what is measured waits for no one, and shares the device with autotuning alone.
     with args.output.open("w", newline="") as file, ThreadPoolExecutor(1 if args.tiny else 6) as pool:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()

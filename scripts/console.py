@@ -78,7 +78,8 @@ def required_workdir(given: str | None, example: str = "mine") -> pathlib.Path:
 def _check_config(arguments: Sequence[str]) -> list[str]:
     """The arguments, fields under their present names.
 
-    Says what is wrong with a configuration's file, or with the names of fields set by flags, where absl would say little.
+    Says what is wrong with a configuration's file, or with the names of fields set by flags, where
+    absl would say little.
     """
     files, fields, present = [], [], list(arguments)
     for i, (argument, following) in enumerate(zip(arguments, [*arguments, ""][1:], strict=True)):
@@ -233,7 +234,8 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
     Args:
       points: Rows of points.csv.
       split: Split to show.
-      dimensions: Dimensions of an example of 8-bit levels, for R + D in bits per dimension; None shows active units instead.
+      dimensions: Dimensions of an example of 8-bit levels, for R + D in bits per dimension; None
+        shows active units instead.
     """
     # "none" before "ema": the last parameters, then their average.
     own = [point for point in points if point["split"] == split]

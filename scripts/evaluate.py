@@ -11,7 +11,6 @@ Exit codes: 0 when all members are evaluated; 2 after one sentence on bad input;
 interrupt, with finished members saved.
 """
 
-
 import console as terminal
 from absl import app, flags, logging
 from rich import box

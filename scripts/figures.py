@@ -13,8 +13,12 @@ from rd_elbo import plots
 
 @terminal.guarded
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a run directory with a points.csv")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--workdir", type=pathlib.Path, required=True, help="a run directory with a points.csv"
+    )
     parser.add_argument("--splits", nargs="+", help="splits to draw; by default all in the table")
     args = parser.parse_args()
     with terminal.writing(args.workdir):

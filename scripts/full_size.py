@@ -3,10 +3,12 @@
     python scripts/full_size.py --workdir=runs/full_size
     python scripts/full_size.py --workdir=runs/full_size --families="---,++v" --steps=40
 
-Models and training are those of configs/mnist_paper.py at beta = 1, but for the length: a batch of 100 a step. Each family gets a
-process of its own, so that the memory is its own. Writes full_size.csv: parameters, seconds per step (after the first few, which
-compile), the process's largest memory while training, the loss R + D of the first and of the last steps, means over a quarter of
-them, and the seconds it takes to draw 16 images from the model, z and all (the second time, when nothing is compiled).
+Models and training are those of configs/mnist_paper.py at beta = 1, but for the length: a batch of
+100 a step. Each family gets a process of its own, so that the memory is its own. Writes
+full_size.csv: parameters, seconds per step (after the first few, which compile), the process's
+largest memory while training, the loss R + D of the first and of the last steps, means over a
+quarter of them, and the seconds it takes to draw 16 images from the model, z and all (the second
+time, when nothing is compiled).
 """
 
 import argparse

@@ -1,10 +1,11 @@
-r"""Shows what the models of a sweep reconstruct and sample: Figures 4, 5 and 6 of Alemi et al. 2018.
+"""Draw reconstructions and samples from a finished sweep, after the paper's Figures 4, 5 and 6.
 
     python scripts/gallery.py --workdir=runs/mine
     python scripts/gallery.py --workdir=runs/mine --examples=6 --seed=1
 
-The models are chosen from points.csv and drawn from with their saved parameters. --redraw only draws the figures again, from
-gallery.csv and gallery.npz. Bad input ends with one sentence and exit code 2.
+The models are chosen from points.csv and drawn from with their saved parameters. --redraw only
+draws the figures again, from gallery.csv and gallery.npz. Bad input ends with one sentence and exit
+code 2.
 """
 
 import pathlib
@@ -19,11 +20,11 @@ from rd_elbo.errors import BadInput
 from rd_elbo.report import gallery, gallery_figures, selection
 from rd_elbo.sweep import tables
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory of a sweep, with its trained parameters.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "A run directory with its parameters.")
 _EXAMPLES = flags.DEFINE_integer("examples", 8, "Images of the split to show.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the images' choice and of all draws.")
-_SPLIT = flags.DEFINE_string("split", "test", "Whose images are shown, and whose rates and distortions models are chosen by.")
-_REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from gallery.csv and gallery.npz.")
+_SPLIT = flags.DEFINE_string("split", "test", "Split of images, rates and distortions.")
+_REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from tables.")
 
 
 @terminal.guarded
@@ -33,7 +34,10 @@ def main(_: list[str]) -> None:
     if _REDRAW.value:
         for flag in (_EXAMPLES, _SEED, _SPLIT):
             if flag.present:
-                raise BadInput(f"--{flag.name}={flag.value} has no effect with --redraw, which draws the gallery in --workdir")
+                raise BadInput(
+                    f"--{flag.name}={flag.value} has no effect with --redraw, which draws the "
+                    "gallery in --workdir"
+                )
     with terminal.writing(workdir):
         if not _REDRAW.value:
             _make(workdir, console)
@@ -54,15 +58,20 @@ def _make(workdir: pathlib.Path, console: Console) -> None:
             chosen,
             examples=_EXAMPLES.value,
             seed=_SEED.value,
-            callback=lambda done, members: progress(done / members, f"drawn from {done} of {members} members"),
+            callback=lambda done, all_: progress(
+                done / all_, f"drawn from {done} of {all_} members"
+            ),
         )
     for choice in chosen:
-        if choice.choice == "by_family" and choice.figure == 5 and choice.part == "sample" and choice.row["beta"] != 1:
-            sentence = f"family {choice.row['family']} has no member at beta = 1; the nearest, {choice.row['beta']:g}, is shown"
-            console.print(sentence, soft_wrap=True, highlight=False)
+        if (choice.figure, choice.part) == (5, "sample") and choice.row["beta"] != 1:
+            family, beta = choice.row["family"], choice.row["beta"]
+            lack = f"family {family} has no member at beta = 1; the nearest, {beta:g}, is shown"
+            console.print(lack, soft_wrap=True, highlight=False)
+    members = terminal.counted(report.members, "member")
+    architectures = terminal.counted(report.architectures, "architecture")
     console.print(
-        f"{terminal.counted(report.members, 'member')} of {terminal.counted(report.architectures, 'architecture')} drawn from in "
-        f"{report.seconds:.1f} s; pictures in {workdir / 'gallery.npz'}, what they are of in {workdir / 'gallery.csv'}",
+        f"{members} of {architectures} drawn from in {report.seconds:.1f} s; pictures in "
+        f"{workdir / 'gallery.npz'}, what they are of in {workdir / 'gallery.csv'}",
         soft_wrap=True,
         highlight=False,
     )

@@ -132,7 +132,9 @@ def train(
     console.print(f"{terminal.counted(added, 'member')} added; {why}", highlight=False)
 
 
-def report_point(console: Console, r: Refinement, points: Sequence[Mapping[str, Any]], split: str) -> None:
+def report_point(
+    console: Console, r: Refinement, points: Sequence[Mapping[str, Any]], split: str
+) -> None:
     """Says where a new member lies."""
     own = [p for p in points if p["member"] == r.member.name and p["split"] == split]
     # A member and its average: the better one at the member's own beta.

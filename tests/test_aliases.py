@@ -39,7 +39,9 @@ def test_parameters_of_earlier_releases_are_read(tmp_path):
 def test_configurations_of_earlier_releases_give_the_same_members_in_the_same_order():
     said = []
     axes = {"marginal": ("normal", "maf"), "annealing": (0.0, 0.5)}
-    config = aliases.current({"blocks": {"a": axes, "b": axes}, "grid": {"loss_bound": 7.0}}, said.append)
+    config = aliases.current(
+        {"blocks": {"a": axes, "b": axes}, "grid": {"loss_bound": 7.0}}, said.append
+    )
     members = grid.members_of(config)
     first = [("normal", 0.0), ("normal", 0.5), ("maf", 0.0), ("maf", 0.5)]
     assert [(m.prior, m.kl_warmup_fraction) for m in members] == first
@@ -51,8 +53,16 @@ def test_configurations_of_earlier_releases_give_the_same_members_in_the_same_or
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_flags_of_earlier_releases_set_present_fields(capsys):
-    old = ["--config.base.marginal=maf", "--config.grid.annealing=0.5", "--config.population.lanes=3"]
+    old = [
+        "--config.base.marginal=maf",
+        "--config.grid.annealing=0.5",
+        "--config.population.lanes=3",
+    ]
     file = f"--config={ROOT / 'configs' / 'quickstart.py'}"
-    new = ["--config.base.prior=maf", "--config.grid.kl_warmup_fraction=0.5", "--config.population.vmap_size=3"]
+    new = [
+        "--config.base.prior=maf",
+        "--config.grid.kl_warmup_fraction=0.5",
+        "--config.population.vmap_size=3",
+    ]
     assert console._check_config([file, *old]) == [file, *new]
     assert capsys.readouterr().err.count("is deprecated; give") == 3

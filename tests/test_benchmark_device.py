@@ -17,7 +17,9 @@ OPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": "", "PYTHONPATH
 
 def run(*args):
     command = [sys.executable, str(ROOT / "scripts" / "benchmark_device.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | OPTIMISED)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | OPTIMISED
+    )
 
 
 def test_rows_hold_what_was_measured(tmp_path):
@@ -39,7 +41,11 @@ def test_rows_hold_what_was_measured(tmp_path):
         share = float(row["flops_per_second"]) / ceilings[row["arithmetic"]]
         assert 0 < float(row["fraction_of_peak"]) == pytest.approx(share)
     # The same arithmetic, however members advance: operations per step are one number.
-    operations = {float(row["flops_per_second"]) * float(row["seconds_per_member_step"]) for row in rows if row["model"] == "dense"}
+    operations = {
+        float(row["flops_per_second"]) * float(row["seconds_per_member_step"])
+        for row in rows
+        if row["model"] == "dense"
+    }
     assert max(operations) == pytest.approx(min(operations))
 
 

@@ -13,17 +13,24 @@ from rd_elbo.errors import BadInput
 def test_tables_read_back_to_the_last_digit(tmp_path):
     rows = [
         {"member": "0123456789", "rate": 1 / 3, "seed": 7, "status": "ok"},
-        {"member": "12e4567890", "rate": float("nan"), "seed": -1, "status": 'with, comma and "quotes"'},
+        {
+            "member": "12e4567890",
+            "rate": float("nan"),
+            "seed": -1,
+            "status": 'with, comma and "quotes"',
+        },
     ]
     path = tmp_path / "deep" / "points.csv"
     disk.write_table(path, ("member", "rate", "seed", "status"), rows)
     back = disk.read_table(path)
     assert back[0] == rows[0] and isinstance(back[0]["seed"], int)
-    assert np.isnan(back[1]["rate"]) and back[1]["member"] == "12e4567890" and back[1]["status"] == rows[1]["status"]
+    assert np.isnan(back[1]["rate"]) and back[1]["member"] == "12e4567890"
+    assert back[1]["status"] == rows[1]["status"]
 
 
 def test_truth_values_of_tables_read_back_as_such(tmp_path):
-    disk.write_table(tmp_path / "a.csv", ("on", "off", "word"), [{"on": True, "off": False, "word": "true"}])
+    row = {"on": True, "off": False, "word": "true"}
+    disk.write_table(tmp_path / "a.csv", tuple(row), [row])
     assert disk.read_table(tmp_path / "a.csv") == [{"on": True, "off": False, "word": "true"}]
 
 
@@ -56,14 +63,17 @@ def test_torn_and_missing_tables_are_refused(tmp_path):
 def test_the_first_difference_is_told_by_its_place():
     before = {"a": 1, "b": {"c": [1, 2], "d": 3}}
     assert disk.difference(before, {"a": 1, "b": {"c": [1, 2], "d": 3}}) is None
-    assert disk.difference(before, {"a": 1, "b": {"c": [1, 3], "d": 4}}) == "b.c was [1, 2] and is [1, 3]"
+    after = {"a": 1, "b": {"c": [1, 3], "d": 4}}
+    assert disk.difference(before, after) == "b.c was [1, 2] and is [1, 3]"
     assert disk.difference(before, {"a": 1}) == "b was {'c': [1, 2], 'd': 3} and is None"
-    assert disk.difference({"a": 1, "b": None}, {"a": 1}) is None  # a field that is younger than the file
+    # A field that is younger than the file.
+    assert disk.difference({"a": 1, "b": None}, {"a": 1}) is None
 
 
 def test_what_went_wrong_is_one_short_line():
     assert disk.gist(OSError(28, "No space left on device", "x")) == "No space left on device"
-    assert disk.gist(ValueError("first\nsecond")) == "first" and disk.gist(MemoryError()) == "MemoryError"
+    assert disk.gist(ValueError("first\nsecond")) == "first"
+    assert disk.gist(MemoryError()) == "MemoryError"
     assert len(disk.gist(ValueError("x" * 1000))) == 200
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from configs import gaussian as gaussian_config
 from configs import toy as toy_config
-from experiments import gaussian, toy, toy_figures
+from experiments import gaussian, toy, toy_figures, toy_numbers
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep.folder import open_run
@@ -95,7 +95,7 @@ def test_fractions_count_what_they_say():
         *(row("target_curve", rate, excess, target_rate=0.25) for rate, excess in ((0.2501, 0.3), (0.2499, 0.1), (0.3, 0.0))),
         *(row("beta_curve", rate, 0.0, beta=0.9) for rate in (1.0, 2.0, 1.5)),
     ]
-    totals = toy.summary(points, config)
+    totals = toy_numbers.summary(points, config)
     assert totals["elbo_collapsed_fraction"] == 0.5 and totals["elbo_gap_fraction"] == 0.5
     assert np.isclose(totals["target_rate_fraction"], 2 / 3) and np.isclose(totals["target_gap_fraction"], 2 / 3)
     assert totals["diverged"] == 1
@@ -114,7 +114,8 @@ def test_gaussian(tmp_path):
     points, totals = disk.read_table(tmp_path / "points.csv"), disk.read_json(tmp_path / "summary.json")
     assert [(row["study"], row["latent"]) for row in points] == [("frontier", 8)] * 2 + [("frontier", 3)] * 2 + [("ppca", 3)]
     for row in points:
-        # The curve of the very data they were trained on: nothing is below it, and four hundred steps come near.
+        # The curve of the very data they were trained on: nothing is below it, and four hundred
+        # steps come near.
         assert -1e-5 < row["gap"] < 2.0
         # With four draws the standard error is rough itself.
         assert abs(row["sampled_distortion"] - row["distortion"]) < 10 * row["sampled_distortion_se"] + 1e-4

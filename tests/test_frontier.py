@@ -99,7 +99,8 @@ def test_areas_are_the_integrals_of_the_definitions(ours, theirs, first, second)
     difference = define(first, at) - define_other(second, at)
     np.testing.assert_allclose(gap.area, difference.sum() / FINE, atol=1e-9)
     np.testing.assert_allclose(gap.mean, difference.mean(), atol=1e-9)
-    # Lines of slopes up to 8 differ within half a cell by at most 16 / 128; at most one crossing a whole-number cell and pair.
+    # Lines of slopes up to 8 differ within half a cell by at most 16 / 128; at most one crossing a
+    # whole-number cell and pair.
     np.testing.assert_allclose(gap.above, np.maximum(difference, 0).sum() / FINE, atol=8 * 16 / 128 / FINE)
     assert gap.above >= 0 and gap.below >= 0
 
@@ -132,7 +133,8 @@ def test_a_known_area():
     steps = stepwise(np.array([-1.0, 2.0, 3.5]), np.array([3.0, 1.0, 0.0]))
     assert steps[0].tolist() == [-1, 2, 2, 3.5, 3.5] and steps[1].tolist() == [3, 3, 1, 1, 0]
     gap = area_between(*line, *steps)
-    # Above: half on (0, 1) and half on (2, 3). Below: half on (1, 2) and an eighth on (3, 3.5). The last step has no width.
+    # Above: half on (0, 1) and half on (2, 3). Below: half on (1, 2) and an eighth on (3, 3.5). The
+    # last step has no width.
     np.testing.assert_allclose([gap.above, gap.below, gap.area, gap.mean], [1.0, 0.625, 0.375, 0.375 / 3.5], rtol=1e-12)
     assert (gap.lowest_rate, gap.highest_rate) == (0.0, 3.5)
 

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import rd_elbo as rd
+from benchmarks import page
 from rd_elbo.errors import BadInput
 from rd_elbo.models import registry
 from rd_elbo.sweep import grid
@@ -165,7 +166,11 @@ def flags_of(program):
             if isinstance(first, ast.Constant) and re.match(r"DEFINE_|add_argument", node.func.attr):
                 if node.func.attr == "add_argument" and not first.value.startswith("--"):
                     listed = [key.value for key in node.keywords if key.arg == "choices"]
-                    choices |= {leaf.value for part in listed for leaf in ast.walk(part) if isinstance(leaf, ast.Constant)}
+                    for leaf in (leaf for part in listed for leaf in ast.walk(part)):
+                        if isinstance(leaf, ast.Constant):
+                            choices.add(leaf.value)
+                        elif isinstance(leaf, ast.Attribute):
+                            choices.update(getattr(page, leaf.attr))
                 names.add(first.value.lstrip("-"))
     assert names
     return names, choices

@@ -69,7 +69,8 @@ class Comparison:
       runs: Rows of section "run", in the order of the paper's families, along beta.
       hulls: Rows of section "hull"; empty without a reference, or where no corner of the paper's is
         within our rates.
-      areas: Rows of section "area": the stepwise frontier and the convex hull; empty without a reference.
+      areas: Rows of section "area": the stepwise frontier and the convex hull; empty without a
+        reference.
       bests: Rows of section "best": one per family that was run, and one of all.
     """
 
@@ -92,13 +93,15 @@ class Comparison:
 def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str | None = None) -> Comparison:
     """Put our points beside the paper's.
 
-    Models of the paper are found by family and beta, so only runs of the objective "beta" have any. Areas are over the rates that
-    both curves cover; a positive area or difference means that we are above the paper, which is worse.
+    Models of the paper are found by family and beta, so only runs of the objective "beta" have any.
+    Areas are over the rates that both curves cover; a positive area or difference means that we are
+    above the paper, which is worse.
 
     Args:
       points: Rows of points.csv.
       dataset: The name of the data they are of; None if it is not recorded.
-      split: Split to compare; by default "test" where there is one, since the paper's look like that, else the first.
+      split: Split to compare; by default "test" where there is one, since the paper's look like
+        that, else the first.
 
     Raises:
       BadInput: If there is no such split or no finite point of it.

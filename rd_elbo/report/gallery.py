@@ -1,7 +1,8 @@
 """What models make of images: the reconstructions and samples of Alemi et al. 2018, Figures 4, 5 and 6.
 
-A reconstruction is z ~ e(z|x) of a test image and then d(x|z), a sample is z ~ m(z) and then d(x|z). Of every z several images are
-drawn: the first is shown as it is, and all of them as their mean, which tells what z determines from what d makes up.
+A reconstruction is z ~ e(z|x) of a test image and then d(x|z), a sample is z ~ m(z) and then
+d(x|z). Of every z several images are drawn: the first is shown as it is, and all of them as their
+mean, which tells what z determines from what d makes up.
 """
 
 import dataclasses
@@ -34,7 +35,8 @@ class Pictures(NamedTuple):
     """Images of one model.
 
     Attributes:
-      reconstruction: (draws, examples, height, width) or (..., 3) draws of d(x|z) at one z ~ e(z|x) of each example.
+      reconstruction: (draws, examples, height, width) or (..., 3) draws of d(x|z) at one z ~ e(z|x)
+        of each example.
       sample: (draws, examples, height, width) or (..., 3) draws of d(x|z) at one z ~ m(z) each.
     """
 
@@ -75,7 +77,8 @@ def member_key(seed: int, name: str) -> Array:
 def examples_shown(available: int, examples: int, seed: int) -> np.ndarray:
     """Which images of a split are shown: one at random of each of `examples` equal stretches.
 
-    Files may be sorted by class, or by pixels, so neighbours may be alike, and stretches are as different as can be.
+    Files may be sorted by class, or by pixels, so neighbours may be alike, and stretches are as
+    different as can be.
 
     Raises:
       BadInput: If fewer are available.
@@ -112,9 +115,10 @@ def make(
 ) -> Report:
     """Draw from the chosen models; write gallery.npz and gallery.csv.
 
-    The arrays are `data` (examples, height, width) and `index`, its place in the split; `member`, names (of parameters, such as
-    "<member>.ema" of an average, see `tables.params_name`); `reconstruction` and
-    `sample`, (members, draws, examples, height, width) as in `Pictures`; and `seed`.
+    The arrays are `data` (examples, height, width) and `index`, its place in the split; `member`,
+    names (of parameters, such as "<member>.ema" of an average, see `tables.params_name`);
+    `reconstruction` and `sample`, (members, draws, examples, height, width) as in `Pictures`; and
+    `seed`.
 
     Args:
       workdir: The run directory, with trained parameters.
@@ -128,7 +132,8 @@ def make(
       Counts and time of the gallery.
 
     Raises:
-      BadInput: If a member has no saved parameters, there are not so many examples, or they are no images; nothing is written then.
+      BadInput: If a member has no saved parameters, there are not so many examples, or they are no
+        images; nothing is written then.
     """
     shape = dataset.image_shape
     if len(shape) != 2 and not (len(shape) == 3 and shape[-1] == 3):

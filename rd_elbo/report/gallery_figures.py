@@ -32,7 +32,8 @@ _PARTS = {"reconstruction": "reconstructions", "sample": "samples"}
 # Image pixels between images, between models, and after the data.
 _THIN, _WIDE, _DATA = 2, 6, 10
 _GAP_AFTER = {"data": _DATA, "sample": _THIN, "average": _WIDE}
-# Inches: the widest figure, the largest image, the smallest (heads of neighbours must not touch), and what is around images.
+# Inches: the widest figure, the largest image, the smallest (heads of neighbours must not touch),
+# and what is around images.
 _WIDEST, _LARGEST_IMAGE, _SMALLEST_IMAGE = 8.2, 0.42, 0.27
 _NARROWEST = 3.3
 _TITLE, _LINE, _PAD, _CAPTION = 0.2, 0.115, 0.12, 0.28
@@ -176,7 +177,8 @@ def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
     height = sum(heights) + _GAP[1] * (len(heights) - 1) + 2 * _PAD + _CAPTION
     caption = _caption(layout[0][0].first, arrays["reconstruction"].shape[1])
     with plt.rc_context(STYLE):
-        # Everything is placed by hand. With no engine at all matplotlib takes the style's once it has drawn.
+        # Everything is placed by hand. With no engine at all matplotlib takes the style's once it
+        # has drawn.
         drawn = plt.figure(figsize=(width, height), layout=PlaceHolderLayoutEngine(True, True))
         top = height - _PAD
         for line, line_height in zip(layout, heights, strict=True):

@@ -36,11 +36,13 @@ _NAMES: dict[str, str] = {
     "realnvp": "RealNVP",
     "vampprior": "VampPrior",
 }
-# Of families, beyond which their legend says too much; and the longest name of which two fit beside each other.
+# Of families, beyond which their legend says too much; and the longest name of which two fit beside
+# each other.
 _MOST_CURVES, _LONGEST_OF_TWO = 12, 46
 # Rows of a model that is none of a sweep's lack these columns.
 _OWN = {"family": "   ", "encoder": "", "decoder": "model", "prior": ""}
-# What identifies a curve: fields and values, without those in which its points differ or that mean nothing to them.
+# What identifies a curve: fields and values, without those in which its points differ or that mean
+# nothing to them.
 Key = Mapping[str, Any]
 
 
@@ -79,8 +81,8 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
     """Group the points of one split, leaving out members that diverged.
 
     Args:
-      points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`. Rows without a split are of every split, and rows without
-        names of parts are of one model.
+      points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`. Rows without a split are of
+        every split, and rows without names of parts are of one model.
       split: Split to draw.
 
     Returns:
@@ -165,8 +167,9 @@ def _named(part: str) -> str:
 def rd_plane(points: Sequence[Row], split: str = "test", band: Band | None = None) -> Figure:
     """R against D: every group's points along beta, its stepwise Pareto frontier, the convex hull of all of them, and the diagonal.
 
-    After Alemi et al. 2018, Figure 3a. Seeds are averaged for the lines, their range drawn as bars; frontiers and hull are over
-    single members. A `band` is the 95 % interval of the hull, see `bands`.
+    After Alemi et al. 2018, Figure 3a. Seeds are averaged for the lines, their range drawn as bars;
+    frontiers and hull are over single members. A `band` is the 95 % interval of the hull, see
+    `bands`.
     """
     groups = curves(points, split)
     rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
@@ -288,15 +291,16 @@ FIGURES = {"rd_plane": rd_plane, "elbo_against_rate": elbo_against_rate}
 def draw_all(workdir: pathlib.Path | str, splits: Sequence[str] | None = None) -> list[pathlib.Path]:
     """Draws every figure of a run directory from its points.csv, as PNG and PDF.
 
-    The paper's Figure 3 is among them where `families.worth_drawing` finds enough families, and is all there is where a legend of
-    their curves would be larger than the plane. The paper's own frontier is behind ours where `paper.reference` has one for the
-    data, and only on the test split, since it looks like one of test images.
-    The band of our hull is drawn where frontier.csv has one of this table, see `bands`.
+    The paper's Figure 3 is among them where `families.worth_drawing` finds enough families, and is
+    all there is where a legend of their curves would be larger than the plane. The paper's own
+    frontier is behind ours where `paper.reference` has one for the data, and only on the test
+    split, since it looks like one of test images. The band of our hull is drawn where frontier.csv
+    has one of this table, see `bands`.
 
     Args:
       workdir: The run directory.
-      splits: Splits to draw; by default all that the table has finite points of. Figures of the first one have plain names, those
-        of others end in the split's name.
+      splits: Splits to draw; by default all that the table has finite points of. Figures of the
+        first one have plain names, those of others end in the split's name.
 
     Returns:
       The files written.

@@ -48,12 +48,15 @@ class Selected:
     row: Row
 
 
-def select(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANCE) -> list[Selected]:
+def select(
+    rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANCE
+) -> list[Selected]:
     """Choose the models of Figures 4, 5 and 6 from a table of points.
 
-    Figure 4 shows one family along beta (a reconstructions, b samples), families at beta = 1 (c) and models of nearly one ELBO (d);
-    Figure 5 every family at beta = 1; Figure 6 the frontier (a reconstructions, b samples each). In Figure 4c there are at most
-    four families, those of one prior. A member with an average shows the parameters of lower R + D.
+    Figure 4 shows one family along beta (a reconstructions, b samples), families at beta = 1 (c)
+    and models of nearly one ELBO (d); Figure 5 every family at beta = 1; Figure 6 the frontier (a
+    reconstructions, b samples each). In Figure 4c there are at most four families, those of one
+    prior. A member with an average shows the parameters of lower R + D.
 
     Args:
       rows: Rows of points.csv.
@@ -78,7 +81,11 @@ def select(rows: Sequence[Row], split: str = "test", tolerance: float = TOLERANC
         (6, "a", "reconstruction", "along_frontier"): (best := along_frontier(of_split)),
         (6, "b", "sample", "along_frontier"): best,
     }
-    return [Selected(*place, position, row) for place, rows in chosen.items() for position, row in enumerate(rows)]
+    return [
+        Selected(*place, position, row)
+        for place, rows in chosen.items()
+        for position, row in enumerate(rows)
+    ]
 
 
 def finite(rows: Sequence[Row]) -> list[Row]:
@@ -93,7 +100,8 @@ def one_of_each(rows: Sequence[Row]) -> list[Row]:
       rows: Points of one split.
 
     Returns:
-      The rows in order, without those whose twin has a lower R + D; of equal ones the last parameters stay.
+      The rows in order, without those whose twin has a lower R + D; of equal ones the last
+      parameters stay.
     """
     totals: dict[tuple[str, str], float] = {}
     for row in rows:
@@ -101,7 +109,9 @@ def one_of_each(rows: Sequence[Row]) -> list[Row]:
         totals[at] = min(_total(row), totals.get(at, math.inf))
 
     def stays(row: Row) -> bool:
-        last, mean = (totals.get((averaging, str(row["member"])), math.inf) for averaging in ("none", "ema"))
+        last, mean = (
+            totals.get((averaging, str(row["member"])), math.inf) for averaging in ("none", "ema")
+        )
         return last <= mean if tables.averaging_of(row) == "none" else mean < last
 
     return [row for row in rows if stays(row)]
@@ -110,8 +120,9 @@ def one_of_each(rows: Sequence[Row]) -> list[Row]:
 def by_beta(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
     """One model along beta, spread over log beta, both ends included.
 
-    Of the members that differ in nothing but beta and seed it takes those with an autoregressive decoder, the most betas, and the
-    lowest R + D, in this order of importance; one beta alone is no curve and comes last.
+    Of the members that differ in nothing but beta and seed it takes those with an autoregressive
+    decoder, the most betas, and the lowest R + D, in this order of importance; one beta alone is no
+    curve and comes last.
 
     Args:
       rows: Points of one split.
@@ -123,7 +134,9 @@ def by_beta(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
     curves: dict[tuple[Any, ...], list[Row]] = {}
     for row in finite(rows):
         if row["objective"] == "beta":
-            curves.setdefault(tuple(row.get(field) for field in FIELDS if field not in _ALONG_BETA), []).append(row)
+            curves.setdefault(
+                tuple(row.get(field) for field in FIELDS if field not in _ALONG_BETA), []
+            ).append(row)
     if not curves:
         return []
 
@@ -144,14 +157,17 @@ def by_beta(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
 def by_family(rows: Sequence[Row], beta: float = 1.0) -> list[Row]:
     """Choose a model of every family at one beta.
 
-    It is not annealed, has the lowest seed, and of the models left (of other sizes, say) the lowest R + D.
+    It is not annealed, has the lowest seed, and of the models left (of other sizes, say) the lowest
+    R + D.
 
     Args:
       rows: Points of one split.
-      beta: Wanted beta. A family without it gives its nearest in ratio, the lower of two; the row says which it is.
+      beta: Wanted beta. A family without it gives its nearest in ratio, the lower of two; the row
+        says which it is.
 
     Returns:
-      Rows, factorised decoders first, then by prior and encoder. Families without a member trained along beta are not there.
+      Rows, factorised decoders first, then by prior and encoder. Families without a member trained
+      along beta are not there.
     """
     families: dict[str, list[Row]] = {}
     for row in finite(rows):
@@ -176,7 +192,15 @@ def _distance(beta: float, wanted: float) -> float:
 
 
 def of_one_prior(rows: Sequence[Row], most: int = _FEW) -> list[Row]:
-    """Of rows by family those of the prior with the most families, the VampPrior before others; all of them if they are few."""
+    """Keep the families of one prior: the one with the most of them.
+
+    Args:
+      rows: Rows of different families.
+      most: Rows at most.
+
+    Returns:
+      All rows if they are no more than `most`. Of priors with equally many, the VampPrior's.
+    """
     if len(rows) <= most:
         return list(rows)
     count = Counter(row["family"][2] for row in rows)
@@ -201,7 +225,9 @@ def equal_elbo(rows: Sequence[Row], most: int = _FEW, tolerance: float = TOLERAN
 
 
 def along_frontier(rows: Sequence[Row], most: int = _MANY) -> list[Row]:
-    """Corners of the convex hull spread over the rate, both ends included; where it has too few, of the whole Pareto frontier.
+    """Choose corners of the convex hull, spread over the rate, both ends included.
+
+    Where the hull has fewer corners than `most`, the whole Pareto frontier is spread.
 
     Args:
       rows: Points of one split.
@@ -211,7 +237,9 @@ def along_frontier(rows: Sequence[Row], most: int = _MANY) -> list[Row]:
       Rows by rising rate.
     """
     alive = finite(rows)
-    rate, distortion = (np.asarray([float(row[name]) for row in alive]) for name in ("rate", "distortion"))
+    rate, distortion = (
+        np.asarray([float(row[name]) for row in alive]) for name in ("rate", "distortion")
+    )
     hull = frontier.convex_hull(rate, distortion)
     kept = hull if len(hull) >= most else frontier.pareto(rate, distortion)
     return _spread_in_rate([alive[i] for i in kept], most)
@@ -222,11 +250,15 @@ def _spread_in_rate(rows: Sequence[Row], most: int) -> list[Row]:
 
 
 def spread(values: Sequence[float], most: int) -> list[int]:
-    """Indices of at most `most` values such that the smallest gap between neighbours is as large as it can be.
+    """Choose values whose smallest gap between neighbours is as large as it can be.
+
+    Args:
+      values: Values in any order.
+      most: Values at most.
 
     Returns:
-      Indices by rising value, the lowest and the highest value among them (the lowest alone if only one may be); all of them if
-      there are no more than `most`.
+      Indices by rising value, the lowest and the highest value among them (the lowest alone if only
+      one may be); all of them if there are no more than `most`.
     """
     order = np.argsort(values, kind="stable")
     ordered = np.asarray(values, float)[order]
@@ -240,7 +272,8 @@ def spread(values: Sequence[float], most: int) -> list[int]:
                 taken.append(i)
         return taken
 
-    # Taking every value as soon as it is far enough gives the most of them, so the largest gap with enough is the answer.
+    # Taking every value as soon as it is far enough gives the most of them, so the largest gap with
+    # enough is the answer.
     gaps = np.unique((ordered[None] - ordered[:, None])[np.triu_indices(len(ordered), 1)])
     low, high = 0, len(gaps) - 1
     while low < high:

@@ -47,7 +47,8 @@ def test_area_weights_of_omniglot():
     weights = area.overlaps(105, 28)
     assert weights.shape == (28, 105) and set(np.unique(weights)) == {0, 7, 14, 21, 28}  # quarters of a pixel
     assert (weights.sum(1) == 105).all() and (weights.sum(0) == 28).all()
-    # The first new pixel is three old ones and three quarters of the fourth, and the second begins with its last quarter.
+    # The first new pixel is three old ones and three quarters of the fourth, and the second begins
+    # with its last quarter.
     assert list(weights[0, :5]) == [28, 28, 28, 21, 0] and list(weights[1, 3:8]) == [7, 28, 28, 28, 14]
 
 
@@ -278,7 +279,8 @@ def drawing(label):
 def archives(tmp_path_factory):
     image = pytest.importorskip("PIL.Image")
     folder = tmp_path_factory.mktemp("archives")
-    # Labels 0 to 963 in 30 alphabets, 964 to 1622 in 20 more; the small ones have some of the first again.
+    # Labels 0 to 963 in 30 alphabets, 964 to 1622 in 20 more; the small ones have some of the first
+    # again.
     ranges = {"background": (0, 964), "evaluation": (964, 1623), "background_small1": (0, 40), "background_small2": (40, 70)}
     for name, (first, last) in ranges.items():
         with zipfile.ZipFile(folder / f"images_{name}.zip", "w") as archive:
@@ -406,7 +408,8 @@ def test_omniglot_from_a_users_file():
     dataset = data.load("omniglot_tfds", path=REAL)
     with np.load(REAL) as archive:
         images = archive["images"]
-    # Every grey level is a mean of black and white pixels over quarters of them, as `shrink` makes it.
+    # Every grey level is a mean of black and white pixels over quarters of them, as `shrink` makes
+    # it.
     assert set(np.unique(images)) == set(np.rint(255 * np.arange(226) / 225).astype(int))
     assert list(dataset.splits) == ["train", "test"]
     for split, grey in {"train": images[:19_280], "test": images[19_280:]}.items():

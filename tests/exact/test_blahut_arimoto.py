@@ -37,12 +37,14 @@ def test_uniform_source_with_hamming_distortion(m):
     curve = blahut_arimoto(np.full(m, 1 / m), 1 - np.eye(m), BETAS)
     exact = np.log(m) - binary_entropy(curve.distortion) - curve.distortion * np.log(m - 1)
     np.testing.assert_allclose(curve.rate, exact, atol=1e-6)
-    # The slope is the beta that was asked for: at D, dR/dD = log((1 - D)/((m - 1) ... )), so D = 1 / (1 + exp(1/beta)/(m - 1)).
+    # The slope is the beta that was asked for: at D, dR/dD = log((1 - D)/((m - 1) ... )), so D = 1
+    # / (1 + exp(1/beta)/(m - 1)).
     np.testing.assert_allclose(curve.distortion, (m - 1) / (m - 1 + np.exp(1 / BETAS)), atol=1e-9)
 
 
 def test_erasures():
-    # A bit may be said, or left open at cost 1/2, or said wrong at a cost never worth it: R = (1 - 2D) log 2.
+    # A bit may be said, or left open at cost 1/2, or said wrong at a cost never worth it: R = (1 -
+    # 2D) log 2.
     costs = np.asarray([[0.0, 50.0, 0.5], [50.0, 0.0, 0.5]])
     curve = blahut_arimoto([0.5, 0.5], costs, [0.1, 0.3, 0.6, 0.7, 0.75, 2.0])
     np.testing.assert_allclose(curve.rate, (1 - 2 * curve.distortion) * np.log(2), atol=1e-6)

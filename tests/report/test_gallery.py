@@ -76,7 +76,8 @@ def test_reconstructions_come_from_e_and_samples_from_m():
 def test_all_draws_of_d_are_at_one_z():
     for images in known(offset=3.0):
         z = images.mean((0, 2, 3), keepdims=True)
-        # Off z by the decoder's noise alone, which is independent from draw to draw and from pixel to pixel.
+        # Off z by the decoder's noise alone, which is independent from draw to draw and from pixel
+        # to pixel.
         assert abs(images - z).max() < 0.06
         assert 0.008 < (images - z).std() < 0.012
         correlations = np.corrcoef(np.asarray(images - z).reshape(5, -1))

@@ -26,7 +26,9 @@ def test_both_forms_make_members_and_the_docstring_has_the_command(name):
         config, about = loaded(name, form)
         assert grid.members_of(config)
         assert f"--config=configs/{name}.py" in about and "Claim:" in about
-    with pytest.raises(ValueError, match=f"configs/{name}.py has the forms full and quick, not 'large'"):
+    with pytest.raises(
+        ValueError, match=f"configs/{name}.py has the forms full and quick, not 'large'"
+    ):
         loaded(name, "large")
 
 
@@ -50,4 +52,6 @@ def test_the_twelve_families_along_beta(name):
 def test_the_papers_configuration_covers_the_betas_it_prints():
     members = grid.members_of(loaded("mnist_paper", "full")[0])
     trained = {(member.family, member.beta) for member in members}
-    assert {(point.family, point.beta) for point in paper.reference("binarized_mnist").points} <= trained
+    assert {
+        (point.family, point.beta) for point in paper.reference("binarized_mnist").points
+    } <= trained

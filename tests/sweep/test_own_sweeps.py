@@ -51,7 +51,8 @@ def test_a_sweep_of_colour_pictures(trained):
     member, params = rd.load_params(workdir, point["member"])
     model = member.build(dataset.image_shape)
     x = jnp.asarray(dataset.splits["test"], jnp.float32)
-    # Nearly the table's distortion, with other draws of z: those of an untrained encoder say little.
+    # Nearly the table's distortion, with other draws of z: those of an untrained encoder say
+    # little.
     values = jax.jit(lambda key: model.decode(params, model.encode(params, x).sample(seed=key)).distribution)(jax.random.key(0))
     d = -DiscretisedLogistic(values.loc, values.log_scale).log_prob(x).sum((1, 2, 3)).mean()
     np.testing.assert_allclose(point["distortion"], d, rtol=0.02)

@@ -94,7 +94,9 @@ def test_saved_parameters_give_the_points_of_the_table(tmp_path):
     tables.params_path(tmp_path / "run", f"{member.name}.ema").unlink()
     said = []
     run.run(plan, tmp_path / "run", report=said.append)
-    assert said == [f"parameters of {member.name}.ema are missing or damaged; its members are trained again"]
+    assert said == [
+        f"parameters of {member.name}.ema are missing or damaged; its members are trained again"
+    ]
 
 
 def test_points_are_reported_on_a_fixed_choice_of_the_training_split(tmp_path):

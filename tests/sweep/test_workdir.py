@@ -30,7 +30,10 @@ def test_points_of_old_tables_have_the_fields_of_today_at_their_defaults(tmp_pat
     younger = ("kl_warmup_fraction", "schedule", "latent")
     columns = [name for name in POINT_COLUMNS if name not in (*younger, "version", "averaging")]
     disk.write_table(tmp_path / "points.csv", columns, [{name: row[name] for name in columns}])
-    defaults = {name: getattr(Member(), name) for name in younger} | {"version": "", "averaging": "none"}
+    defaults = {name: getattr(Member(), name) for name in younger} | {
+        "version": "",
+        "averaging": "none",
+    }
     assert tables.read_points(tmp_path) == [{**row, **defaults}]
 
 
