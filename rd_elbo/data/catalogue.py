@@ -100,12 +100,12 @@ def prepare(
         ) from error
 
 
-def decode(example: Mapping[str, Any]) -> np.ndarray:
-    """The image (height, width) of an example of `sources`, uint8.
+def decode(content: bytes, mode: str = "L") -> np.ndarray:
+    """The image of a file, (height, width) uint8, or (height, width, 3) in mode "RGB".
 
     Images of one bit a pixel become 0 and 255.
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(example["image"])) as image:
-        return np.asarray(image.convert("L"))
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert(mode))

@@ -4,6 +4,7 @@ import os
 import pathlib
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -43,26 +44,46 @@ def read(
         arrays, what = _read_file(path)
     where = f" of {str(path)!r}"
     if "images" in arrays:
-        # First, so that an image is binarised alike however the images are split.
-        made, kind, words = interpret(
-            {"images": arrays.pop("images")}, binarise, where, {"images": seed}
-        )
-        images = np.asarray(made["images"])
-        if len(images) < 7:
-            raise BadInput(
-                f"array 'images'{where} has {len(images)} examples; a split needs at least 7"
-            )
-        order = np.random.RandomState(seed).permutation(len(images))
-        valid, test = round(len(images) * _VALID_SHARE), round(len(images) * _TEST_SHARE)
-        first = len(images) - valid - test
-        ends = {"train": (0, first), "valid": (first, first + valid), "test": (first + valid, None)}
-        splits = {split: images[order[slice(*end)]] for split, end in ends.items()}
-        words += ", split 5 : 1 : 1 after a fixed shuffle"
+        splits, kind, words = split_up(arrays.pop("images"), binarise, where, seed)
     else:
         # A seed of its own for each split, so that none depends on which others there are.
         seeds = {split: seed + i for i, split in enumerate(SPLITS)}
         splits, kind, words = interpret(arrays, binarise, where, seeds)
     return splits, kind, f"{what} {path.name}, {words}"
+
+
+def split_up(
+    array: Any, binarise: bool | None, where: str, seed: int = BINARISATION_SEED
+) -> tuple[Arrays, str, str]:
+    """Interpret one array of examples and split it 5 : 1 : 1 after a fixed shuffle.
+
+    Args:
+      array: (examples, ...) array.
+      binarise: Whether 8-bit levels are binarised statically, see `interpret`.
+      where: Source of the array, for errors, such as " of 'images.npz'".
+      seed: Seed of the binarisation and of the split.
+
+    Returns:
+      The splits, their kind, and a sentence on what was done.
+
+    Raises:
+      BadInput: If it cannot be what is meant, or has fewer than 7 examples.
+    """
+    # First, so that an image is binarised alike however the images are split.
+    made, kind, words = interpret({"images": array}, binarise, where, {"images": seed})
+    del array  # which may be as large as what is made of it
+    images = np.asarray(made["images"])
+    if len(images) < 7:
+        raise BadInput(
+            f"array 'images'{where}: expected at least 7 examples, got {len(images)}. Give the "
+            "splits apart."
+        )
+    order = np.random.RandomState(seed).permutation(len(images))
+    valid, test = round(len(images) * _VALID_SHARE), round(len(images) * _TEST_SHARE)
+    first = len(images) - valid - test
+    ends = {"train": (0, first), "valid": (first, first + valid), "test": (first + valid, None)}
+    splits = {split: images[order[slice(*end)]] for split, end in ends.items()}
+    return splits, kind, f"{words}, split 5 : 1 : 1 after a fixed shuffle"
 
 
 def _read_file(path: pathlib.Path) -> tuple[Arrays, str]:

@@ -142,7 +142,7 @@ def _read_tfds(data_dir: str | os.PathLike[str] | None) -> dict[str, np.ndarray]
     sources = catalogue.sources(NAME, _TFDS_SPLITS, data_dir, prepare, _ADVICE)
     return {
         split: _verified(
-            np.stack([catalogue.decode(example) for example in source]),
+            np.stack([catalogue.decode(example["image"]) for example in source]),
             split,
             "tensorflow-datasets",
         )

@@ -252,7 +252,7 @@ def _from_catalogue(data_dir: str | os.PathLike[str] | None) -> Splits:
                 f"{TFDS_EXAMPLES[split]:,}; remove it, to have it prepared again, or {_TFDS_ADVICE}"
             )
         # One after another: all of them at 105x105 in floating point would fill the memory.
-        splits[split] = np.stack([shrink(catalogue.decode(example)) for example in source])
+        splits[split] = np.stack([shrink(catalogue.decode(example["image"])) for example in source])
     return splits
 
 
