@@ -111,8 +111,8 @@ class Member(Architecture):
             )
         if self.kl_warmup_fraction > 1:
             raise BadInput(
-                f"kl_warmup_fraction={self.kl_warmup_fraction!r} is a part of the training and "
-                "must be at most 1"
+                f"kl_warmup_fraction={self.kl_warmup_fraction!r}: expected at most 1, a part of "
+                "training."
             )
         for field in self.unused_fields:
             object.__setattr__(self, field, type(self).__dataclass_fields__[field].default)
@@ -188,15 +188,15 @@ def checked_axes(axes: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     aliases.refuse(axes)
     for name, values in axes.items():
         if name not in FIELDS:
-            raise BadInput(f"grid axis {name!r} does not exist; there are {', '.join(FIELDS)}")
+            raise BadInput(f"axis {name!r}: expected one of {', '.join(FIELDS)}, got another.")
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise BadInput(
-                f"grid axis {name}={values!r} must be a sequence of values, such as ({values!r},)"
+                f"{name}={values!r}: expected a sequence of values, such as ({values!r},)."
             )
     listed = {name: list(values) for name, values in axes.items()}
     for name, values in listed.items():
         if not values:
-            raise BadInput(f"grid axis {name}=() is empty: an empty axis leaves nothing to train")
+            raise BadInput(f"{name}=(): expected at least one value, got none.")
     return listed
 
 
@@ -213,13 +213,13 @@ def members_of(config: Mapping[str, Any]) -> list[Member]:
         _check_fields(f"blocks.{name}", block)
     for name in only:
         if name not in blocks:
-            raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
+            raise BadInput(f"only={name!r}: expected one of {', '.join(blocks)}.")
     base = _axes(config.get("base") or {})
     given = {section: _axes(config.get(section) or {}) for section in ("grid", "train")}
     for field in given["grid"]:
         if field in given["train"]:
             raise BadInput(
-                f"{field} is given twice, as grid.{field} and as train.{field}; give one of them"
+                f"{field}: expected grid.{field} or train.{field}, got both. Give one of them."
             )
     overrides = {**given["grid"], **given["train"]}
     members: list[Member] = []
@@ -230,28 +230,29 @@ def members_of(config: Mapping[str, Any]) -> list[Member]:
             rest = {field: values for field, values in base.items() if field not in axes}
             members += product(Member(), **{**rest, **axes, **overrides})
     if not members:
-        raise BadInput("the grid is empty: the configuration has no blocks")
+        raise BadInput("blocks={}: expected at least one block, got none.")
     for field in overrides:
         if all(field in member.unused_fields for member in members):
             of_objective = field in SETTINGS_OF_OBJECTIVES
             needed = ("objective",) if of_objective else users(field) or ("encoder", "decoder")
             now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
             raise BadInput(
-                f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere"
+                f"{field}={overrides[field]!r}: expected no value, got one without effect, since "
+                f"{now} everywhere. Leave it out."
             )
     return unique(members)
 
 
 def _check_fields(section: str, value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise BadInput(f"{section}={value!r} must have fields, such as those in configs/")
+        raise BadInput(f"{section}={value!r}: expected fields, such as those in configs/.")
 
 
 def names(field: str, value: Any) -> tuple[str, ...]:
     """One name or several."""
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise BadInput(f"{field}={value!r} must be a name or a tuple of names")
+        raise BadInput(f"{field}={value!r}: expected a name or a tuple of names.")
     return tuple(names)
 
 

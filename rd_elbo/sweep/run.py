@@ -144,7 +144,9 @@ def _opened(
         finally:
             words = agree("begin", word, report=folder.report)
         if set(words) != {b"ready"}:
-            raise BadInput("another process cannot begin; it says why")
+            raise BadInput(
+                "processes: expected all to begin, got one that cannot. Its output says why."
+            )
         yield done if folder.exclusive or overwrite else folder.finished()
 
 
@@ -376,4 +378,7 @@ def _write_tables(
 def _agree_on(what: str, content: Any) -> None:
     """Make sure that all processes of a global mesh see the same in the run directory."""
     if len(set(agree(what, disk.digest(content).encode()))) > 1:
-        raise Failed(f"{what}: processes see different ones; workdir must be a folder of all hosts")
+        raise Failed(
+            f"{what}: expected one for all processes, got several. Give a workdir that "
+            "all hosts see."
+        )
