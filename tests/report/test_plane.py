@@ -121,7 +121,7 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     with pytest.raises(BadInput, match="cannot be read"):
         plots.draw_all(tmp_path / "absent")
     disk.write_table(workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}])
-    with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
+    with pytest.raises(BadInput, match="expected a column 'split', as sweeps"):
         plots.draw_all(workdir)
 
 

@@ -38,12 +38,12 @@ def test_tables_that_are_no_sweeps_are_refused_as_points(tmp_path):
     for missing in ("family", "beta", "rate"):
         columns = [name for name in POINT_COLUMNS if name != missing]
         disk.write_table(tmp_path / "points.csv", columns, [dict.fromkeys(columns, 0)])
-        with pytest.raises(BadInput, match=f"has no column '{missing}'; only sweeps"):
+        with pytest.raises(BadInput, match=f"expected a column '{missing}', as sweeps"):
             tables.read_points(tmp_path)
     disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, [])
-    with pytest.raises(BadInput, match="has no points"):
+    with pytest.raises(BadInput, match="expected points, got none"):
         tables.read_points(tmp_path)
-    with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
+    with pytest.raises(BadInput, match="expected a column 'split', as sweeps"):
         tables.read_points(RESULTS / "toy")
 
 
