@@ -1,9 +1,12 @@
 """Grey levels of Omniglot: 8-bit pixels as a discretised logistic, by two kinds of decoder.
 
     python scripts/sweep.py --config=configs/omniglot_grey.py --workdir=runs/omniglot_grey \
-        --config.data.path=omniglot.npz
+        --config.data.path=runs/omniglot_area28_uint8.npz
     python scripts/sweep.py --config=configs/omniglot_grey.py:quick --workdir=runs/quick \
-        --config.data.path=omniglot.npz  # a minute
+        --config.data.path=runs/omniglot_area28_uint8.npz  # a minute
+
+Claim: at every beta the PixelCNN's R + D is lower than the MLP's, 1.29 to 1.40 bits per dimension
+beside 1.40 to 1.47. It takes 15 minutes on two cores (results/omniglot_grey).
 
 Images are tensorflow-datasets' drawings, averaged by area from 105x105 to 28x28 and not binarised.
 Without `--config.data.path` they come from tensorflow-datasets itself.
