@@ -7,7 +7,7 @@ First the device's own ceilings: a large matrix product in float32, in the platf
 and a large copy. Then populations in the order of `plan`, until the minutes are over; a row is written after each. A row that does
 not fit into memory, or that a platform cannot compile, says so in `error`. Steps are those of training, Adam and all, on real
 digits, batch 128, by `training.fit` for two seconds; the median over its calls is reported. Operations are
-XLA's count of rate and distortion of one batch, times three. `lowering` is that of convolutions, `models.layers.lowering`; "one by
+XLA's count of rate and distortion of one batch, times three. `lowering` is that of convolutions, see `models.lowering`; "one by
 one" advances one member after another.
 """
 

@@ -38,10 +38,11 @@ class DenseEncoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Encoder `-` of Alemi et al. 2018, App. A: gated convolutions to a Gaussian with diagonal covariance.
+    """Encoder `-` of Alemi et al. 2018, App. A: gated convolutions to a diagonal Gaussian.
 
-    At the size of the image and at half of it, `depth` layers of 5x5 filters, the last of stride 2; then one filter as large as
-    what is left (7x7 of 28x28 images). Channels are `width`, 2 `width` and 8 `width`; the paper has width 32 and depth 2.
+    At the size of the image and at half of it there are `depth` layers of 5x5 filters, the last of
+    stride 2. One filter as large as the rest (7x7 of 28x28 images) follows. Channels are `width`,
+    2 `width` and 8 `width`. The paper has width 32 and depth 2.
 
     Attributes:
       width: Channels of the first layers.
@@ -57,19 +58,25 @@ class ConvEncoder(nn.Module):
     def __call__(self, x: Float[Array, "batch ..."]) -> distrax.MultivariateNormalDiag:
         """e(z|x)."""
         h = _with_channels(_scaled(x))
-        for size in range(2):
+        for level in range(2):
             for i in range(self.depth):
                 strides = (2, 2) if i == self.depth - 1 else (1, 1)
-                h = Dropout()(GatedConv(self.width * 2**size, (5, 5), strides, name=f"conv_{size}_{i}")(h))
+                name = f"conv_{level}_{i}"
+                h = GatedConv(self.width * 2**level, (5, 5), strides, name=name)(h)
+                h = Dropout()(h)
         return _gaussian_of_image(h, 8 * self.width, self.latent)
 
 
 class ResNetEncoder(nn.Module):
     """A small residual network to a Gaussian with diagonal covariance; a weak encoder, `-`.
 
-    At the size of the image, a half and a quarter of it there are `depth` residual layers, each a gated 3x3 convolution added to
-    its input. A gated 5x5 filter comes before the first, gated 4x4 filters of stride 2 between sizes, and one filter as large as
-    what is left at last. Channels are `width`, 2 `width`, 4 `width` and, of that last filter, 8 `width`.
+    - A gated 5x5 filter comes first.
+    - At the size of the image, a half and a quarter of it there are `depth` residual layers. Each
+      is a gated 3x3 convolution added to its input.
+    - Gated 4x4 filters of stride 2 halve the size.
+    - One gated filter as large as the rest comes at last.
+
+    Channels are `width`, 2 `width` and 4 `width`, and 8 `width` of the last filter.
 
     Attributes:
       width: Channels at the size of the image.
@@ -85,17 +92,22 @@ class ResNetEncoder(nn.Module):
     def __call__(self, x: Float[Array, "batch ..."]) -> distrax.MultivariateNormalDiag:
         """e(z|x)."""
         h = GatedConv(self.width, (5, 5), name="enter")(_with_channels(_scaled(x)))
-        for size in range(3):
-            channels = self.width * 2**size
-            if size:
-                h = GatedConv(channels, (4, 4), (2, 2), name=f"shrink_{size}")(h)
+        for level in range(3):
+            channels = self.width * 2**level
+            if level:
+                h = GatedConv(channels, (4, 4), (2, 2), name=f"shrink_{level}")(h)
             for i in range(self.depth):
-                h = h + Dropout()(GatedConv(channels, (3, 3), name=f"residual_{size}_{i}")(h))
+                h = h + Dropout()(GatedConv(channels, (3, 3), name=f"residual_{level}_{i}")(h))
         return _gaussian_of_image(h, 8 * self.width, self.latent)
 
 
-def _gaussian_of_image(h: Float[Array, "batch height width channels"], units: int, latent: int) -> distrax.MultivariateNormalDiag:
-    """A Gaussian from features, through one gated filter as large as they are; to be called inside a compact module."""
+def _gaussian_of_image(
+    h: Float[Array, "batch height width channels"], units: int, latent: int
+) -> distrax.MultivariateNormalDiag:
+    """A Gaussian from features, through one gated filter as large as they are.
+
+    To be called inside a compact module.
+    """
     h = GatedConv(units, h.shape[1:3], same=False, name="whole")(h)
     h = Dropout()(h.reshape(len(h), -1))
     # Alemi et al. 2018, App. A, has the variance, and not the standard deviation, as the softplus.
@@ -104,11 +116,13 @@ def _gaussian_of_image(h: Float[Array, "batch height width channels"], units: in
 
 
 class FlowEncoder(nn.Module):
-    """Encoder `+`: the Gaussian of another encoder, moved by an inverse autoregressive flow (Alemi et al. 2018, App. A).
+    """Encoder `+`: the Gaussian of another encoder, moved by an inverse autoregressive flow.
+
+    Alemi et al. 2018, App. A, has this encoder.
 
     Attributes:
-      base: The encoder of the Gaussian.
-      flow: The flow, the same for every x.
+      base: Encoder that gives the Gaussian.
+      flow: Flow of the draws, the same for every x.
     """
 
     base: nn.Module

@@ -17,8 +17,9 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models.causal import CausalImage, readout_kernel
 from rd_elbo.models.decoders import deconv_trunk
-from rd_elbo.models.layers import biased, conv, gate, in_dtype_of, lecun_pair
+from rd_elbo.models.layers import biased, gate, in_dtype_of, lecun_pair
 from rd_elbo.models.likelihoods import with_outputs
+from rd_elbo.models.vmap_conv import conv
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2

@@ -1,62 +1,31 @@
-"""Encoders, decoders and priors by name: ours, registered ones, and classes by reference."""
+"""Encoders, decoders and priors by name: the library's, registered ones, and references.
+
+A reference is "package.module:Class", see `references`.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
 from rd_elbo import references
 from rd_elbo.errors import BadInput
+from rd_elbo.models.parts import KINDS, PARTS, Build, ImageShape, Part
 
-KINDS = ("encoder", "decoder", "prior")
-# The character of the user's own parts in names of families, unless they have another.
-OWN = "o"
+_parts: dict[str, dict[str, Part]] = {kind: dict(PARTS[kind]) for kind in KINDS}
 
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """An encoder, a decoder or a prior that architectures can name.
-
-    Attributes:
-      sign: Character of the part in the paper's family names.
-      build: Function from (architecture, image shape) to the flax module.
-      pads: Whether a narrower part embedded in zeros trains exactly as it would alone. Holds for
-        linear gating and ReLU; normalised weights, for one, break it (0/0).
-      uses: Fields of the architecture that not every part has a use for, and that this one does.
-      source: SHA-256 of the file that the user's own part is written in; "" for ours.
-      axes: Numbers of axes that an example may have, such as (2, 3) for images with and without
-        colour; () for any.
-      likelihoods: Likelihoods that a decoder takes; () where it has one of its own.
-      drops: Whether an encoder or a decoder has layers `dropout.Dropout`.
-    """
-
-    sign: str
-    build: Callable[..., nn.Module]
-    pads: bool = True
-    uses: tuple[str, ...] = ()
-    source: str = ""
-    axes: tuple[int, ...] = ()
-    likelihoods: tuple[str, ...] = ()
-    drops: bool = False
-
-
-_parts: dict[str, dict[str, Part]] = {kind: {} for kind in KINDS}
-
-
-def add(kind: str, **parts: Part) -> None:
-    """Add parts of the library."""
-    _parts[kind].update(parts)
+# What the class of a user's own part may declare, and the defaults.
+_DECLARED: dict[str, Any] = {"sign": "o", "pads": False, "drops": False}
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Names that are known, of "encoder", "decoder" or "prior"."""
+    """List the known names of a kind: "encoder", "decoder" or "prior"."""
     return tuple(_parts[kind])
 
 
 def find(kind: str, name: Any) -> Part:
-    """The part of a name or a reference.
+    """Find the part of a name or a reference.
 
     Raises:
       BadInput: If there is none.
@@ -70,82 +39,139 @@ def find(kind: str, name: Any) -> Part:
     return _parts[kind][name]
 
 
-def uses(kind: str, name: str) -> tuple[str, ...]:
-    """Fields that a part has a use for; of one that is no longer there, none."""
+def uses(kind: str, name: Any) -> tuple[str, ...]:
+    """List the optional fields that a part uses; none of a part that no longer exists."""
     try:
         return find(kind, name).uses
     except BadInput:
         return ()
 
 
-def drops(kind: str, name: str) -> bool:
-    """Whether a part has dropout layers; one that is no longer there, or has no name, may."""
+def drops(kind: str, name: Any) -> bool:
+    """Whether a part has dropout layers; one that no longer exists, or has no name, may."""
     try:
         return find(kind, name).drops
     except BadInput:
         return True
 
 
-def register(kind: str, name: str, build: Callable[..., nn.Module], *, sign: str = OWN, pads: bool = False) -> None:
-    """Give a part of the user's own a name.
+def register_encoder(
+    name: str, build: Build, *, sign: str | None = None, pads: bool | None = None
+) -> None:
+    """Name an encoder of your own, as a value of the axis `encoder`; see `register`.
+
+    >>> import rd_elbo as rd
+    >>> rd.register_encoder("shallow", lambda a, shape: rd.models.DenseEncoder(8, 1, a.latent))
+    >>> rd.Member(encoder="shallow", latent=3).build((28, 28)).encoder.latent
+    3
+    """
+    register("encoder", name, build, sign=sign, pads=pads)
+
+
+def register_decoder(
+    name: str, build: Build, *, sign: str | None = None, pads: bool | None = None
+) -> None:
+    """Name a decoder of your own, as a value of the axis `decoder`; see `register`.
+
+    >>> import rd_elbo as rd
+    >>> def build(member, image_shape):
+    ...     return rd.models.MLPDecoder(member.decoder_width, 1, image_shape)
+    >>> rd.register_decoder("shallow", build)
+    >>> rd.Member(decoder="shallow", decoder_width=16).build((28, 28)).decoder.width
+    16
+    """
+    register("decoder", name, build, sign=sign, pads=pads)
+
+
+def register_prior(
+    name: str, build: Build, *, sign: str | None = None, pads: bool | None = None
+) -> None:
+    """Name a prior of your own, as a value of the axis `prior`; see `register`.
+
+    >>> import rd_elbo as rd
+    >>> rd.register_prior("large_vamp", lambda a, shape: rd.models.VampPrior(1000), sign="V")
+    >>> rd.Member(prior="large_vamp").family
+    '--V'
+    """
+    register("prior", name, build, sign=sign, pads=pads)
+
+
+def register(
+    kind: str,
+    name: str,
+    build: Build,
+    *,
+    sign: str | None = None,
+    pads: bool | None = None,
+) -> None:
+    """Name a part of your own.
 
     Args:
-      kind: "encoder", "decoder" or "prior".
-      name: A name that is not taken.
-      build: A class of flax modules, see `of_class`; or a function from (architecture, image shape)
+      kind: Kind of the part, "encoder", "decoder" or "prior".
+      name: Name that is not taken; the same part may take its name again.
+      build: Class of flax modules, see `of_class`; or function from (member, shape of an example)
         to a module.
-      sign: One character, for names of families.
-      pads: Whether members of several widths may share a program, see `Part`.
+      sign: One character, for names of families. None means the attribute `sign` of the class, or
+        "o" where it has none.
+      pads: Whether members of several widths may share a program, see `Part`. None means the
+        attribute `pads` of the class, or False where it has none.
 
     Raises:
       BadInput: If the name is taken, or an argument is not allowed.
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise BadInput(f"name={name!r}: expected a word of letters and digits, got something else.")
-    if not isinstance(sign, str) or len(sign) != 1:
-        raise BadInput(f"sign={sign!r}: expected one character, got something else.")
-    part = of_class(kind, name, build, sign=sign, pads=pads)
-    if name in _parts[kind] and (not part.source or _parts[kind][name].source != part.source):
+    given = {"sign": sign, "pads": pads}
+    part = of_class(kind, name, build, **{k: v for k, v in given.items() if v is not None})
+    # A cell of a notebook that runs again has no file: "" is equal to "".
+    mine = name not in PARTS[kind] and _parts[kind].get(name, part).source == part.source
+    if not mine:
         raise BadInput(f"name={name!r}: expected one that is not taken, got {kind} {name!r}.")
     _parts[kind][name] = part
 
 
 def of_class(kind: str, name: str, build: Any, **declared: Any) -> Part:
-    """A part from a class of flax modules, or from a function.
+    """Make a part of a class of flax modules, or of a function.
 
-    Fields of the class that an architecture has too, such as `decoder_width` or `latent`, and
-    `image_shape` are filled in; others keep their defaults. Class attributes `sign`, `pads` and
-    `drops` declare what `declared` does not.
+    Fields of the class that a member has too, such as `decoder_width` or `latent`, and
+    `image_shape` are filled in; others keep their defaults.
+
+    Args:
+      kind: Kind of the part, for messages.
+      name: Name of the part, for messages.
+      build: Class, or function from (member, shape of an example) to a module.
+      **declared: Fields `sign`, `pads` and `drops` of `Part`. Attributes of the class of the same
+        names declare the others.
 
     Raises:
-      BadInput: If it is neither.
+      BadInput: If `build` is neither, or the sign is not one character.
     """
     if not callable(build):
         raise BadInput(f"{kind}={name!r}: expected a flax module or a function, got {build!r}.")
-    own: dict[str, Any] = {"sign": OWN, "pads": False, "drops": False}
-    declared = {name: getattr(build, name, default) for name, default in own.items()} | declared
+    own = {field: getattr(build, field, default) for field, default in _DECLARED.items()}
+    own |= declared
+    if not isinstance(own["sign"], str) or len(own["sign"]) != 1:
+        raise BadInput(f"sign={own['sign']!r}: expected one character, got something else.")
+    source = references.source(build)
     if not (isinstance(build, type) and issubclass(build, nn.Module)):
-        return Part(build=build, source=references.source(build), **declared)
+        return Part(build=build, source=source, **own)
     fields = [f for f in dataclasses.fields(build) if f.init and f.name not in ("parent", "name")]
 
-    def fill(architecture: Any, image_shape: tuple[int, ...]) -> nn.Module:
-        own = {f.name: getattr(architecture, f.name) for f in dataclasses.fields(architecture)}
-        own["image_shape"] = image_shape
+    def fill(architecture: Any, image_shape: ImageShape) -> nn.Module:
+        known = {f.name: getattr(architecture, f.name) for f in dataclasses.fields(architecture)}
+        known["image_shape"] = image_shape
         for f in fields:
             needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-            if needed and f.name not in own:
-                raise BadInput(f"{kind}={name!r}: its field {f.name!r} has no default and is none of a member. Give it a default.")
-        return build(**{f.name: own[f.name] for f in fields if f.name in own})
+            if needed and f.name not in known:
+                raise BadInput(
+                    f"{kind}={name!r}: its field {f.name!r} has no default and is none of a "
+                    "member. Give it a default."
+                )
+        return build(**{f.name: known[f.name] for f in fields if f.name in known})
 
-    used = tuple(f.name for f in fields)
-    return Part(build=fill, uses=used, source=references.source(build), **declared)
+    return Part(build=fill, uses=tuple(f.name for f in fields), source=source, **own)
 
 
 @functools.cache
 def _own(kind: str, reference: str) -> Part:
     return of_class(kind, reference, references.load(kind, reference))
-
-
-register_encoder = functools.partial(register, "encoder")
-register_decoder = functools.partial(register, "decoder")
-register_prior = functools.partial(register, "prior")

@@ -25,7 +25,7 @@ from ml_collections.config_dict import placeholder as _unset
 
 from rd_elbo import aliases, data
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models.layers import LOWERINGS
+from rd_elbo.models.lowering import LOWERINGS
 from rd_elbo.sweep import grid, grouping
 from rd_elbo.sweep.work import work
 from rd_elbo.training import regularisation
@@ -65,7 +65,7 @@ class Population:
         or "bfloat16".
       precision: Precision of matrix products in training: "default" (TF32 or bfloat16 on
         accelerators), "high" or "highest". Evaluation always runs at the highest.
-      lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
+      lowering: Form of convolutions with a kernel per member, see `models.lowering.lowering`.
     """
 
     devices: int | None = None

@@ -15,7 +15,7 @@ from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Float
 
 from rd_elbo import information
-from rd_elbo.models.layers import lowering
+from rd_elbo.models.lowering import lowering
 from rd_elbo.models.vae import Params
 from rd_elbo.training import sharding
 from rd_elbo.training.fit import Fitted

@@ -13,7 +13,7 @@ from jax.stages import Wrapped
 from jaxtyping import Array, Float
 
 from rd_elbo.errors import BadInput, whole
-from rd_elbo.models.layers import lowering
+from rd_elbo.models.lowering import lowering
 from rd_elbo.models.vae import Params
 from rd_elbo.training import sharding
 from rd_elbo.training.evaluate import BATCH, neutral

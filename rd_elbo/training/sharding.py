@@ -203,7 +203,7 @@ def spread(
             mesh=mesh,
             in_specs=(P(MEMBER_AXIS), P(MEMBER_AXIS), *[P()] * len(shared)),
             out_specs=P(MEMBER_AXIS),
-            # The loop over members inside `layers.conv` mixes per-member and shared arrays.
+            # The loop over members inside `vmap_conv.conv` mixes per-member and shared arrays.
             check_vma=False,
         )(own, of_device, *shared)
 

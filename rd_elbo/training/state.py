@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput, choice, number, whole
-from rd_elbo.models.layers import LOWERINGS
+from rd_elbo.models.lowering import LOWERINGS
 from rd_elbo.models.vae import Params, Trainable
 from rd_elbo.training import regularisation
 from rd_elbo.training.optim import SCHEDULES, Optax, Optimizer, choose_optimizer
@@ -64,7 +64,7 @@ class TrainSpec:
         batches of `dtype`. The loss has `dtype` either way.
       precision: Precision of matrix products in training, "default", "high" or "highest"; it
         matters on accelerators. Evaluation always has the highest.
-      lowering: Form of convolutions with a kernel per member, see `models.layers.lowering`.
+      lowering: Form of convolutions with a kernel per member, see `models.lowering.lowering`.
       averages: Whether members keep an average of their parameters, see `HParams.ema_decay`.
       drops: Whether members have dropout, see `HParams.dropout`.
       shifts: Whether members see images moved, see `HParams.shift`.

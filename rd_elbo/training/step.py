@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from rd_elbo import objectives
 from rd_elbo.models.dropout import Dropping
-from rd_elbo.models.layers import lowering
+from rd_elbo.models.lowering import lowering
 from rd_elbo.models.vae import Params
 from rd_elbo.training.optim import checked
 from rd_elbo.training.regularisation import moved_average, shifted

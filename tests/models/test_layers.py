@@ -10,8 +10,9 @@ from jax import lax
 from jax.test_util import check_grads
 
 from rd_elbo.errors import BadInput
-from rd_elbo.models import layers
-from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, conv, conv_transpose, gate, same_padding
+from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, gate, in_dtype_of
+from rd_elbo.models.lowering import LOWERINGS, lowering
+from rd_elbo.models.vmap_conv import conv, conv_transpose, same_padding
 from tests.drawn import random_params
 
 GEOMETRIES = {
@@ -117,7 +118,7 @@ def test_the_form_for_other_platforms_computes_the_same(x64, axes):
     """On GPU and TPU the grouped convolution is used; its code path, run here."""
     x, w, padding, strides = draw(dict(GEOMETRIES["stride 2, even"], size=(8, 10)), members=3)
     w = w if axes[1] == 0 else w[0]
-    with layers.lowering("auto", platform="gpu"):
+    with lowering("auto", platform="gpu"):
         lowered = jax.jit(jax.vmap(gradients(conv, padding, strides), axes)).lower(x, w)
     assert "feature_group_count = 3" in lowered.as_text()
     one = jax.jit(gradients(plain, padding, strides))
@@ -239,7 +240,7 @@ def test_only_a_single_pixel_is_painted_by_a_filter_of_the_whole_size():
         module.init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
 
 
-@pytest.mark.parametrize("how", [how for how in layers.LOWERINGS if how != "auto"])
+@pytest.mark.parametrize("how", [how for how in LOWERINGS if how != "auto"])
 @pytest.mark.parametrize("name", ["same 5x5", "stride 2, even", "more taken than given"])
 def test_every_lowering_is_the_same_convolution(x64, name, how):
     """Values and gradients of three members, both filtered and shared images among them."""
@@ -250,7 +251,7 @@ def test_every_lowering_is_the_same_convolution(x64, name, how):
         return jax.jit(lambda x, w: [own(x, w), shared(x[0], w)])(x, w)
 
     theirs = both(plain)
-    with layers.lowering(how):
+    with lowering(how):
         ours = both(conv)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs)
 
@@ -260,7 +261,7 @@ def test_lowerings_are_what_they_say(x64):
     x, w, padding, strides = draw(GEOMETRIES["same 5x5"], 3)
     text = {}
     for how in ("grouped", "looped", "matmul"):
-        with layers.lowering(how):
+        with lowering(how):
             text[how] = jax.jit(jax.vmap(lambda x, w: conv(x, w, padding, strides))).lower(x, w).as_text()
     assert "feature_group_count = 3" in text["grouped"] and "while" not in text["grouped"]
     assert "while" in text["looped"] and "feature_group_count = 3" not in text["looped"]
@@ -268,7 +269,7 @@ def test_lowerings_are_what_they_say(x64):
 
 
 def test_an_unknown_lowering_is_refused():
-    with pytest.raises(BadInput, match="lowering='fast'"), layers.lowering("fast"):
+    with pytest.raises(BadInput, match="lowering='fast'"), lowering("fast"):
         pass
 
 
@@ -286,7 +287,7 @@ def test_layers_compute_in_the_dtype_of_their_input_and_have_gradients_of_their_
         np.testing.assert_allclose(ours, theirs, atol=0.01 * np.abs(theirs).max())
     # Whole numbers are numbers, not a precision to round kernels to.
     kernel = params["params"]["kernel"]
-    assert layers.in_dtype_of(jnp.ones(3, int), kernel) is kernel
+    assert in_dtype_of(jnp.ones(3, int), kernel) is kernel
 
 
 def test_gated_dense_is_two_matrix_products(x64):

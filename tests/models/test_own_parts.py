@@ -1,6 +1,7 @@
 """Encoders, decoders and priors of the user's own, in members, groups, sweeps and figures."""
 
 import dataclasses
+import doctest
 import importlib
 import sys
 
@@ -104,11 +105,25 @@ def test_registered_parts_are_members_like_others(parts):
     assert member.family == "-fo" and member.build((4, 5)).decoder == Flat((4, 5))
     assert member.name != rd.Member(decoder="mlp", latent=3).name
     rd.register_decoder("flat", Flat, sign="f")  # again, as a reloaded notebook does
-    for name, given in (("mlp", Flat), ("no name", Flat), ("flat", 3)):
+    for _ in range(2):  # and a cell of a notebook, which is in no file
+        rd.register_decoder("cell", eval("lambda member, shape: Flat(shape)", {"Flat": Flat}))
+    for name, given in (("mlp", Flat), ("no name", Flat), ("flat", 3), ("flat", print), ("mlp", print)):
         with pytest.raises(BadInput):
             rd.register_decoder(name, given)
     with pytest.raises(BadInput, match="sign='ff'"):
         rd.register_encoder("other", Flat, sign="ff")
+
+
+def test_a_registered_class_declares_what_a_referenced_one_does(parts):
+    rd.register_decoder("broadcast", BroadcastDecoder)
+    rd.register_decoder("unlike", BroadcastDecoder, sign="u", pads=False)
+    declared = [registry.find("decoder", name) for name in (REFERENCE, "broadcast", "unlike")]
+    assert [(part.sign, part.pads) for part in declared] == [("-", True), ("-", True), ("u", False)]
+
+
+def test_examples_of_registering(parts):
+    done = doctest.testmod(registry)
+    assert done.attempted and not done.failed
 
 
 def test_a_member_is_known_by_the_text_of_its_parts(tmp_path, monkeypatch):
