@@ -15,11 +15,26 @@ class BadInput(ValueError):
     """An impossible request.
 
     The message names the field, its value and what is allowed.
+
+    >>> import rd_elbo as rd
+    >>> try:
+    ...     rd.product(beta=(-1.0,))
+    ... except rd.BadInput as error:
+    ...     print(error)
+    beta=-1.0: expected at least 0 and at most 1e+30.
     """
 
 
 class Failed(Exception):
-    """An interrupted run that cannot continue; finished work is saved."""
+    """An interrupted run that cannot continue; finished work is saved.
+
+    >>> import rd_elbo as rd
+    >>> def points_of(grid, dataset):
+    ...     try:
+    ...         return rd.sweep(grid, dataset, "runs/mine")
+    ...     except rd.Failed as error:
+    ...         print(error, "Finished members are in runs/mine; the same call tries again.")
+    """
 
 
 def whole(field: str, value: Any, lowest: int = 1) -> int:

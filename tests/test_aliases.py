@@ -56,3 +56,9 @@ def test_flags_of_earlier_releases_set_present_fields(capsys):
     new = ["--config.base.prior=maf", "--config.grid.kl_warmup_fraction=0.5", "--config.population.vmap_size=3"]
     assert console._check_config([file, *old]) == [file, *new]
     assert capsys.readouterr().err.count("is deprecated; give") == 3
+
+
+@pytest.mark.parametrize("kind", [Member, Hyperparameters])
+def test_an_old_name_of_a_field_is_refused_in_python(kind):
+    with pytest.raises(BadInput, match=r"annealing=0\.5: expected kl_warmup_fraction, its present"):
+        kind(annealing=0.5)

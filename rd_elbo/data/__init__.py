@@ -1,6 +1,7 @@
 """Named datasets, and users' own."""
 
 import os
+from typing import Any
 
 from rd_elbo.data import files, larochelle, mnist_static, omniglot, tfds
 from rd_elbo.data.dataset import SPLITS, Dataset
@@ -62,7 +63,7 @@ def load(
         raise BadInput(f"data.name={name!r}: expected a name, got {type(name).__name__}.")
     if binarise is not None:
         binarise = truth("binarise", binarise)
-    options = {"path": path, "manual_dir": manual_dir, "data_dir": data_dir}
+    options: dict[str, Any] = {"path": path, "manual_dir": manual_dir, "data_dir": data_dir}
     # What is binary already is also binarised.
     options["binarise"] = False if binarise is False else None
     kind = name if name in NAMES else "any of tensorflow-datasets"

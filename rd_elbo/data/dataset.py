@@ -83,9 +83,9 @@ class Dataset:
     ) -> "Dataset":
         """Make a dataset of arrays in memory.
 
-        >>> import numpy as np
+        >>> import numpy as np, rd_elbo as rd
         >>> levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
-        >>> Dataset.from_arrays(train=levels, test=levels, binarise=False).origin
+        >>> rd.Dataset.from_arrays(train=levels, test=levels, binarise=False).origin
         'arrays in memory, 8x8, grey 0 to 255, mean 0.5, 8-bit levels kept'
 
         Args:

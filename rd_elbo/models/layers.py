@@ -153,6 +153,6 @@ class GatedConvTranspose(nn.Module):
         return jax.random.normal(key, shape) / math.sqrt(taps * shape[2])
 
 
-def _gated(h: Array, bias: Array) -> Array:
+def _gated(h: Array, bias: Array | np.ndarray) -> Array:
     """The gated sum of both halves (..., 2 units) and their bias (2, units)."""
     return gate(biased(h.reshape(*h.shape[:-1], *bias.shape), bias))

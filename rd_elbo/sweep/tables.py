@@ -241,9 +241,16 @@ def load_params(
 ) -> tuple[Member, Params]:
     """Load a trained member by its name in the tables.
 
-    >>> member, params = load_params("runs/quickstart", "0123456789")    # doctest: +SKIP
-    >>> model = member.build((28, 28))                                   # doctest: +SKIP
-    >>> images = model.decode(params, z).sample(seed=key)                # doctest: +SKIP
+    >>> import tempfile, jax, jax.numpy as jnp, numpy as np, rd_elbo as rd
+    >>> x = np.random.RandomState(0).randint(0, 2, (64, 4, 4), np.uint8)
+    >>> tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, batch_size=16)
+    >>> grid, dataset = rd.product(tiny, beta=(0.5, 2.0)), rd.Dataset.from_arrays(x, x)
+    >>> with tempfile.TemporaryDirectory() as workdir:
+    ...     points = rd.sweep(grid, dataset, workdir, splits=("test",))
+    ...     member, params = rd.load_params(workdir, points[0]["member"])
+    >>> model = member.build((4, 4))
+    >>> model.decode(params, jnp.zeros((5, 2))).sample(seed=jax.random.key(0)).shape
+    (5, 4, 4)
 
     Args:
       workdir: The run directory.
