@@ -10,6 +10,7 @@ from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import grid, tables
 from rd_elbo.sweep.grid import FIELDS, Member
+from rd_elbo.training.hyperparameters import Hyperparameters
 from scripts import console
 
 ROOT = pathlib.Path(__file__).parents[1]

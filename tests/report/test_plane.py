@@ -84,7 +84,7 @@ def test_members_that_diverged_are_not_drawn(points):
     points[0] = {**points[0], "status": "diverged", "rate": float("nan")}
     first = plots.curves(points)[0]
     assert first.members.shape == (2, 5) and np.isfinite(first.members).all()
-    with pytest.raises(BadInput, match="no finite points of the split 'train'"):
+    with pytest.raises(BadInput, match="split='train': expected finite points"):
         plots.curves(points, "train")
 
 
