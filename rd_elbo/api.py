@@ -209,6 +209,7 @@ def fit(
     workdir: str | pathlib.Path | None = None,
     mesh: Mesh | None = None,
     callback: training.Callback | None = None,
+    report: Callable[[str], None] = warnings.warn,
     **spec: Any,
 ) -> Result:
     """Train one model of any kind with many hyperparameters at once.
@@ -247,6 +248,8 @@ def fit(
       workdir: Folder for checkpoints, in which the same call resumes; None keeps none.
       mesh: Devices to spread members over; None means all.
       callback: Callback with the progress, after every call of the program.
+      report: Callback with a sentence on each checkpoint that is left out, such as one of another
+        model, of other arguments or of other code; training starts anew then.
       **spec: Further fields of `training.state.TrainSpec`, such as `dtype` or `vmap_size`.
 
     Returns:
@@ -267,7 +270,7 @@ def fit(
     course = learning_rate if callable(learning_rate) else schedule or "cosine"
     spec = regularisation.switches(hyperparameters) | spec
     program = TrainSpec(model, objective, batch_size, course, optimizer, **spec)
-    checkpoints = Checkpoints(pathlib.Path(workdir)) if workdir else None
+    checkpoints = Checkpoints(pathlib.Path(workdir), report=report) if workdir else None
     hparams = HParams.of(hyperparameters, program)
     if callable(learning_rate):
         hparams = hparams._replace(learning_rate=1.0)
