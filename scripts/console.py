@@ -21,6 +21,7 @@ from rich.table import Table
 from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import SETTINGS
+from rd_elbo.sweep import overrides
 from rd_elbo.sweep.tables import averaging_of
 
 BAD_INPUT = 2
@@ -82,9 +83,9 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
     """
     files, fields, present = [], [], list(arguments)
     for i, (argument, following) in enumerate(zip(arguments, [*arguments, ""][1:], strict=True)):
-        name, given, value = argument.partition("=")
+        name, equals, value = argument.partition("=")
         if re.fullmatch("--?config", name):
-            files.append(value if given else following)
+            files.append(value if equals else following)
         # Names in quotes and brackets are left to ml_collections.
         elif match := re.fullmatch(r"--?(?:no)?config\.(\w+(?:\.\w+)*)", name):
             fields.append((i, match[1], value))
@@ -94,6 +95,7 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
         return present
     if len(files) > 1:
         raise BadInput(f"--config is given twice, as {files[0]!r} and as {files[1]!r}; give one of them")
+    overrides.check((field, value) for _, field, value in fields)
     config = load_config(files[0])
     for i, field, value in fields:
         now = aliases.current_field(field)

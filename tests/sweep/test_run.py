@@ -12,7 +12,7 @@ import pytest
 
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
-from rd_elbo.sweep import config, grid, run, tables
+from rd_elbo.sweep import config, grid, overrides, run, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1}
@@ -303,6 +303,7 @@ def test_override_from_the_command_line_reaches_every_block():
     members = grid.members_of(chosen.to_dict())
     assert {m.beta for m in members} == {0.1, 0.5, 1.0} and {m.epochs for m in members} == {3.0}
     assert {m.decoder for m in members} == {"mlp", "pixelcnn"}
+    assert overrides.in_words(chosen.to_dict()) == "beta 0.1, 0.5, 1.0; epochs 3.0"
 
 
 def test_the_quickstart_is_the_experiment_it_says():

@@ -15,6 +15,8 @@ VALUES = {
     "train.epochs=many": "--config.train.epochs=many must be a number",
     "train.batch_size=1.5": "--config.train.batch_size=1.5 must be a whole number",
     "data.binarise=perhaps": "--config.data.binarise=perhaps must be true or false",
+    "grid.beta=0,5": "beta=0,5: expected a decimal point or brackets, such as 0.5 or (0, 5)",
+    "data.splits=test data.splits=train": "expected each field once, got --config.data.splits=test",
     "grid=(1.0,)": "Failed to parse '(1.0,)' as a ConfigDict",
     "grid.beta={1: 2}": "--config.grid.beta={1: 2} must be a value, or a tuple of values",
     # Names.
