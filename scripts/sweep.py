@@ -172,15 +172,15 @@ def main(_: list[str]) -> None:
     if _WORKDIR.value and not _OVERWRITE.value:
         plan = refined.extended(plan, pathlib.Path(_WORKDIR.value))
     # One of them speaks.
-    console = Console(quiet=jax.process_index() > 0)
+    console = Console(quiet=jax.process_index() > 0, markup=False, emoji=False)
     sizes = f"{len(plan.dataset.splits['train'])} training examples"
     own = f"; shard {shard}{f', {shard.origin}' if shard.origin else ''}" * (shard.count > 1)
     members = terminal.counted(len(plan.members), "member")
     console.print(f"{members} on {plan.dataset.name} ({sizes}){own}", highlight=False)
     if axes := overrides.in_words(plan.config):
-        console.print(f"in every block: {axes}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"in every block: {axes}", soft_wrap=True, highlight=False)
     origin = f"data: {plan.dataset.origin}"
-    console.print(origin, soft_wrap=True, highlight=False, markup=False)
+    console.print(origin, soft_wrap=True, highlight=False)
     if _DRY_RUN.value:
         describe(plan, console, shard)
         return
@@ -234,14 +234,18 @@ def finish(plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, co
         drawn = plots.draw_all(workdir) if usable else []
     except OSError as error:
         sys.exit(f"error: {unusable(workdir, error)}; finished work is saved")
+    # What only draws does not fail a run: matplotlib raises many kinds, by the user's own settings.
+    except Exception as error:
+        terminal.warn(f"figures could not be drawn ({disk.gist(error)}); run scripts/figures.py")
+        drawn = []
     if outcome.points:
         shape = plan.dataset.image_shape
         dimensions = math.prod(shape) if plan.dataset.kind == "grey" else None
         split = next(iter(plan.evaluated))
-        console.print(terminal.points_table(outcome.points, split, dimensions))
+        terminal.print_table(console, terminal.points_table(outcome.points, split, dimensions))
     where = f"{summary(outcome)}; points in {workdir / 'points.csv'}"
     pictures = ", ".join(str(path) for path in drawn if path.suffix == ".png")
-    what = f"figures in {pictures}" if usable else "and nothing to draw"
+    what = f"figures in {pictures}" if drawn else "and nothing drawn"
     console.print(f"{where}, {what}", soft_wrap=True, highlight=False)
     sys.exit(code if usable or (not outcome.points and outcome.missing) else 1)
 

@@ -142,5 +142,7 @@ class Dataset:
         for name, images in self.splits.items():
             chosen = np.random.RandomState(0).permutation(len(images))[:examples]
             splits[name] = images[np.sort(chosen)]
-        origin = f"{self.origin}; {examples} examples of each split"
+        sizes = {len(images) for images in self.splits.values()}
+        most = "at most " if min(sizes) < examples else ""
+        origin = f"{self.origin}; {most}{examples} examples of each split"
         return dataclasses.replace(self, splits=splits, origin=origin)

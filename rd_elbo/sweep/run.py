@@ -150,11 +150,20 @@ def _opened(
         yield done if folder.exclusive or overwrite else folder.finished()
 
 
+# Fields of the data that say where they are.
+_PLACES = ("path", "manual_dir", "data_dir")
+
+
 def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What may not change in a run directory; grids may."""
+    """What may not change in a run directory; grids may, and so may the place of the data.
+
+    Data elsewhere that are other data have another checksum, which finished chunks record.
+    """
     given = config.get("population") or {}
     arithmetic = {name: given.get(name) for name in ("dtype", "compute_dtype", "precision")}
-    return {"name": config.get("name"), "data": config.get("data"), "population": arithmetic}
+    own = config.get("data") or {}
+    own = {name: value for name, value in own.items() if name not in _PLACES}
+    return {"name": config.get("name"), "data": own, "population": arithmetic}
 
 
 def _current(

@@ -298,13 +298,18 @@ def recorded_config(workdir: str | pathlib.Path) -> dict[str, Any]:
     return aliases.current(config)
 
 
-def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
-    """The data of the sweep in `workdir`, loaded again.
+def recorded_data(workdir: str | pathlib.Path, path: str | None = None) -> data.Dataset:
+    """Load the data of the sweep in `workdir` again.
+
+    Args:
+      workdir: The run directory.
+      path: Present place of data that were moved, in place of the recorded `data.path`.
 
     Raises:
       BadInput: If there is no sweep, or its data cannot be loaded or have changed.
     """
-    dataset, _ = load_data(recorded_config(workdir).get("data") or {})
+    section = dict(recorded_config(workdir).get("data") or {})
+    dataset, _ = load_data(section if path is None else {**section, "path": path})
     about = disk.read_json(pathlib.Path(workdir) / "provenance.json")
     about = about.get("data") if isinstance(about, dict) else None
     recorded = about.get("sha256") if isinstance(about, dict) else None
