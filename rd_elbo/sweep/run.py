@@ -161,8 +161,10 @@ def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = config.get("population") or {}
     arithmetic = {name: given.get(name) for name in ("dtype", "compute_dtype", "precision")}
-    own = config.get("data") or {}
-    own = {name: value for name, value in own.items() if name not in _PLACES}
+    own = config.get("data")
+    # An experiment has no section of data.
+    if own is not None:
+        own = {name: value for name, value in own.items() if name not in _PLACES}
     return {"name": config.get("name"), "data": own, "population": arithmetic}
 
 
