@@ -6,7 +6,7 @@ member's name is a hash of the old spellings, so that finished members are still
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from rd_elbo.errors import BadInput
 
@@ -48,6 +48,15 @@ def refuse(fields: Mapping[str, Any]) -> None:
         raise BadInput(
             f"{old}={fields[old]!r}: expected {FIELDS[old]}, its present name, got {old}."
         )
+
+
+class Renamed:
+    """Base of dataclasses whose fields had other names, which are refused."""
+
+    def __new__(cls, *_: Any, **fields: Any) -> Self:
+        """Raise `BadInput` for an old name, where `__init__` would raise a TypeError."""
+        refuse(fields)
+        return super().__new__(cls)
 
 
 def current(

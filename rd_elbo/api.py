@@ -15,10 +15,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from rd_elbo import data
-from rd_elbo.errors import BadInput, Failed, number, whole
+from rd_elbo import aliases, data
+from rd_elbo.errors import BadInput, Failed, number
 from rd_elbo.models.vae import Params, Trainable
-from rd_elbo.objectives import LossWeights
 from rd_elbo.sweep import config, grid
 from rd_elbo.sweep import run as sweeping
 from rd_elbo.sweep.grid import Member
@@ -26,6 +25,7 @@ from rd_elbo.training import evaluate as evaluation
 from rd_elbo.training import fit as training
 from rd_elbo.training import regularisation
 from rd_elbo.training.checkpoint import Checkpoints
+from rd_elbo.training.hyperparameters import Hyperparameters
 from rd_elbo.training.optim import Optax
 from rd_elbo.training.state import HParams, TrainSpec
 
@@ -33,7 +33,8 @@ from rd_elbo.training.state import HParams, TrainSpec
 class Points(list[dict[str, Any]]):
     """Points of the rate-distortion plane: rows of a table, each a dict with the same keys.
 
-    >>> points = Points([{"beta": 0.5, "rate": 2.0, "distortion": 3.0}])
+    >>> import rd_elbo as rd
+    >>> points = rd.Points([{"beta": 0.5, "rate": 2.0, "distortion": 3.0}])
     >>> points.column("rate")
     array([2.])
     """
@@ -62,69 +63,13 @@ class Points(list[dict[str, Any]]):
         return pandas.DataFrame(list(self))
 
 
-@dataclasses.dataclass(frozen=True)
-class Hyperparameters:
-    """Numbers in which members of one population differ.
-
-    Attributes:
-      seed: Source of all randomness of the member.
-      beta: Weight of the rate (objectives "beta" and "free_bits").
-      target_rate: Rate to hold, nats (objective "target_rate").
-      target_weight: Weight of |target_rate - R|.
-      target_distortion: Distortion to hold, nats (objective "target_distortion").
-      multiplier_rate: Speed of that objective's multiplier.
-      free_bits: Rate without cost, nats (objective "free_bits").
-      kl_warmup_fraction: Part of the training, 0 to 1, in which the weight of the rate rises.
-      learning_rate: Peak step size.
-      divergence_threshold: Loss of a batch, nats, above which the member counts as diverged.
-      ema_decay: Decay of a moving average of the parameters, 0 to below 1; 0 keeps none. `evaluate`
-        and `Result.params` have both.
-      dropout: Probability, 0 to below 1, that a hidden unit is dropped in training; for models with
-        layers `models.dropout.Dropout`.
-      shift: Pixels by which an image moves at most in training, in each direction.
-    """
-
-    seed: int = 0
-    beta: float = 1.0
-    target_rate: float = 0.0
-    target_weight: float = 2.0
-    target_distortion: float = 0.0
-    multiplier_rate: float = 0.003
-    free_bits: float = 0.0
-    kl_warmup_fraction: float = 0.0
-    learning_rate: float = 1e-3
-    divergence_threshold: float = math.inf
-    ema_decay: float = 0.0
-    dropout: float = 0.0
-    shift: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", whole("seed", self.seed, 0))
-        # The weights' multiplier is the trainer's own.
-        weights = [field for field in LossWeights._fields if field != "multiplier"]
-        for field in (*weights, "kl_warmup_fraction", "learning_rate"):
-            positive = field in ("target_weight", "multiplier_rate", "learning_rate")
-            # Of a density.
-            lowest = -math.inf if field == "target_distortion" else 0.0
-            checked = number(field, getattr(self, field), lowest, above=positive)
-            object.__setattr__(self, field, checked)
-        if self.kl_warmup_fraction > 1:
-            raise BadInput(
-                f"kl_warmup_fraction={self.kl_warmup_fraction!r}: expected at most 1, a part of "
-                "training."
-            )
-        if self.divergence_threshold != math.inf:
-            number("divergence_threshold", self.divergence_threshold, above=True)
-        for field, value in regularisation.checked(vars(self)).items():
-            object.__setattr__(self, field, value)
-
-
 def product(base: Member | Sequence[Member] | None = None, **axes: Iterable[Any]) -> list[Any]:
     """Combine the values of all axes.
 
-    >>> [(m.decoder, m.beta) for m in product(Member(decoder="pixelcnn"), beta=(0.5, 1.0))]
+    >>> import rd_elbo as rd
+    >>> [(m.decoder, m.beta) for m in rd.product(rd.Member(decoder="pixelcnn"), beta=(0.5, 1.0))]
     [('pixelcnn', 0.5), ('pixelcnn', 1.0)]
-    >>> len(product(beta=(0.1, 1.0), seed=range(3)))
+    >>> len(rd.product(beta=(0.1, 1.0), seed=range(3)))
     6
 
     Args:
@@ -139,6 +84,7 @@ def product(base: Member | Sequence[Member] | None = None, **axes: Iterable[Any]
     """
     if base is not None:
         return grid.product(base, **axes)
+    aliases.refuse(axes)
     known = tuple(field.name for field in dataclasses.fields(Hyperparameters))
     for name in axes:
         if name not in known:
@@ -164,12 +110,13 @@ def sweep(
     Members that one program can train are grouped, groups are trained one after another on all
     devices, and every member is evaluated on whole splits.
 
-    >>> import rd_elbo as rd
-    >>> tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.1, batch_size=32)
-    >>> digits = rd.load_data("mnist_static").head(320)
-    >>> points = rd.sweep(rd.product(tiny, beta=(0.5, 1.0)), digits, splits=("test",))
-    >>> sorted(points.column("beta").tolist()), points[0]["rate"] > 0
-    ([0.5, 1.0], True)
+    >>> import numpy as np, rd_elbo as rd
+    >>> x = np.random.RandomState(0).randint(0, 2, (64, 4, 4), np.uint8)
+    >>> tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, batch_size=16)
+    >>> grid, dataset = rd.product(tiny, beta=(0.5, 2.0)), rd.Dataset.from_arrays(x, x)
+    >>> points = rd.sweep(grid, dataset, splits=("test",))
+    >>> points.column("beta").tolist(), points[0]["rate"] > 0
+    ([0.5, 2.0], True)
 
     Args:
       members: Members to train, such as `product` gives.
@@ -221,6 +168,13 @@ def _finite(fields: Mapping[str, Any]) -> dict[str, Any]:
 class Result:
     """A trained population.
 
+    >>> import numpy as np, rd_elbo as rd
+    >>> x = np.random.RandomState(0).randint(0, 2, (64, 4, 4), np.uint8)
+    >>> model = rd.Member(encoder_width=4, decoder_width=4, latent=2).build((4, 4))
+    >>> result = rd.fit(model, x, rd.product(beta=(0.5, 2.0)), steps=3, batch_size=16)
+    >>> result.hyperparameters[1].beta, sorted(result.params(1))
+    (2.0, ['decoder', 'encoder', 'prior'])
+
     Attributes:
       fitted: Parameters, metrics and times.
       hyperparameters: Each member's own numbers.
@@ -255,12 +209,13 @@ def fit(
     workdir: str | pathlib.Path | None = None,
     mesh: Mesh | None = None,
     callback: training.Callback | None = None,
+    report: Callable[[str], None] = warnings.warn,
     **spec: Any,
 ) -> Result:
     """Train one model of any kind with many hyperparameters at once.
 
     >>> import numpy as np, rd_elbo as rd
-    >>> x = (np.random.RandomState(0).rand(64, 4, 4) < 0.3).astype(np.float32)
+    >>> x = np.random.RandomState(0).randint(0, 2, (64, 4, 4), np.uint8)
     >>> model = rd.Member(encoder_width=4, decoder_width=4, latent=2).build((4, 4))
     >>> result = rd.fit(model, x, rd.product(beta=(0.5, 2.0)), steps=3, batch_size=16)
     >>> [point["beta"] for point in rd.evaluate(result, x)]
@@ -293,6 +248,8 @@ def fit(
       workdir: Folder for checkpoints, in which the same call resumes; None keeps none.
       mesh: Devices to spread members over; None means all.
       callback: Callback with the progress, after every call of the program.
+      report: Callback with a sentence on each checkpoint that is left out, such as one of another
+        model, of other arguments or of other code; training starts anew then.
       **spec: Further fields of `training.state.TrainSpec`, such as `dtype` or `vmap_size`.
 
     Returns:
@@ -313,7 +270,7 @@ def fit(
     course = learning_rate if callable(learning_rate) else schedule or "cosine"
     spec = regularisation.switches(hyperparameters) | spec
     program = TrainSpec(model, objective, batch_size, course, optimizer, **spec)
-    checkpoints = Checkpoints(pathlib.Path(workdir)) if workdir else None
+    checkpoints = Checkpoints(pathlib.Path(workdir), report=report) if workdir else None
     hparams = HParams.of(hyperparameters, program)
     if callable(learning_rate):
         hparams = hparams._replace(learning_rate=1.0)
@@ -341,6 +298,15 @@ def evaluate(
     averaging: str = "none",
 ) -> Points:
     """Compute rate and distortion of every member over all examples, one draw of z each.
+
+    >>> import numpy as np, rd_elbo as rd
+    >>> x = np.random.RandomState(0).randint(0, 2, (64, 4, 4), np.uint8)
+    >>> model = rd.Member(encoder_width=4, decoder_width=4, latent=2).build((4, 4))
+    >>> result = rd.fit(model, x, rd.product(beta=(0.5, 2.0)), steps=3, batch_size=16)
+    >>> points = rd.evaluate(result, x)
+    >>> totals = points.column("rate") + points.column("distortion")
+    >>> bool(np.allclose(totals, -points.column("elbo")))
+    True
 
     Args:
       result: A trained population.

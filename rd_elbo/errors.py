@@ -14,12 +14,27 @@ _LARGEST = 1e30
 class BadInput(ValueError):
     """An impossible request.
 
-    The message is one sentence that names the field, the value and the allowed values.
+    The message names the field, its value and what is allowed.
+
+    >>> import rd_elbo as rd
+    >>> try:
+    ...     rd.product(beta=(-1.0,))
+    ... except rd.BadInput as error:
+    ...     print(error)
+    beta=-1.0: expected at least 0 and at most 1e+30.
     """
 
 
 class Failed(Exception):
-    """An interrupted run that cannot continue; finished work is saved."""
+    """An interrupted run that cannot continue; finished work is saved.
+
+    >>> import rd_elbo as rd
+    >>> def points_of(grid, dataset):
+    ...     try:
+    ...         return rd.sweep(grid, dataset, "runs/mine")
+    ...     except rd.Failed as error:
+    ...         print(error, "Finished members are in runs/mine; the same call tries again.")
+    """
 
 
 def whole(field: str, value: Any, lowest: int = 1) -> int:
@@ -30,7 +45,7 @@ def whole(field: str, value: Any, lowest: int = 1) -> int:
         or not lowest <= int(value) < 2**31
     ):
         raise BadInput(
-            f"{field}={value!r} must be a whole number of at least {lowest} and below 2**31"
+            f"{field}={value!r}: expected a whole number of at least {lowest} and below 2**31."
         )
     return int(value)
 
@@ -38,19 +53,19 @@ def whole(field: str, value: Any, lowest: int = 1) -> int:
 def truth(field: str, value: Any) -> bool:
     """`value` as a bool; NumPy's will do."""
     if not isinstance(value, bool | np.bool_):
-        raise BadInput(f"{field}={value!r} must be True or False")
+        raise BadInput(f"{field}={value!r}: expected True or False.")
     return bool(value)
 
 
 def number(field: str, value: Any, lowest: float = 0.0, *, above: bool = False) -> float:
     """`value` as a finite float of at least `lowest`, or `above` it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise BadInput(f"{field}={value!r} must be a finite number")
+        raise BadInput(f"{field}={value!r}: expected a finite number.")
     real = float(value) + 0.0  # there is no negative zero, so that equal members have equal names
     if real < lowest or (above and real == lowest) or real > _LARGEST:
         raise BadInput(
-            f"{field}={value!r} must be {'above' if above else 'at least'} {lowest:g} and at most "
-            f"{_LARGEST:g}"
+            f"{field}={value!r}: expected {'above' if above else 'at least'} {lowest:g} and at "
+            f"most {_LARGEST:g}."
         )
     return real
 
@@ -60,21 +75,19 @@ def reals(field: str, value: Any, dimensions: int) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise BadInput(f"{field} must be an array of numbers ({error})") from error
+        raise BadInput(f"{field}: expected an array of numbers, got none ({error}).") from error
     if array.dtype.kind not in "iuf" or array.ndim != dimensions or array.size == 0:
         raise BadInput(
-            f"{field} must be an array of real numbers with {dimensions} axes, not {array.dtype} "
-            f"of shape {array.shape}"
+            f"{field}: expected an array of real numbers with {dimensions} axes, got {array.dtype} "
+            f"of shape {array.shape}."
         )
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        raise BadInput(f"{field} holds {array[~np.isfinite(array)][0]}; it must be finite")
+        raise BadInput(f"{field}: expected finite numbers, got {array[~np.isfinite(array)][0]}.")
     return array
 
 
 def choice(field: str, value: Any, allowed: Any) -> None:
     """Raises unless `value` is one of the names `allowed`."""
     if value not in tuple(allowed):
-        raise BadInput(
-            f"{field}={value!r} does not exist; there are {', '.join(map(repr, allowed))}"
-        )
+        raise BadInput(f"{field}={value!r}: expected one of {', '.join(map(repr, allowed))}.")

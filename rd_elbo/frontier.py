@@ -3,6 +3,11 @@
 `pareto` and `convex_hull` say which points are on a boundary; `stepwise` and `hull` give it as a
 polyline, vertices from left to right joined by straight lines, vertical ones among them. A polyline
 ends at its first and last vertex.
+
+>>> import numpy as np, rd_elbo as rd
+>>> rates, distortions = np.array([1.0, 2.0, 3.0, 4.0]), np.array([8.0, 9.0, 5.0, 1.0])
+>>> rd.frontier.pareto(rates, distortions), rd.frontier.convex_hull(rates, distortions)
+(array([0, 2, 3]), array([0, 3]))
 """
 
 import dataclasses

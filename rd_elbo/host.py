@@ -36,6 +36,9 @@ def configure(
 ) -> None:
     """Prepare this process for populations on CPU; harmless elsewhere.
 
+    >>> import rd_elbo as rd
+    >>> rd.configure(devices=2)  # before JAX starts
+
     Args:
       devices: CPU devices to split the machine into; by default one per core this process may use.
         Members are spread over devices, which keeps all cores busy where one small model could not.

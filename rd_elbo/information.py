@@ -14,6 +14,12 @@ are finite::
     under p*:   S = density_gap, and U - S = H - D
     under e:    posterior_gap, and log p_d(x) = ELBO(x) + KL(e(z|x) || p_d(z|x));
                 log_weight, whose mean is ELBO(x), and importance_weighted_bound of several draws
+
+>>> import distrax, jax.numpy as jnp, rd_elbo as rd
+>>> e = distrax.MultivariateNormalDiag(jnp.array([[2.0, 0.0]]), jnp.ones((1, 2)))
+>>> m = distrax.MultivariateNormalDiag(jnp.zeros(2), jnp.ones(2))
+>>> rd.information.closed_form_rate(e, m).tolist()  # half the squared distance of the means
+[2.0]
 """
 
 import distrax

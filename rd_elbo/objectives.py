@@ -5,6 +5,14 @@ the target-rate objective; the mean of |sigma - rate| would pin every example to
 are means of a batch, so an objective with a kink, |sigma - R| or max(R, free), rests beside it
 where batches scatter: at slope 1 and weight 2, 0.67 standard deviations of the batches' mean rate
 above sigma. All weights are traced arrays, so members of one population may differ in them.
+
+>>> import jax.numpy as jnp, rd_elbo as rd
+>>> rate, distortion = jnp.array(3.0), jnp.array(80.0)
+>>> float(rd.objectives.beta(rate, distortion, rd.objectives.LossWeights(beta=0.5)))
+81.5
+>>> weights = rd.objectives.LossWeights(target_rate=2.0, target_weight=2.0)
+>>> float(rd.objectives.target_rate(rate, distortion, weights))
+82.0
 """
 
 from collections.abc import Callable, Mapping

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rd_elbo import aliases, disk
+from rd_elbo import aliases, disk, output
 from rd_elbo.errors import BadInput
 from rd_elbo.objectives import SETTINGS
+from rd_elbo.sweep import overrides
 from rd_elbo.sweep.tables import averaging_of
 
 BAD_INPUT = 2
@@ -31,6 +32,7 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
     """Runs `main`; bad input becomes its one sentence on standard error and exit code 2."""
 
     def run(*args: Any) -> None:
+        _prepare()
         try:
             main(*args)
         except BadInput as error:
@@ -44,8 +46,16 @@ def guarded(main: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _prepare() -> None:
+    """Makes what is printed harmless, and paths that begin with "~" those of a home folder."""
+    output.tolerate()
+    sys.argv[1:] = map(output.expanded, sys.argv[1:])
+
+
 def parse(argv: list[str]) -> list[str]:
     """Parses as absl does, with one sentence instead of a trace for flags that do not exist or do not fit."""
+    _prepare()
+    argv = [argv[0], *map(output.expanded, argv[1:])]
     try:
         if "config" in flags.FLAGS:
             given, argv = argv[1:], [argv[0], *_check_config(argv[1:])]
@@ -83,9 +93,9 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
     """
     files, fields, present = [], [], list(arguments)
     for i, (argument, following) in enumerate(zip(arguments, [*arguments, ""][1:], strict=True)):
-        name, given, value = argument.partition("=")
+        name, equals, value = argument.partition("=")
         if re.fullmatch("--?config", name):
-            files.append(value if given else following)
+            files.append(value if equals else following)
         # Names in quotes and brackets are left to ml_collections.
         elif match := re.fullmatch(r"--?(?:no)?config\.(\w+(?:\.\w+)*)", name):
             fields.append((i, match[1], value))
@@ -95,6 +105,7 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
         return present
     if len(files) > 1:
         raise BadInput(f"--config is given twice, as {files[0]!r} and as {files[1]!r}; give one of them")
+    overrides.check((field, value) for _, field, value in fields)
     config = load_config(files[0])
     for i, field, value in fields:
         now = aliases.current_field(field)
@@ -263,9 +274,9 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
             f"{_control(point):.3g}" if by_beta else aim(point),
             str(point["seed"]),
             f"{point['rate']:.2f}",
-            f"{point['rate_se']:.2f}",
+            _error(point["rate_se"]),
             f"{point['distortion']:.2f}",
-            f"{point['distortion_se']:.2f}",
+            _error(point["distortion_se"]),
             f"{-point['elbo']:.2f}",
             f"{-point['elbo'] / (dimensions * math.log(2)):.3f}" if dimensions else str(point["active_units"]),
             *["ema" if averaging_of(point) == "ema" else ""] * averaged,
@@ -273,6 +284,18 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
             end_section=following is not None and _group(following) != _group(point),
         )
     return table
+
+
+def _error(value: float) -> str:
+    """A standard error; of one example there is none."""
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table at its own width: a narrow terminal would take columns away."""
+    width = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    wide = Console(file=console.file, quiet=console.quiet, width=max(width, console.width))
+    wide.print(table)
 
 
 def counted(number: int, noun: str) -> str:

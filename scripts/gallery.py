@@ -25,6 +25,7 @@ _EXAMPLES = flags.DEFINE_integer("examples", 8, "Images of the split to show.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the images' choice and of all draws.")
 _SPLIT = flags.DEFINE_string("split", "test", "Split of images, rates and distortions.")
 _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from tables.")
+_DATA_PATH = flags.DEFINE_string("data_path", None, "Present place of data that were moved.")
 
 
 @terminal.guarded
@@ -54,7 +55,7 @@ def _make(workdir: pathlib.Path, console: Console) -> None:
     with terminal.progress_bar(console) as progress:
         report = gallery.make(
             workdir,
-            tables.recorded_data(workdir),
+            tables.recorded_data(workdir, _DATA_PATH.value),
             chosen,
             examples=_EXAMPLES.value,
             seed=_SEED.value,

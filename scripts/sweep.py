@@ -38,7 +38,7 @@ from rd_elbo import disk, host, plots
 from rd_elbo.data.cache import cache_folder
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.sweep import config as configs
-from rd_elbo.sweep import refined
+from rd_elbo.sweep import overrides, refined
 from rd_elbo.sweep import run as sweep
 from rd_elbo.sweep import shard as shards
 from rd_elbo.sweep.grid import Group
@@ -46,9 +46,7 @@ from rd_elbo.training.fit import Stopped
 from rd_elbo.training.sharding import agree
 from rd_elbo.training.state import parameter_shapes
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "What to train: a file in configs/, perhaps with :quick."
-)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be trained, in what memory.")
@@ -137,10 +135,7 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
     """Reads the flags and readies the process; raises `BadInput`."""
     for flag in (_CONFIG, _WORKDIR):
         if not flag.value and not (flag is _WORKDIR and _DRY_RUN.value):
-            raise BadInput(
-                f"--{flag.name} is missing; for example --config=configs/quickstart.py "
-                "--workdir=runs/mine"
-            )
+            raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
     # A fault of a file is one sentence; libraries would add their traces.
     logging.set_verbosity(logging.FATAL)
     config = _CONFIG.value.to_dict()
@@ -177,13 +172,15 @@ def main(_: list[str]) -> None:
     if _WORKDIR.value and not _OVERWRITE.value:
         plan = refined.extended(plan, pathlib.Path(_WORKDIR.value))
     # One of them speaks.
-    console = Console(quiet=jax.process_index() > 0)
+    console = Console(quiet=jax.process_index() > 0, markup=False, emoji=False)
     sizes = f"{len(plan.dataset.splits['train'])} training examples"
     own = f"; shard {shard}{f', {shard.origin}' if shard.origin else ''}" * (shard.count > 1)
     members = terminal.counted(len(plan.members), "member")
     console.print(f"{members} on {plan.dataset.name} ({sizes}){own}", highlight=False)
+    if axes := overrides.in_words(plan.config):
+        console.print(f"in every block: {axes}", soft_wrap=True, highlight=False)
     origin = f"data: {plan.dataset.origin}"
-    console.print(origin, soft_wrap=True, highlight=False, markup=False)
+    console.print(origin, soft_wrap=True, highlight=False)
     if _DRY_RUN.value:
         describe(plan, console, shard)
         return
@@ -224,9 +221,7 @@ def main(_: list[str]) -> None:
     finish(plan, workdir, outcome, console)
 
 
-def finish(
-    plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, console: Console
-) -> NoReturn:
+def finish(plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, console: Console) -> NoReturn:
     """Draws the figures, prints the table, and ends with the exit code."""
     code = 1 if outcome.failed else 0
     if outcome.missing:
@@ -239,14 +234,18 @@ def finish(
         drawn = plots.draw_all(workdir) if usable else []
     except OSError as error:
         sys.exit(f"error: {unusable(workdir, error)}; finished work is saved")
+    # What only draws does not fail a run: matplotlib raises many kinds, by the user's own settings.
+    except Exception as error:
+        terminal.warn(f"figures could not be drawn ({disk.gist(error)}); run scripts/figures.py")
+        drawn = []
     if outcome.points:
         shape = plan.dataset.image_shape
         dimensions = math.prod(shape) if plan.dataset.kind == "grey" else None
         split = next(iter(plan.evaluated))
-        console.print(terminal.points_table(outcome.points, split, dimensions))
+        terminal.print_table(console, terminal.points_table(outcome.points, split, dimensions))
     where = f"{summary(outcome)}; points in {workdir / 'points.csv'}"
     pictures = ", ".join(str(path) for path in drawn if path.suffix == ".png")
-    what = f"figures in {pictures}" if usable else "and nothing to draw"
+    what = f"figures in {pictures}" if drawn else "and nothing drawn"
     console.print(f"{where}, {what}", soft_wrap=True, highlight=False)
     sys.exit(code if usable or (not outcome.points and outcome.missing) else 1)
 

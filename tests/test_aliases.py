@@ -10,6 +10,7 @@ from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import grid, tables
 from rd_elbo.sweep.grid import FIELDS, Member
+from rd_elbo.training.hyperparameters import Hyperparameters
 from scripts import console
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -66,3 +67,9 @@ def test_flags_of_earlier_releases_set_present_fields(capsys):
     ]
     assert console._check_config([file, *old]) == [file, *new]
     assert capsys.readouterr().err.count("is deprecated; give") == 3
+
+
+@pytest.mark.parametrize("kind", [Member, Hyperparameters])
+def test_an_old_name_of_a_field_is_refused_in_python(kind):
+    with pytest.raises(BadInput, match=r"annealing=0\.5: expected kl_warmup_fraction, its present"):
+        kind(annealing=0.5)

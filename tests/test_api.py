@@ -2,18 +2,22 @@
 
 import dataclasses
 import doctest
+import json
 import math
 import subprocess
 import sys
+import types
 
+import jax
 import numpy as np
 import pytest
 
 import rd_elbo as rd
-from rd_elbo import api, disk
+from rd_elbo import disk
+from rd_elbo.models import registry
 from rd_elbo.sweep import config
 from rd_elbo.sweep import run as sweeping
-from rd_elbo.training import fit, state
+from rd_elbo.training import checkpoint, fit, state
 
 TINY = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.5, batch_size=16)
 
@@ -27,15 +31,20 @@ def test_an_import_draws_nothing_and_starts_nothing():
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
-LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("sweep", "fit")]
-
-
-@pytest.mark.parametrize("name", ["product", "Points", *LONG])
-def test_examples_in_docstrings(name):
-    found = doctest.DocTestFinder().find(getattr(api, name), name, globs=vars(api))
+# The population that `fit`, `evaluate` and `Result` train is compiled once.
+@pytest.mark.parametrize("name", rd.__all__)
+def test_examples_in_docstrings(name, monkeypatch):
+    for kind, parts in registry._parts.items():
+        monkeypatch.setitem(registry._parts, kind, dict(parts))
+    named = getattr(rd, name)
+    # Of a module, its own docstring: its functions have examples where they need some.
+    module = isinstance(named, types.ModuleType)
+    finder = doctest.DocTestFinder(recurse=not module)
+    found = finder.find(named, name, globs={}, module=None if module else False)
     examples = [test for test in found if test.examples]
     assert examples
     for test in examples:
+        assert not any(doctest.SKIP in example.options for example in test.examples)
         assert doctest.DocTestRunner().run(test).failed == 0
 
 
@@ -74,7 +83,8 @@ def test_a_failed_member_is_an_error(monkeypatch):
         rd.sweep([TINY], rd.load_data("mnist_static").head(64), report=lambda _: None)
 
 
-def test_fit_is_the_populations_fit(tmp_path):
+def test_fit_is_the_populations_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.Checkpoints, "due", lambda self: self.folder is not None)
     x = (np.random.RandomState(0).rand(32, 4, 4) < 0.4).astype(np.float32)
     model = TINY.build((4, 4))
     grid = rd.product(beta=(0.5, 2.0), seed=(3,), learning_rate=(1e-2,))
@@ -86,6 +96,15 @@ def test_fit_is_the_populations_fit(tmp_path):
             *(list(tree.values()) for tree in (result.params(i)["encoder"]["mean"], whole.params["encoder"]["mean"])), strict=True
         ):
             np.testing.assert_array_equal(ours, theirs[i])
+    # A state of other code: its arithmetic is recorded.
+    record = tmp_path / "6.json"
+    about = disk.read_json(record)
+    about["identity"]["training"]["program"] = "of before"
+    record.write_text(json.dumps(about))
+    with pytest.warns(UserWarning, match="checkpoint '.*' is left out: it is of another training"):
+        anew = rd.fit(model, x, grid, steps=6, batch_size=8, workdir=tmp_path)
+    for ours, theirs in zip(*(jax.tree.leaves(r.params(1)) for r in (result, anew)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     points = rd.evaluate(result, x)
     assert points.column("beta").tolist() == [0.5, 2.0] and points[0]["status"] == "ok"
     np.testing.assert_allclose(points.column("elbo"), -(points.column("rate") + points.column("distortion")), rtol=1e-6)
@@ -110,6 +129,7 @@ def test_points_are_a_table(tmp_path):
         ({"seed": (0.5,)}, "seed=0.5"),
         ({"learning_rate": (0.0,)}, "learning_rate=0.0"),
         ({"kl_warmup_fraction": (1.5,)}, "kl_warmup_fraction=1.5"),
+        ({"annealing": (0.5,)}, "expected kl_warmup_fraction"),
     ],
 )
 def test_what_product_refuses(axes, named):

@@ -1,8 +1,9 @@
 """Named datasets, and users' own."""
 
 import os
+from typing import Any
 
-from rd_elbo.data import files, larochelle, mnist_static, omniglot
+from rd_elbo.data import files, larochelle, mnist_static, omniglot, tfds
 from rd_elbo.data.dataset import SPLITS, Dataset
 from rd_elbo.errors import BadInput, truth
 
@@ -13,10 +14,10 @@ NAMES = ("mnist_static", "binarized_mnist", "omniglot_burda", "omniglot_tfds", "
 _USERS = {
     "path": ("path", "omniglot_burda", "omniglot_tfds"),
     "manual_dir": ("binarized_mnist",),
-    "data_dir": ("binarized_mnist", "omniglot_tfds"),
+    "data_dir": ("binarized_mnist", "omniglot_tfds", "any of tensorflow-datasets"),
+    # Those that are not binary before they are binarised.
+    "binarise": ("path", "omniglot_burda", "omniglot_tfds", "any of tensorflow-datasets"),
 }
-# Those that are not binary before they are binarised.
-_GREY = ("path", "omniglot_burda", "omniglot_tfds")
 
 
 def load(
@@ -30,8 +31,15 @@ def load(
 ) -> Dataset:
     """Load a dataset by name.
 
+    >>> import rd_elbo as rd
+    >>> digits = rd.load_data("mnist_static")
+    >>> {split: images.shape for split, images in digits.splits.items()}
+    {'train': (50000, 28, 28), 'valid': (10000, 28, 28), 'test': (10000, 28, 28)}
+
     Args:
-      name: "mnist_static", the embedded 70,000 digits; "binarized_mnist", those of Larochelle &
+      name: One of these, or any other name of tensorflow-datasets, such as "cifar10", whose data
+        are prepared in array_record form:
+        "mnist_static", the embedded 70,000 digits; "binarized_mnist", those of Larochelle &
         Murray (2011), through tensorflow-datasets or from `manual_dir`; "omniglot_burda", the
         Omniglot of Burda et al. (2016), which the paper used, by download or from `path`;
         "omniglot_tfds", another split and scaling of it, through tensorflow-datasets or from
@@ -39,8 +47,8 @@ def load(
       path: The .npz, .npy or folder of PNGs, for "path"; the .npz, for "omniglot_tfds";
         chardata.mat, for "omniglot_burda".
       manual_dir: Folder with the original text files, for "binarized_mnist".
-      data_dir: Folder of tensorflow-datasets' prepared data, for "binarized_mnist" and
-        "omniglot_tfds".
+      data_dir: Folder of tensorflow-datasets' prepared data, for its datasets; None means its own
+        default.
       cache_dir: Folder of downloaded and decoded data.
       binarise: Whether pixels of grey images are drawn once as 0 or 1; False keeps their levels.
         None binarises 8-bit images whose largest level is plausible, and leaves floats.
@@ -51,21 +59,27 @@ def load(
     Raises:
       BadInput: If there is no such dataset, or it cannot be loaded; the message says how to get it.
     """
-    if name not in NAMES:
-        raise BadInput(f"dataset {name!r} does not exist; there are {', '.join(map(repr, NAMES))}")
-    for option, value in (("path", path), ("manual_dir", manual_dir), ("data_dir", data_dir)):
-        if value is not None and name not in _USERS[option]:
-            users = " or ".join(map(repr, _USERS[option]))
+    if not isinstance(name, str):
+        raise BadInput(f"data.name={name!r}: expected a name, got {type(name).__name__}.")
+    if binarise is not None:
+        binarise = truth("binarise", binarise)
+    options: dict[str, Any] = {"path": path, "manual_dir": manual_dir, "data_dir": data_dir}
+    # What is binary already is also binarised.
+    options["binarise"] = False if binarise is False else None
+    kind = name if name in NAMES else "any of tensorflow-datasets"
+    for option, value in options.items():
+        if value is not None and kind not in _USERS[option]:
+            given = value if isinstance(value, bool) else os.fspath(value)
             raise BadInput(
-                f"{option}={os.fspath(value)!r} is for the dataset {users}, not for {name!r}"
+                f"{option}={given!r}: expected data.name to be {' or '.join(_USERS[option])}, "
+                f"got {name!r}. Leave {option} out."
             )
-    if binarise is not None and not truth("binarise", binarise) and name not in _GREY:
-        raise BadInput(
-            f"binarise=False is for the dataset {' or '.join(map(repr, _GREY))}, not for {name!r}"
-        )
     if name == "path":
         if path is None:
-            raise BadInput("dataset 'path' needs path=, the .npz, .npy or folder of PNGs to read")
+            raise BadInput(
+                "path=None: expected an .npz, an .npy or a folder of PNGs for "
+                "data.name='path', got none. Name it."
+            )
         splits, kind, origin = files.read(path, binarise)
         return Dataset(name, splits, origin, kind)
     if name == "omniglot_burda":
@@ -75,6 +89,8 @@ def load(
     if name == "binarized_mnist":
         splits = larochelle.read(manual_dir, data_dir, cache_dir)
         return Dataset(name, splits, "Larochelle & Murray 2011, images in canonical order")
+    if name not in NAMES:
+        return Dataset(name, *tfds.read(name, NAMES, data_dir, binarise))
     return Dataset(
         name, mnist_static.read(), "embedded: MNIST binarised statically with seed 20080706"
     )

@@ -28,7 +28,7 @@ def sources(
       splits: The catalogue's name of each split of ours.
       data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
       prepare: Prepares the data; takes a `tfds.download.DownloadConfig` and `data_dir`.
-      advice: Way out for the user, as the end of a sentence.
+      advice: Way out for the user, a sentence.
 
     Raises:
       BadInput: If tensorflow-datasets is not installed, or the data are not prepared and cannot be.
@@ -37,7 +37,8 @@ def sources(
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise BadInput(
-            f"dataset {name!r} needs tensorflow-datasets: pip install -e '.[tfds]', or {advice}"
+            f"data.name={name!r}: expected the package tensorflow-datasets, got none. Install it "
+            f"by pip install -e '.[tfds]'. Or: {advice}"
         ) from error
 
     def prepared() -> dict[str, Any]:
@@ -77,7 +78,7 @@ def prepare(
         used instead of a download.
       data_dir: Folder of tensorflow-datasets' prepared data; None means its own default.
       dataset: Our name for the data.
-      advice: Way out for the user, as the end of a sentence.
+      advice: Way out for the user, a sentence.
 
     Raises:
       BadInput: If the files must be downloaded and their host cannot be reached, or the download
@@ -96,16 +97,17 @@ def prepare(
     except Exception as error:  # tfds and requests raise many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadInput(
-            f"tensorflow-datasets could not prepare {dataset!r} ({reason[:300]}); {advice}"
+            f"data.name={dataset!r}: expected files that tensorflow-datasets can prepare, got an "
+            f"error ({reason[:300]}). {advice}"
         ) from error
 
 
-def decode(example: Mapping[str, Any]) -> np.ndarray:
-    """The image (height, width) of an example of `sources`, uint8.
+def decode(content: bytes, mode: str = "L") -> np.ndarray:
+    """The image of a file, (height, width) uint8, or (height, width, 3) in mode "RGB".
 
     Images of one bit a pixel become 0 and 255.
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(example["image"])) as image:
-        return np.asarray(image.convert("L"))
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert(mode))

@@ -35,16 +35,16 @@ class Dataset:
         for split in ("train", "test"):
             if split not in self.splits:
                 raise BadInput(
-                    f"dataset {self.name!r} has no split {split!r}; it has "
-                    f"{', '.join(self.splits) or 'none'}"
+                    f"dataset {self.name!r}: expected a split {split!r}, got "
+                    f"{', '.join(self.splits) or 'none'}."
                 )
         for split in self.splits:
             choice("split", split, SPLITS)
         shapes = {images.shape[1:] for images in self.splits.values()}
         if len(shapes) > 1:
             raise BadInput(
-                f"dataset {self.name!r}: all splits must have images of one shape, not "
-                f"{sorted(shapes)}"
+                f"dataset {self.name!r}: expected examples of one shape in all splits, got "
+                f"{sorted(shapes)}."
             )
         for split, examples in self.splits.items():
             self._check(examples, f"dataset {self.name!r}, split {split!r}")
@@ -52,20 +52,23 @@ class Dataset:
     def _check(self, examples: np.ndarray, what: str) -> None:
         if examples.ndim < 2 or 0 in examples.shape:
             raise BadInput(
-                f"{what} has shape {examples.shape} but must be (examples, height, width), none of "
-                "them 0"
+                f"{what}: expected shape (examples, height, width), none of them 0, got "
+                f"{examples.shape}."
             )
         if self.kind == "binary" and (examples.dtype != np.uint8 or examples.max() > 1):
             raise BadInput(
-                f"{what} must be uint8 in {{0, 1}}; binarise it first, or give it to "
-                "Dataset.from_arrays"
+                f"{what}: expected uint8 in {{0, 1}}, got {examples.dtype} up to {examples.max()}. "
+                "Give it to Dataset.from_arrays."
             )
         if self.kind == "grey" and examples.dtype != np.uint8:
-            raise BadInput(f"{what} must be uint8 levels, not {examples.dtype}")
+            raise BadInput(f"{what}: expected uint8 levels, got {examples.dtype}.")
         if self.kind == "real" and (
             examples.dtype != np.float32 or not np.isfinite([examples.min(), examples.max()]).all()
         ):
-            raise BadInput(f"{what} must be finite float32; give it to Dataset.from_arrays")
+            raise BadInput(
+                f"{what}: expected finite float32, got {examples.dtype} from {examples.min()} to "
+                f"{examples.max()}. Give it to Dataset.from_arrays."
+            )
         check_shape(examples, self.kind, what)
 
     @classmethod
@@ -80,9 +83,9 @@ class Dataset:
     ) -> "Dataset":
         """Make a dataset of arrays in memory.
 
-        >>> import numpy as np
+        >>> import numpy as np, rd_elbo as rd
         >>> levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
-        >>> Dataset.from_arrays(train=levels, test=levels, binarise=False).origin
+        >>> rd.Dataset.from_arrays(train=levels, test=levels, binarise=False).origin
         'arrays in memory, 8x8, grey 0 to 255, mean 0.5, 8-bit levels kept'
 
         Args:
@@ -139,5 +142,7 @@ class Dataset:
         for name, images in self.splits.items():
             chosen = np.random.RandomState(0).permutation(len(images))[:examples]
             splits[name] = images[np.sort(chosen)]
-        origin = f"{self.origin}; {examples} examples of each split"
+        sizes = {len(images) for images in self.splits.values()}
+        most = "at most " if min(sizes) < examples else ""
+        origin = f"{self.origin}; {most}{examples} examples of each split"
         return dataclasses.replace(self, splits=splits, origin=origin)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -43,26 +44,46 @@ def read(
         arrays, what = _read_file(path)
     where = f" of {str(path)!r}"
     if "images" in arrays:
-        # First, so that an image is binarised alike however the images are split.
-        made, kind, words = interpret(
-            {"images": arrays.pop("images")}, binarise, where, {"images": seed}
-        )
-        images = np.asarray(made["images"])
-        if len(images) < 7:
-            raise BadInput(
-                f"array 'images'{where} has {len(images)} examples; a split needs at least 7"
-            )
-        order = np.random.RandomState(seed).permutation(len(images))
-        valid, test = round(len(images) * _VALID_SHARE), round(len(images) * _TEST_SHARE)
-        first = len(images) - valid - test
-        ends = {"train": (0, first), "valid": (first, first + valid), "test": (first + valid, None)}
-        splits = {split: images[order[slice(*end)]] for split, end in ends.items()}
-        words += ", split 5 : 1 : 1 after a fixed shuffle"
+        splits, kind, words = split_up(arrays.pop("images"), binarise, where, seed)
     else:
         # A seed of its own for each split, so that none depends on which others there are.
         seeds = {split: seed + i for i, split in enumerate(SPLITS)}
         splits, kind, words = interpret(arrays, binarise, where, seeds)
     return splits, kind, f"{what} {path.name}, {words}"
+
+
+def split_up(
+    array: Any, binarise: bool | None, where: str, seed: int = BINARISATION_SEED
+) -> tuple[Arrays, str, str]:
+    """Interpret one array of examples and split it 5 : 1 : 1 after a fixed shuffle.
+
+    Args:
+      array: (examples, ...) array.
+      binarise: Whether 8-bit levels are binarised statically, see `interpret`.
+      where: Source of the array, for errors, such as " of 'images.npz'".
+      seed: Seed of the binarisation and of the split.
+
+    Returns:
+      The splits, their kind, and a sentence on what was done.
+
+    Raises:
+      BadInput: If it cannot be what is meant, or has fewer than 7 examples.
+    """
+    # First, so that an image is binarised alike however the images are split.
+    made, kind, words = interpret({"images": array}, binarise, where, {"images": seed})
+    del array  # which may be as large as what is made of it
+    images = np.asarray(made["images"])
+    if len(images) < 7:
+        raise BadInput(
+            f"array 'images'{where}: expected at least 7 examples, got {len(images)}. Give the "
+            "splits apart."
+        )
+    order = np.random.RandomState(seed).permutation(len(images))
+    valid, test = round(len(images) * _VALID_SHARE), round(len(images) * _TEST_SHARE)
+    first = len(images) - valid - test
+    ends = {"train": (0, first), "valid": (first, first + valid), "test": (first + valid, None)}
+    splits = {split: images[order[slice(*end)]] for split, end in ends.items()}
+    return splits, kind, f"{words}, split 5 : 1 : 1 after a fixed shuffle"
 
 
 def _read_file(path: pathlib.Path) -> tuple[Arrays, str]:
@@ -72,7 +93,8 @@ def _read_file(path: pathlib.Path) -> tuple[Arrays, str]:
             single = file.read(len(_NPY)) == _NPY
     except OSError as error:
         raise BadInput(
-            f"path={str(path)!r} is not a readable .npz, .npy or folder of PNGs ({error})"
+            f"path={str(path)!r}: expected a readable .npz, .npy or folder of PNGs, got none "
+            f"({error})."
         ) from error
     if single:
         return {"images": _read_single(path)}, "file"
@@ -80,12 +102,13 @@ def _read_file(path: pathlib.Path) -> tuple[Arrays, str]:
     splits = [split for split in SPLITS if split in arrays]
     if "images" in arrays and splits:
         raise BadInput(
-            f"{str(path)!r}: expected 'train' and 'test', or 'images', got 'images' and "
+            f"path={str(path)!r}: expected 'train' and 'test', or 'images', got 'images' and "
             f"{splits[0]!r}. Keep one."
         )
     if "images" not in arrays and not {"train", "test"} <= set(arrays):
         raise BadInput(
-            f"{str(path)!r} has arrays {sorted(arrays)} but needs 'train' and 'test', or 'images'"
+            f"path={str(path)!r}: expected arrays 'train' and 'test', or 'images', got "
+            f"{sorted(arrays)}. Rename them."
         )
     used = {name: arrays[name] for name in (splits or ["images"])}
     shapes = {array.shape[1:] for array in used.values()}
@@ -93,9 +116,8 @@ def _read_file(path: pathlib.Path) -> tuple[Arrays, str]:
         # Labels, one number an example, are no candidates.
         if name not in used and array.ndim > 1 and array.shape[1:] in shapes:
             raise BadInput(
-                f"{str(path)!r}: expected one array of examples for each split, got {name!r} of "
-                f"shape {array.shape} too. "
-                "Leave out what is not meant."
+                f"path={str(path)!r}: expected one array of examples for each split, got {name!r} "
+                f"of shape {array.shape} too. Leave out what is not meant."
             )
     return used, "file"
 
@@ -105,13 +127,15 @@ def _read_single(path: pathlib.Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         if "Python objects" in str(error):
-            raise BadInput(_pickled(path, "the array")) from error
-        raise BadInput(f"path={str(path)!r} is not a readable .npy ({error})") from error
+            raise BadInput(_pickled(path, "one array")) from error
+        raise BadInput(
+            f"path={str(path)!r}: expected a readable .npy, got none ({error})."
+        ) from error
 
 
 def _pickled(path: str | os.PathLike[str], which: str) -> str:
-    problem = f"path={os.fspath(path)!r}: {which} is pickled Python objects"
-    return f"{problem}; save it as plain numbers, or leave it out"
+    problem = f"path={os.fspath(path)!r}: expected plain numbers, got {which} of pickled objects"
+    return f"{problem}. Save it as plain numbers, or leave it out."
 
 
 def read_arrays(path: str | os.PathLike[str]) -> Arrays:
@@ -134,12 +158,12 @@ def read_arrays(path: str | os.PathLike[str]) -> Arrays:
         return arrays
     except TypeError as error:  # np.load understood another format, and gave an array
         raise BadInput(
-            f"path={os.fspath(path)!r} is not a readable .npz of images, but a single array; save "
-            "it with np.savez"
+            f"path={os.fspath(path)!r}: expected an .npz of images, got a single array. Save it "
+            "with np.savez."
         ) from error
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         if name and "Object arrays cannot be loaded" in str(error):
             raise BadInput(_pickled(path, f"array {name!r}")) from error
         raise BadInput(
-            f"path={os.fspath(path)!r} is not a readable .npz of images ({error})"
+            f"path={os.fspath(path)!r}: expected a readable .npz of images, got none ({error})."
         ) from error

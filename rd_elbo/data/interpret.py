@@ -93,22 +93,22 @@ def _array(given: Any, what: str) -> np.ndarray:
     try:
         return np.asarray(given)
     except ValueError as error:
-        raise BadInput(f"{what} must be an array of numbers ({error})") from error
+        raise BadInput(f"{what}: expected an array of numbers, got none ({error}).") from error
 
 
 def _plain(array: np.ndarray, what: str) -> np.ndarray:
     """An array of finite numbers, at least one example; a channel axis of one is dropped."""
     if array.ndim < 2 or 0 in array.shape:
         raise BadInput(
-            f"{what} has shape {array.shape} but must be (examples, height, width), "
-            "(examples, height, width, 3) of colours or (examples, dimensions), none of them 0"
+            f"{what}: expected shape (examples, height, width), (examples, height, width, 3) of "
+            f"colours or (examples, dimensions), none of them 0, got {array.shape}."
         )
     if array.dtype.kind not in "biuf":
-        raise BadInput(f"{what} holds {array.dtype} but must hold real numbers")
+        raise BadInput(f"{what}: expected real numbers, got {array.dtype}.")
     if array.dtype.kind == "f" and not all(np.isfinite(part).all() for part in _parts(array)):
-        raise BadInput(f"{what} holds NaN or infinite values, which are not pixels")
+        raise BadInput(f"{what}: expected finite values, got NaN or infinite ones.")
     if array.dtype.kind == "f" and np.abs((array.min(), array.max())).max() > np.finfo("f4").max:
-        raise BadInput(f"{what} holds values that float32 cannot hold. Scale them.")
+        raise BadInput(f"{what}: expected values that float32 can hold, got larger. Scale them.")
     return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
 
 
@@ -123,8 +123,8 @@ def _one_shape(shapes: Mapping[str, tuple[int, ...]]) -> None:
         (name, _), *_ = shapes.items()
         listed = ", ".join(map(str, sorted(set(shapes.values()))))
         raise BadInput(
-            f"{name} and the others must have images of one shape, not [{listed}]; examples are on "
-            "the first axis"
+            f"{name} and the others: expected examples of one shape, got {listed}. Examples are "
+            "on the first axis."
         )
 
 
@@ -155,14 +155,14 @@ def _refuse_numbers(arrays: Mapping[str, np.ndarray], named: Mapping[str, str]) 
     for name, array in arrays.items():
         if not _is_binary(array) and array.dtype != np.uint8 and array.dtype.kind != "f":
             raise BadInput(
-                f"{named[name]} holds {array.dtype} from {array.min()} to {array.max()} but must "
-                "be in {0, 1}, or uint8 grey levels, or floats"
+                f"{named[name]}: expected zeros and ones, uint8 grey levels, or floats, got "
+                f"{array.dtype} from {array.min()} to {array.max()}."
             )
     kinds = {array.dtype.name: named[name] for name, array in arrays.items()}
     (first, other), (second, another) = itertools.islice(kinds.items(), 2)
     raise BadInput(
-        f"{other} holds {first} and {another} holds {second}; all must be 8-bit levels (uint8), or "
-        "all must be floats"
+        f"{other} and {another}: expected uint8 levels in both, or floats in both, got {first} and "
+        f"{second}."
     )
 
 
@@ -172,8 +172,8 @@ def check_shape(array: np.ndarray, kind: str, what: str) -> None:
     advice: Callable[[str], str] = lambda order: f"Transpose it with np.transpose(a, {order})."  # noqa: E731
     if array.ndim == 3 and _is_turned(shape, kind):
         raise BadInput(
-            f"{what} has shape {shape} but must be (examples, height, width); examples seem to be "
-            f"on the last axis. {advice('(2, 0, 1)')}"
+            f"{what}: expected shape (examples, height, width), got {shape}, in which examples "
+            f"seem to be on the last axis. {advice('(2, 0, 1)')}"
         )
     if kind == "real":
         return
@@ -181,11 +181,11 @@ def check_shape(array: np.ndarray, kind: str, what: str) -> None:
         turned = {1: "(0, 2, 3, 1)", 2: "(3, 0, 1, 2)"}
         axis = next((i for i in turned if shape[i] == 3), None)
         hint = advice(turned[axis]) if axis else "Leave out what is not red, green or blue."
-        raise BadInput(f"{what} has shape {shape} but must be (examples, height, width, 3). {hint}")
+        raise BadInput(f"{what}: expected shape (examples, height, width, 3), got {shape}. {hint}")
     if array.ndim > 4 or (array.ndim == 2 and kind == "grey"):
         raise BadInput(
-            f"{what} has shape {shape} but must be (examples, height, width) or (examples, height, "
-            "width, 3), as 8-bit levels are those of images. Reshape it."
+            f"{what}: expected shape (examples, height, width) or (examples, height, width, 3), "
+            f"got {shape}. Reshape it."
         )
 
 

@@ -32,9 +32,8 @@ FILES_SHA256 = {
 EXAMPLES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 _TFDS_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 _ADVICE = (
-    "put binarized_mnist_{train,valid,test}.amat into a folder and give it as manual_dir, or use "
-    "the embedded 'mnist_static', "
-    "which needs no download"
+    "Put binarized_mnist_{train,valid,test}.amat into a folder and give it as manual_dir, or use "
+    "the embedded 'mnist_static', which needs no download."
 )
 
 
@@ -95,8 +94,8 @@ def _verified(images: np.ndarray, split: str, source: str) -> np.ndarray:
     ).hexdigest()
     if found != CANONICAL_SHA256[split]:
         raise BadInput(
-            f"{NAME}, split {split!r}, from {source} is not Larochelle & Murray's: its pixels have "
-            f"SHA-256 {found}"
+            f"{NAME}, split {split!r}, from {source}: expected Larochelle & Murray's pixels, got "
+            f"others (SHA-256 {found}). Replace it."
         )
     return images
 
@@ -120,13 +119,14 @@ def _read_files(folder: pathlib.Path) -> dict[str, np.ndarray]:
             content = path.read_bytes()
         except OSError as error:
             raise BadInput(
-                f"manual_dir={str(folder)!r} has no readable {path.name} ({error.strerror})"
+                f"manual_dir={str(folder)!r}: expected a readable {path.name}, got none "
+                f"({error.strerror})."
             ) from error
         found = hashlib.sha256(content).hexdigest()
         if found != sha256:
             raise BadInput(
-                f"{path.name} in manual_dir is not Larochelle & Murray's file: its SHA-256 is "
-                f"{found}, not {sha256}"
+                f"manual_dir={str(folder)!r}: expected {path.name} of SHA-256 {sha256}, Larochelle "
+                f"& Murray's, got {found}. Replace it."
             )
         splits[split] = _verified(parse(content), split, path.name)
     return splits
@@ -142,7 +142,7 @@ def _read_tfds(data_dir: str | os.PathLike[str] | None) -> dict[str, np.ndarray]
     sources = catalogue.sources(NAME, _TFDS_SPLITS, data_dir, prepare, _ADVICE)
     return {
         split: _verified(
-            np.stack([catalogue.decode(example) for example in source]),
+            np.stack([catalogue.decode(example["image"]) for example in source]),
             split,
             "tensorflow-datasets",
         )

@@ -28,12 +28,13 @@ def read() -> dict[str, np.ndarray]:
         bits = lzma.decompress(FILE.read_bytes())
     except (OSError, lzma.LZMAError) as error:
         raise BadInput(
-            f"the embedded digits {FILE.name} cannot be read ({error}); reinstall rd_elbo"
+            f"{FILE.name}: expected the embedded digits, got no readable file ({error}). Reinstall "
+            "rd_elbo."
         ) from error
     if hashlib.sha256(bits).hexdigest() != PACKED_SHA256:
         raise BadInput(
-            f"the embedded digits {FILE.name} are damaged: their SHA-256 is not the recorded one; "
-            "reinstall rd_elbo"
+            f"{FILE.name}: expected the embedded digits, got a file of another SHA-256. Reinstall "
+            "rd_elbo."
         )
     images = unpack_bits(bits, (28, 28))
     return {

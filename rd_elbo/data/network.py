@@ -46,13 +46,13 @@ def require(url: str, dataset: str, advice: str) -> None:
     Args:
       url: Address of the dataset's file.
       dataset: Name of the dataset.
-      advice: Way out for the user, as the end of a sentence.
+      advice: Way out for the user, a sentence.
     """
     if not reachable(url):
         host = urllib.parse.urlsplit(url).hostname
         raise BadInput(
-            f"dataset {dataset!r} is not on this machine and its host {host} cannot be reached; "
-            f"{advice}"
+            f"data.name={dataset!r}: expected its files here or at {host}, which cannot be "
+            f"reached. {advice}"
         )
 
 
@@ -68,5 +68,5 @@ def download(url: str, dataset: str, advice: str) -> bytes:
             return answer.read()
     except (OSError, http.client.HTTPException) as error:
         raise BadInput(
-            f"dataset {dataset!r} could not be downloaded from {url} ({error}); {advice}"
+            f"data.name={dataset!r}: expected a download from {url}, got none ({error}). {advice}"
         ) from error

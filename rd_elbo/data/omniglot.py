@@ -32,7 +32,7 @@ BURDA_URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIG
 BURDA_EXAMPLES = {"train": 24_345, "test": 8_070}
 _BURDA_KEYS = {"train": "data", "test": "testdata"}
 _BURDA_FILE = "omniglot_chardata.mat"
-_BURDA_ADVICE = f"download {BURDA_URL} elsewhere and give the file as path="
+_BURDA_ADVICE = f"Download {BURDA_URL} elsewhere and give the file as path."
 
 TFDS = "omniglot_tfds"
 TFDS_EXAMPLES = {"train": 19_280, "test": 13_180}
@@ -46,9 +46,8 @@ _ARCHIVES = {
 }
 _TFDS_CACHE = "omniglot_tfds_28x28.npz"
 _TFDS_ADVICE = (
-    "have tensorflow-datasets prepare 'omniglot' on another machine and give its folder as "
-    "data_dir=, or give an .npz with the "
-    "drawings at 28x28 as path="
+    "Have tensorflow-datasets prepare 'omniglot' on another machine and give its folder as "
+    "data_dir, or give an .npz with the drawings at 28x28 as path."
 )
 _NOT_BURDA = (
     "not the images and the split of Burda et al. that the paper used: "
@@ -81,7 +80,8 @@ def read_burda(
             content = pathlib.Path(path).read_bytes()
         except OSError as error:
             raise BadInput(
-                f"path={os.fspath(path)!r} is not a readable chardata.mat ({error.strerror})"
+                f"path={os.fspath(path)!r}: expected a readable chardata.mat, got none "
+                f"({error.strerror})."
             ) from error
         grey = parse_burda(content, f"path={os.fspath(path)!r}")
     else:
@@ -126,10 +126,12 @@ def parse_burda(content: bytes, what: str) -> Splits:
         arrays = scipy.io.loadmat(io.BytesIO(content))
     except Exception as error:  # scipy raises many kinds for what is not a .mat file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInput(f"{what} is not a readable .mat file ({reason[:300]})") from error
+        raise BadInput(
+            f"{what}: expected a readable .mat file, got none ({reason[:300]})."
+        ) from error
     present = sorted(name for name in arrays if not name.startswith("__"))
     if not set(_BURDA_KEYS.values()) <= set(present):
-        raise BadInput(f"{what} has arrays {present} but chardata.mat has 'data' and 'testdata'")
+        raise BadInput(f"{what}: expected arrays 'data' and 'testdata', got {present}.")
     return {
         split: _upright(arrays[key], f"array {key!r} of {what}")
         for split, key in _BURDA_KEYS.items()
@@ -140,17 +142,15 @@ def _upright(columns: Any, what: str) -> np.ndarray:
     """A column an image, as MATLAB stores it: column after column of the image itself too."""
     height, width = _SHAPE
     if not isinstance(columns, np.ndarray) or columns.dtype.kind not in "fui":
-        raise BadInput(f"{what} holds {columns.dtype} but must hold plain numbers in [0, 1]")
+        raise BadInput(f"{what}: expected numbers in [0, 1], got {columns.dtype}.")
     if columns.ndim != 2 or len(columns) != height * width or not columns.size:
         raise BadInput(
-            f"{what} has shape {columns.shape} but must be ({height * width}, examples), a column "
-            "for each image"
+            f"{what}: expected shape ({height * width}, examples), a column for each image, got "
+            f"{columns.shape}."
         )
     low, high = columns.min(), columns.max()
     if not (low >= 0 and high <= 1):  # of NaN too
-        raise BadInput(
-            f"{what} has values from {low} to {high} but must have them in [0, 1], with ink = 1"
-        )
+        raise BadInput(f"{what}: expected values in [0, 1], with ink = 1, got {low} to {high}.")
     return columns.T.reshape(-1, width, height).transpose(0, 2, 1)
 
 
@@ -211,14 +211,17 @@ def _sorted(images: np.ndarray) -> np.ndarray:
 def _read_images(path: str | os.PathLike[str]) -> Splits:
     arrays = files.read_arrays(path)
     if "images" not in arrays:
-        raise BadInput(f"path={os.fspath(path)!r} has arrays {sorted(arrays)} but needs 'images'")
+        raise BadInput(
+            f"path={os.fspath(path)!r}: expected an array 'images', got {sorted(arrays)}. "
+            "Rename it."
+        )
     images = arrays["images"]
     expected = (sum(TFDS_EXAMPLES.values()), *_SHAPE)
     if images.shape != expected or images.dtype != np.uint8:
         raise BadInput(
-            f"array 'images' of path={os.fspath(path)!r} is {images.dtype} of shape {images.shape} "
-            "but must be uint8 of shape "
-            f"{expected}, the {TFDS_EXAMPLES['train']:,} drawings of the background alphabets first"
+            f"array 'images' of path={os.fspath(path)!r}: expected uint8 of shape {expected}, the "
+            f"{TFDS_EXAMPLES['train']:,} drawings of the background alphabets first, got "
+            f"{images.dtype} of shape {images.shape}."
         )
     return {"train": images[: TFDS_EXAMPLES["train"]], "test": images[TFDS_EXAMPLES["train"] :]}
 
@@ -247,12 +250,12 @@ def _from_catalogue(data_dir: str | os.PathLike[str] | None) -> Splits:
     ).items():
         if len(source) != TFDS_EXAMPLES[split]:
             raise BadInput(
-                f"tensorflow-datasets' 'omniglot', split {split!r}, has {len(source):,} drawings "
-                "in place of "
-                f"{TFDS_EXAMPLES[split]:,}; remove it, to have it prepared again, or {_TFDS_ADVICE}"
+                f"tensorflow-datasets' 'omniglot', split {split!r}: expected "
+                f"{TFDS_EXAMPLES[split]:,} drawings, got {len(source):,}. Remove it, to have it "
+                "prepared again."
             )
         # One after another: all of them at 105x105 in floating point would fill the memory.
-        splits[split] = np.stack([shrink(catalogue.decode(example)) for example in source])
+        splits[split] = np.stack([shrink(catalogue.decode(example["image"])) for example in source])
     return splits
 
 

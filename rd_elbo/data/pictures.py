@@ -85,7 +85,9 @@ def _open(path: pathlib.Path) -> tuple[np.ndarray, str]:
     # Pillow raises many kinds for what is no image, or a damaged one.
     except Exception as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise BadInput(f"{str(path)!r} is not a readable PNG ({reason[0][:200]})") from error
+        raise BadInput(
+            f"path={str(path)!r}: expected a readable PNG, got none ({reason[0][:200]})."
+        ) from error
     raise BadInput(
         f"{str(path)!r}: expected 8-bit grey (mode L) or colour (mode RGB) without transparency, "
         f"got mode {mode}. Convert it."

@@ -63,6 +63,13 @@ class VAE:
 
     The distributions hold arrays, never modules, so they are valid outside the calls.
 
+    >>> import jax, jax.numpy as jnp, rd_elbo as rd
+    >>> encoder, decoder = rd.models.DenseEncoder(8, 1, 4), rd.models.MLPDecoder(8, 1, (6, 6))
+    >>> model = rd.VAE(encoder, decoder, rd.models.StandardNormal(4))
+    >>> params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 6, 6)))
+    >>> model.decode(params, jnp.zeros((3, 4))).sample(seed=jax.random.key(1)).shape
+    (3, 6, 6)
+
     Attributes:
       encoder: Map from examples, such as images (batch, height, width) in [0, 1], to a
         distribution over z.

@@ -191,7 +191,9 @@ def rd_plane(points: Sequence[Row], split: str = "test", band: Band | None = Non
         )
         axes.plot([], [], color="0.5", lw=0.8, label="stepped: Pareto frontier of a group")
         axes.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
-        axes.set_xlim(-0.02 * rates.max(), 1.04 * rates.max())
+        # Of collapsed models every rate may be 0, or estimated slightly below it.
+        widest = rates.max() if rates.max() > 0 else 1.0
+        axes.set_xlim(min(-0.02 * widest, rates.min() - 0.02 * widest), 1.04 * widest)
         axes.set_ylim(*_heights(distortions))
         _legend(axes, groups, _title(points, split))
     return figure

@@ -26,6 +26,8 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
+    # A user's own matplotlibrc may ask for a LaTeX that is not there.
+    "text.usetex": False,
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
 }

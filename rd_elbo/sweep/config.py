@@ -203,7 +203,9 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
     config = aliases.current(config, report, dataclasses.asdict(Population()))
     for section in config:
         if section not in _SECTIONS:
-            raise BadInput(f"config has no section {section!r}; there are {', '.join(_SECTIONS)}")
+            raise BadInput(
+                f"config.{section}: expected one of {', '.join(_SECTIONS)}, got {section!r}."
+            )
     members = grid.members_of(config)
     population = load_population(config.get("population") or {}, report)
     plain = {section: _plain(section, value) for section, value in config.items()}
@@ -213,7 +215,7 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
         steps = grid.Group((member,)).steps(len(dataset.splits["train"]))
         if steps >= _MOST_STEPS:
             raise BadInput(
-                f"epochs={member.epochs!r} are {steps:.3g} steps and must be below 2**31 of them"
+                f"epochs={member.epochs!r}: expected fewer than 2**31 steps, got {steps:.3g}."
             )
     return plan
 
@@ -234,7 +236,7 @@ def load_population(section: Mapping[str, Any], report: Callable[[str], None]) -
             given["vmap_size"] = _STRATEGIES[strategy]
     for name in given:
         if name not in fields:
-            raise BadInput(f"population.{name} does not exist; there are {', '.join(fields)}")
+            raise BadInput(f"population.{name}: expected one of {', '.join(fields)}, got {name!r}.")
     return Population(**given)
 
 
@@ -255,7 +257,7 @@ def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.nd
     for option in section:
         if option not in _DATA_OPTIONS:
             known = ("name", "splits", *counts, *_DATA_OPTIONS)
-            raise BadInput(f"data.{option} does not exist; there are {', '.join(known)}")
+            raise BadInput(f"data.{option}: expected one of {', '.join(known)}, got {option!r}.")
     for option, count in counts.items():
         if count is not None:
             whole(f"data.{option}", count)
@@ -280,11 +282,11 @@ def evaluated_splits(
       BadInput: If a split does not exist or is named twice, or none is named.
     """
     if not splits or len(set(splits)) < len(splits):
-        raise BadInput(f"data.splits={splits!r} must name one split or several, each once")
+        raise BadInput(f"data.splits={splits!r}: expected one split or several, each once.")
     for split in splits:
         if split not in dataset.splits:
             there = ", ".join(dataset.splits)
-            raise BadInput(f"data.splits={split!r} does not exist; {dataset.name!r} has {there}")
+            raise BadInput(f"data.splits={split!r}: expected one of {there} ({dataset.name!r}).")
     evaluated = {split: dataset.splits[split] for split in splits}
     if eval_examples is not None and "train" in evaluated:
         count = whole("data.eval_examples", eval_examples)
@@ -301,5 +303,5 @@ def _plain(field: str, value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     finite = not isinstance(value, float) or math.isfinite(value)
     if not isinstance(value, str | int | float | None) or not finite:
-        raise BadInput(f"{field}={value!r} must be a name, a finite number, or a tuple of them")
+        raise BadInput(f"{field}={value!r}: expected a name, a finite number, or a tuple of them.")
     return value

@@ -85,7 +85,7 @@ def check_run(
     where = f"workdir={str(workdir)!r}"
     with _writing(workdir):
         if workdir.exists() and not workdir.is_dir():
-            raise BadInput(f"{where} is a file; it must be a folder, new or of the same run")
+            raise BadInput(f"{where}: expected a folder, new or of the same run, got a file.")
         for name in _OF_OLD:
             if (workdir / name).exists():
                 raise BadInput(
@@ -95,14 +95,17 @@ def check_run(
         # They are written to when the first members are trained, which is late to find out.
         for folder in _FOLDERS:
             if (workdir / folder).exists() and not (workdir / folder).is_dir():
-                raise BadInput(f"{where} holds a file {folder!r} where a run has a folder")
+                raise BadInput(
+                    f"{where}: expected a folder {folder!r}, got a file of this name. Remove it."
+                )
         if overwrite:
             return None
         if not (workdir / "config.json").exists():
             names = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
             if not all(name.startswith(".lock") or _LEFT_OVER.fullmatch(name) for name in names):
                 raise BadInput(
-                    f"{where} holds files but no run; choose another folder, or give --overwrite"
+                    f"{where}: expected a new folder or a run, got other files. Choose another "
+                    "folder, or give --overwrite."
                 )
             return None
     try:
@@ -113,12 +116,12 @@ def check_run(
         known = isinstance(error, OSError | ValueError)
         why = disk.gist(error) if known else "it is no configuration"
         raise BadInput(
-            f"{where} holds a config.json that cannot be read ({why}); give --overwrite"
+            f"{where}: expected a readable config.json, got none ({why}). Give --overwrite."
         ) from error
     if difference:
         raise BadInput(
-            f"{where} already holds a different run ({difference}); choose another folder, or give "
-            "--overwrite to replace it"
+            f"{where}: expected the same run, got a different one ({difference}). Choose another "
+            "folder, or give --overwrite to replace it."
         )
     return before
 
@@ -146,7 +149,8 @@ def locked(workdir: pathlib.Path, share: str = "") -> Iterator[None]:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise BadInput(
-                    f"workdir={str(workdir)!r} is in use: another process is at work there"
+                    f"workdir={str(workdir)!r}: expected a folder that no process uses, got one in "
+                    "use. Wait for the other process, or end it."
                 ) from error
             except OSError:
                 pass  # some network file systems have no locks
@@ -159,7 +163,7 @@ def _writing(workdir: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(
-            f"workdir={str(workdir)!r} cannot be written to ({error.strerror})"
+            f"workdir={str(workdir)!r}: expected a folder to write to, got none ({error.strerror})."
         ) from error
 
 

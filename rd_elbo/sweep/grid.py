@@ -5,7 +5,6 @@ import functools
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from rd_elbo.models.family import Architecture, ImageShape, users, widths_that_p
 from rd_elbo.objectives import OBJECTIVES, SETTINGS
 from rd_elbo.training import regularisation
 from rd_elbo.training.fit import total_steps
+from rd_elbo.training.hyperparameters import Hyperparameters
 from rd_elbo.training.optim import OPTIMIZERS, SCHEDULES, choose_optimizer, source_of
 from rd_elbo.training.state import TrainSpec
 
@@ -29,91 +29,45 @@ SETTINGS_OF_OBJECTIVES = tuple(
 
 
 @dataclasses.dataclass(frozen=True)
-class Member(Architecture):
+class Member(Hyperparameters, Architecture):
     """One model to train: an architecture, and all else that its result needs.
 
     Fields that have no effect on this member (`unused_fields`) are put at their defaults, so that
     members that train alike are equal.
 
+    >>> import rd_elbo as rd
+    >>> member = rd.Member(decoder="pixelcnn", decoder_width=16, beta=0.5, seed=1)
+    >>> member.family, member.prior, rd.Member(objective="target_rate", beta=0.5).beta
+    ('-+-', 'normal', 1.0)
+
     Attributes:
       objective: A key of `objectives.OBJECTIVES`.
-      beta: Weight of the rate (objectives "beta" and "free_bits").
-      target_rate: Wanted rate in nats (objective "target_rate").
-      target_weight: Weight of |target_rate - R|.
-      target_distortion: Wanted distortion in nats (objective "target_distortion").
-      multiplier_rate: Speed of the multiplier of that objective, which moves by a factor of at
-        most 1 + this a step; where it is much faster than the model learns, the two swing.
-      free_bits: Rate in nats that costs nothing (objective "free_bits").
-      kl_warmup_fraction: Part of the training, 0 to 1, in which the weight of the rate rises.
       optimizer: A key of `training.optim.OPTIMIZERS`; or "package.module:name" of a function from
         a learning rate to a transformation of optax, such as "optax:adamw".
-      learning_rate: Peak step size of Adam.
       schedule: Course of the learning rate, a key of `training.optim.SCHEDULES`.
       batch_size: Examples per step.
       epochs: Passes over the training split; may be a fraction.
-      seed: Source of all randomness of the member.
-      divergence_threshold: Loss of a batch, in nats, above which the member counts as diverged;
-        infinite means that any finite loss will do.
-      ema_decay: Decay of a moving average of the parameters, 0 to below 1, which is evaluated
-        beside the last ones; 0 keeps none. See `training.regularisation.moved_average`.
-      dropout: Probability, 0 to below 1, that a hidden unit of encoder and decoder is dropped in
-        training; see `models.dropout`. Flows and causal networks have none.
-      shift: Pixels by which an image moves at most in training, in each direction; see
-        `training.regularisation.shifted`. 0 moves none.
     """
 
     objective: str = "beta"
-    beta: float = 1.0
-    target_rate: float = 0.0
-    target_weight: float = 2.0
-    target_distortion: float = 0.0
-    multiplier_rate: float = 0.003
-    free_bits: float = 0.0
-    kl_warmup_fraction: float = 0.0
     optimizer: str = "adam"
-    learning_rate: float = 1e-3
     schedule: str = "cosine"
     batch_size: int = 128
     epochs: float = 1.0
-    seed: int = 0
-    divergence_threshold: float = math.inf
-    ema_decay: float = 0.0
-    dropout: float = 0.0
-    shift: int = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Architecture.__post_init__(self)
+        Hyperparameters.__post_init__(self)
         choice("objective", self.objective, OBJECTIVES)
         if isinstance(self.optimizer, str):
             choose_optimizer(self.optimizer)
         else:
             choice("optimizer", self.optimizer, OPTIMIZERS)
         choice("schedule", self.schedule, SCHEDULES)
-        checked: dict[str, Any] = {
-            "batch_size": whole("batch_size", self.batch_size),
-            "seed": whole("seed", self.seed, 0),
-        }
-        for field in ("beta", "target_rate", "free_bits", "kl_warmup_fraction"):
-            checked[field] = number(field, getattr(self, field))
-        lowest = -math.inf if self.continuous else 0.0
-        checked["target_distortion"] = number("target_distortion", self.target_distortion, lowest)
-        for field in ("target_weight", "multiplier_rate", "learning_rate", "epochs"):
-            checked[field] = number(field, getattr(self, field), above=True)
-        checked |= regularisation.checked(vars(self))
-        for field, value in checked.items():
-            object.__setattr__(self, field, value)
-        # Of what is infinite by default there is no other check.
-        if self.divergence_threshold != math.inf:
-            object.__setattr__(
-                self,
-                "divergence_threshold",
-                number("divergence_threshold", self.divergence_threshold, above=True),
-            )
-        if self.kl_warmup_fraction > 1:
-            raise BadInput(
-                f"kl_warmup_fraction={self.kl_warmup_fraction!r} is a part of the training and "
-                "must be at most 1"
-            )
+        if not self.continuous:
+            number("target_distortion", self.target_distortion)
+        object.__setattr__(self, "batch_size", whole("batch_size", self.batch_size))
+        object.__setattr__(self, "epochs", number("epochs", self.epochs, above=True))
         for field in self.unused_fields:
             object.__setattr__(self, field, type(self).__dataclass_fields__[field].default)
 
@@ -188,15 +142,15 @@ def checked_axes(axes: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     aliases.refuse(axes)
     for name, values in axes.items():
         if name not in FIELDS:
-            raise BadInput(f"grid axis {name!r} does not exist; there are {', '.join(FIELDS)}")
+            raise BadInput(f"axis {name!r}: expected one of {', '.join(FIELDS)}, got another.")
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise BadInput(
-                f"grid axis {name}={values!r} must be a sequence of values, such as ({values!r},)"
+                f"{name}={values!r}: expected a sequence of values, such as ({values!r},)."
             )
     listed = {name: list(values) for name, values in axes.items()}
     for name, values in listed.items():
         if not values:
-            raise BadInput(f"grid axis {name}=() is empty: an empty axis leaves nothing to train")
+            raise BadInput(f"{name}=(): expected at least one value, got none.")
     return listed
 
 
@@ -213,13 +167,13 @@ def members_of(config: Mapping[str, Any]) -> list[Member]:
         _check_fields(f"blocks.{name}", block)
     for name in only:
         if name not in blocks:
-            raise BadInput(f"only={name!r} names no block; there are {', '.join(blocks)}")
+            raise BadInput(f"only={name!r}: expected one of {', '.join(blocks)}.")
     base = _axes(config.get("base") or {})
     given = {section: _axes(config.get(section) or {}) for section in ("grid", "train")}
     for field in given["grid"]:
         if field in given["train"]:
             raise BadInput(
-                f"{field} is given twice, as grid.{field} and as train.{field}; give one of them"
+                f"{field}: expected grid.{field} or train.{field}, got both. Give one of them."
             )
     overrides = {**given["grid"], **given["train"]}
     members: list[Member] = []
@@ -230,28 +184,29 @@ def members_of(config: Mapping[str, Any]) -> list[Member]:
             rest = {field: values for field, values in base.items() if field not in axes}
             members += product(Member(), **{**rest, **axes, **overrides})
     if not members:
-        raise BadInput("the grid is empty: the configuration has no blocks")
+        raise BadInput("blocks={}: expected at least one block, got none.")
     for field in overrides:
         if all(field in member.unused_fields for member in members):
             of_objective = field in SETTINGS_OF_OBJECTIVES
             needed = ("objective",) if of_objective else users(field) or ("encoder", "decoder")
             now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
             raise BadInput(
-                f"{field}={overrides[field]!r} has no effect on any member, since {now} everywhere"
+                f"{field}={overrides[field]!r}: expected no value, got one without effect, since "
+                f"{now} everywhere. Leave it out."
             )
     return unique(members)
 
 
 def _check_fields(section: str, value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise BadInput(f"{section}={value!r} must have fields, such as those in configs/")
+        raise BadInput(f"{section}={value!r}: expected fields, such as those in configs/.")
 
 
 def names(field: str, value: Any) -> tuple[str, ...]:
     """One name or several."""
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise BadInput(f"{field}={value!r} must be a name or a tuple of names")
+        raise BadInput(f"{field}={value!r}: expected a name or a tuple of names.")
     return tuple(names)
 
 

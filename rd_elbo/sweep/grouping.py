@@ -32,7 +32,7 @@ def groups(
       BadInput: If there are no members or `max_padding_overhead` is below 1.
     """
     if not members:
-        raise BadInput("the grid is empty: there is no member to train")
+        raise BadInput("members=(): expected at least one member, got none.")
     if max_padding_overhead < 1:
         raise BadInput(
             f"max_padding_overhead={max_padding_overhead!r}: expected at least 1, got less. "

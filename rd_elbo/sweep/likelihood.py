@@ -64,8 +64,8 @@ def fill(
     """
     if split not in run.dataset.splits:
         raise BadInput(
-            f"split={split!r} does not exist; {run.dataset.name!r} has "
-            f"{', '.join(run.dataset.splits)}"
+            f"split={split!r}: expected one of {', '.join(run.dataset.splits)}, those of "
+            f"{run.dataset.name!r}."
         )
     whole("nll", samples)
     available = len(run.dataset.splits[split])

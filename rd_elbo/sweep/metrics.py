@@ -81,6 +81,7 @@ def event_writer() -> Callable[..., Any]:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise BadInput(
-            '--tensorboard needs tensorboardX: pip install -e ".[tensorboard]"'
+            "--tensorboard: expected the package tensorboardX, got none. Install it by "
+            "pip install -e '.[tensorboard]'."
         ) from error
     return SummaryWriter

@@ -37,7 +37,9 @@ def recorded(workdir: pathlib.Path) -> list[Member]:
     try:
         return [Member(**aliases.renamed(own)) for own in disk.read_json(path)["members"]]
     except (AttributeError, KeyError, TypeError) as error:
-        raise BadInput(f"{str(path)!r} is damaged ({error})") from error
+        raise BadInput(
+            f"{str(path)!r}: expected a file as it was written, got a damaged one ({error})."
+        ) from error
 
 
 def record(workdir: pathlib.Path, members: Sequence[Member]) -> None:

@@ -144,15 +144,28 @@ def _opened(
         finally:
             words = agree("begin", word, report=folder.report)
         if set(words) != {b"ready"}:
-            raise BadInput("another process cannot begin; it says why")
+            raise BadInput(
+                "processes: expected all to begin, got one that cannot. Its output says why."
+            )
         yield done if folder.exclusive or overwrite else folder.finished()
 
 
+# Fields of the data that say where they are.
+_PLACES = ("path", "manual_dir", "data_dir")
+
+
 def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What may not change in a run directory; grids may."""
+    """What may not change in a run directory; grids may, and so may the place of the data.
+
+    Data elsewhere that are other data have another checksum, which finished chunks record.
+    """
     given = config.get("population") or {}
     arithmetic = {name: given.get(name) for name in ("dtype", "compute_dtype", "precision")}
-    return {"name": config.get("name"), "data": config.get("data"), "population": arithmetic}
+    own = config.get("data")
+    # An experiment has no section of data.
+    if own is not None:
+        own = {name: value for name, value in own.items() if name not in _PLACES}
+    return {"name": config.get("name"), "data": own, "population": arithmetic}
 
 
 def _current(
@@ -376,4 +389,7 @@ def _write_tables(
 def _agree_on(what: str, content: Any) -> None:
     """Make sure that all processes of a global mesh see the same in the run directory."""
     if len(set(agree(what, disk.digest(content).encode()))) > 1:
-        raise Failed(f"{what}: processes see different ones; workdir must be a folder of all hosts")
+        raise Failed(
+            f"{what}: expected one for all processes, got several. Give a workdir that "
+            "all hosts see."
+        )

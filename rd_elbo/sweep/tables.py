@@ -119,16 +119,16 @@ def read_points(workdir: pathlib.Path | str) -> list[dict[str, Any]]:
     # Tables from before this was recorded are taken as they are.
     if digest is not None and digest != disk.sha256(path):
         raise BadInput(
-            f"table {str(path)!r} is not the table that was written; the sweep's command, run "
-            "again, restores it"
+            f"table {str(path)!r}: expected the table as it was written, got another. Run the "
+            "sweep's command again to restore it."
         )
     rows = disk.read_table(path)
     if not rows:
-        raise BadInput(f"table {str(path)!r} has no points")
+        raise BadInput(f"table {str(path)!r}: expected points, got none.")
     for column in _SWEEP_COLUMNS:
         if column not in rows[0]:
             raise BadInput(
-                f"table {str(path)!r} has no column {column!r}; only sweeps are read here"
+                f"table {str(path)!r}: expected a column {column!r}, as sweeps have, got none."
             )
     defaults = {field.name: field.default for field in dataclasses.fields(Member)}
     defaults |= {"version": "", "averaging": AVERAGINGS[0]}
@@ -151,11 +151,11 @@ def _check_point(point: Row) -> None:
     choice("averaging", point["averaging"], AVERAGINGS)
     if len(str(point["family"])) != len(PAPER_FAMILIES[0]):
         raise BadInput(
-            f"family={point['family']!r} must be three characters, such as {PAPER_FAMILIES[0]!r}"
+            f"family={point['family']!r}: expected three characters, such as {PAPER_FAMILIES[0]!r}."
         )
     for field in ("rate", "distortion"):
         if not isinstance(point[field], int | float):
-            raise BadInput(f"{field}={point[field]!r} must be a number")
+            raise BadInput(f"{field}={point[field]!r}: expected a number.")
 
 
 def usable(points: Iterable[Row], split: str) -> list[Row]:
@@ -170,7 +170,7 @@ def usable(points: Iterable[Row], split: str) -> list[Row]:
     if not found:
         have = ", ".join(repr(name) for name in dict.fromkeys(p["split"] for p in points))
         raise BadInput(
-            f"there are no finite points of the split {split!r}; the table has points of {have}"
+            f"split={split!r}: expected finite points, got none. The table has points of {have}."
         )
     return found
 
@@ -241,9 +241,16 @@ def load_params(
 ) -> tuple[Member, Params]:
     """Load a trained member by its name in the tables.
 
-    >>> member, params = load_params("runs/quickstart", "0123456789")    # doctest: +SKIP
-    >>> model = member.build((28, 28))                                   # doctest: +SKIP
-    >>> images = model.decode(params, z).sample(seed=key)                # doctest: +SKIP
+    >>> import tempfile, jax, jax.numpy as jnp, numpy as np, rd_elbo as rd
+    >>> x = np.random.RandomState(0).randint(0, 2, (64, 4, 4), np.uint8)
+    >>> tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, batch_size=16)
+    >>> grid, dataset = rd.product(tiny, beta=(0.5, 2.0)), rd.Dataset.from_arrays(x, x)
+    >>> with tempfile.TemporaryDirectory() as workdir:
+    ...     points = rd.sweep(grid, dataset, workdir, splits=("test",))
+    ...     member, params = rd.load_params(workdir, points[0]["member"])
+    >>> model = member.build((4, 4))
+    >>> model.decode(params, jnp.zeros((5, 2))).sample(seed=jax.random.key(0)).shape
+    (5, 4, 4)
 
     Args:
       workdir: The run directory.
@@ -261,11 +268,13 @@ def load_params(
         return Member(**member), aliases.renamed(params, aliases.PARTS)
     except OSError as error:
         raise BadInput(
-            f"member {params_name(name, averaging)!r} has no saved parameters in "
-            f"{str(workdir)!r} ({error.strerror})"
+            f"member {params_name(name, averaging)!r}: expected saved parameters in "
+            f"{str(workdir)!r}, got none ({error.strerror})."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{str(path)!r} is damaged ({error})") from error
+        raise BadInput(
+            f"{str(path)!r}: expected a file as it was written, got a damaged one ({error})."
+        ) from error
 
 
 def recorded_config(workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -277,29 +286,36 @@ def recorded_config(workdir: str | pathlib.Path) -> dict[str, Any]:
     config = disk.read_json(pathlib.Path(workdir) / "config.json")
     # Experiments on exact models keep a config.json too, without blocks.
     if not isinstance(config, dict) or not isinstance(config.get("blocks"), dict):
-        raise BadInput(f"workdir={str(workdir)!r} holds no sweep: its config.json has no blocks")
+        raise BadInput(
+            f"workdir={str(workdir)!r}: expected a sweep, got a config.json without blocks."
+        )
     for section in ("data", "population"):
         if not isinstance(config.get(section) or {}, dict):
             raise BadInput(
-                f"workdir={str(workdir)!r} holds a damaged config.json: its {section} is "
-                f"{config[section]!r}"
+                f"workdir={str(workdir)!r}: expected a whole config.json, got {section}="
+                f"{config[section]!r} in it."
             )
     return aliases.current(config)
 
 
-def recorded_data(workdir: str | pathlib.Path) -> data.Dataset:
-    """The data of the sweep in `workdir`, loaded again.
+def recorded_data(workdir: str | pathlib.Path, path: str | None = None) -> data.Dataset:
+    """Load the data of the sweep in `workdir` again.
+
+    Args:
+      workdir: The run directory.
+      path: Present place of data that were moved, in place of the recorded `data.path`.
 
     Raises:
       BadInput: If there is no sweep, or its data cannot be loaded or have changed.
     """
-    dataset, _ = load_data(recorded_config(workdir).get("data") or {})
+    section = dict(recorded_config(workdir).get("data") or {})
+    dataset, _ = load_data(section if path is None else {**section, "path": path})
     about = disk.read_json(pathlib.Path(workdir) / "provenance.json")
     about = about.get("data") if isinstance(about, dict) else None
     recorded = about.get("sha256") if isinstance(about, dict) else None
     if dataset.checksum() != recorded:
         raise BadInput(
-            f"the data of workdir={str(workdir)!r} have changed: dataset {dataset.name!r} has "
-            f"SHA-256 {dataset.checksum()}, and it was trained on {recorded}"
+            f"workdir={str(workdir)!r}: expected its data, {dataset.name!r} of SHA-256 {recorded}, "
+            f"got data of {dataset.checksum()}. Name the data it was trained on."
         )
     return dataset

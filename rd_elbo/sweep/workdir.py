@@ -174,8 +174,8 @@ class Workdir:
             )
             if difference:
                 raise BadInput(
-                    f"{str(path)!r} is of another sweep ({difference}); choose another folder, or "
-                    "give --overwrite"
+                    f"{str(path)!r}: expected a file of this sweep, got one of another "
+                    f"({difference}). Choose another folder, or give --overwrite."
                 )
             params, digest = record.pop("params"), record.pop("metrics")
             record["points"] = [aliases.renamed(point) for point in record["points"]]

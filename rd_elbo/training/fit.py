@@ -115,7 +115,8 @@ def steps_per_epoch(batch_size: int, examples: int) -> int:
     """Whole batches in one pass over `examples`; the rest is seen in another epoch's order."""
     if batch_size > examples:
         raise BadInput(
-            f"batch_size={batch_size} is more than the {examples} examples of the training data"
+            f"batch_size={batch_size}: expected at most {examples}, the examples of the training "
+            "data."
         )
     return examples // batch_size
 

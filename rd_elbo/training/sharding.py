@@ -127,7 +127,10 @@ def put_everywhere(tree: PyTree, mesh: Mesh) -> PyTree:
             digest = hashlib.sha256(x.tobytes()).digest()
             differing = [i for i, other in enumerate(agree("data", digest)) if other != digest]
             if differing:
-                raise BadInput(f"data of process {differing[0]} differ from those of this process")
+                raise BadInput(
+                    f"data: expected the same in all processes, got others in process "
+                    f"{differing[0]}."
+                )
         return _put(x, where)
 
     return jax.tree.map(put, tree)

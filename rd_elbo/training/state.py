@@ -102,11 +102,11 @@ class TrainSpec:
             if field != "vmap_size" or self.vmap_size is not None:
                 object.__setattr__(self, field, whole(field, getattr(self, field)))
         if number("adam_b2", self.adam_b2, above=True) >= 1:
-            raise BadInput(f"adam_b2={self.adam_b2!r} must be above 0 and below 1")
+            raise BadInput(f"adam_b2={self.adam_b2!r}: expected above 0 and below 1.")
         if not isinstance(self.model, Trainable):
             raise BadInput(
-                f"model={self.model!r} must be hashable and have init, terms and rate_estimator; "
-                "see models.vae.Trainable"
+                f"model={self.model!r}: expected a hashable object with init, terms and "
+                "rate_estimator, see models.vae.Trainable."
             )
 
     @property
@@ -214,8 +214,8 @@ class HParams(NamedTuple):
         full = jax.tree.map(lambda x: np.full(members, x) if np.ndim(x) == 0 else x, self)
         if not members or any(np.shape(leaf) != (members,) for leaf in jax.tree.leaves(full)):
             raise BadInput(
-                f"models={members} must be at least 1 and as many as there are of each "
-                "hyperparameter"
+                f"models={members}: expected at least 1, and as many as there are of each "
+                "hyperparameter."
             )
         typed = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), full)
         return typed._replace(seed=np.asarray(full.seed, np.uint32))
@@ -346,8 +346,8 @@ def _embed(rows: Sequence[int], stacked: np.ndarray, drawn: Array) -> None:
     inside = zip(drawn.shape[1:], stacked.shape[1:], strict=False)
     if drawn.ndim != stacked.ndim or any(n > most for n, most in inside):
         raise BadInput(
-            f"a model's parameter of shape {drawn.shape[1:]} does not fit into "
-            f"{stacked.shape[1:]}, that of the program"
+            f"model: expected parameters that fit into {stacked.shape[1:]}, the program's, got "
+            f"{drawn.shape[1:]}."
         )
     corner: Any = (np.asarray(rows), *map(slice, drawn.shape[1:]))
     stacked[corner] = np.asarray(drawn)[: len(rows)]

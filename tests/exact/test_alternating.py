@@ -147,10 +147,10 @@ def test_with_the_decoder_fixed_it_is_blahut_arimoto(x64, beta):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"beta": 0.0}, "beta=0.0 must be above 0"),
-        ({"beta": -1.0}, "beta=-1.0 must be above 0"),
-        ({"beta": float("nan")}, "beta=nan must be a finite number"),
-        ({"steps": 0}, "steps=0 must be a whole number"),
+        ({"beta": 0.0}, "beta=0.0: expected above 0"),
+        ({"beta": -1.0}, "beta=-1.0: expected above 0"),
+        ({"beta": float("nan")}, "beta=nan: expected a finite number"),
+        ({"steps": 0}, "steps=0: expected a whole number"),
         ({"parts": ("encoders",)}, "part 'encoders' does not exist"),
     ],
 )

@@ -296,7 +296,7 @@ def test_names_of_members_are_those_of_before():
 @pytest.mark.parametrize(
     ("fields", "data", "sentence"),
     [
-        ({"likelihood": "poisson"}, None, "likelihood='poisson' does not exist; there are 'bernoulli'"),
+        ({"likelihood": "poisson"}, None, "likelihood='poisson': expected one of 'bernoulli'"),
         (
             {"likelihood": "gaussian", "decoder": "pixelcnn"},
             None,

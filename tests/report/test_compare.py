@@ -101,7 +101,7 @@ def test_splits(points):
     assert compare.compare(points[-1:], "path").split == "train"
     with pytest.raises(BadInput, match="split='valid' is not in the table; there are 'test', 'train'"):
         compare.compare(points, "path", "valid")
-    with pytest.raises(BadInput, match="no finite points"):
+    with pytest.raises(BadInput, match="expected finite points"):
         compare.compare([row("---", 1.0, 1.0, status="diverged")], "path")
 
 

@@ -217,7 +217,7 @@ def test_what_cannot_be_shown_is_refused_and_nothing_written(run, dataset, tmp_p
     refused("no model to show", chosen=[])
     refused("examples=13 must be at most 12", examples=13)
     refused("split='valid' does not exist; 'made_up' has train, test", chosen=[choice(0, split="valid")])
-    refused("member '0000000000' has no saved parameters", chosen=[*CHOICES, choice(0, member="0000000000")])
+    refused("member '0000000000': expected saved parameters", chosen=[*CHOICES, choice(0, member="0000000000")])
     assert not list(run.glob("gallery.*"))
 
 
@@ -410,5 +410,5 @@ def test_changed_data_are_refused(trained, tmp_path):
     config = disk.read_json(copy / "config.json")
     config["data"]["examples"] = 65
     disk.write_json(copy / "config.json", config)
-    with pytest.raises(BadInput, match=r"have changed: dataset 'mnist_static' has SHA-256 \w{64}, and it was trained on \w{64}"):
+    with pytest.raises(BadInput, match=r"'mnist_static' of SHA-256 \w{64}, got data of \w{64}"):
         tables.recorded_data(copy)

@@ -84,7 +84,7 @@ def test_members_that_diverged_are_not_drawn(points):
     points[0] = {**points[0], "status": "diverged", "rate": float("nan")}
     first = plots.curves(points)[0]
     assert first.members.shape == (2, 5) and np.isfinite(first.members).all()
-    with pytest.raises(BadInput, match="no finite points of the split 'train'"):
+    with pytest.raises(BadInput, match="split='train': expected finite points"):
         plots.curves(points, "train")
 
 
@@ -121,7 +121,7 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     with pytest.raises(BadInput, match="cannot be read"):
         plots.draw_all(tmp_path / "absent")
     disk.write_table(workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}])
-    with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
+    with pytest.raises(BadInput, match="expected a column 'split', as sweeps"):
         plots.draw_all(workdir)
 
 

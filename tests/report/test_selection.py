@@ -169,9 +169,9 @@ def test_choose_fills_the_paper_s_figures_from_one_split():
 
 
 def test_nothing_to_choose_from_is_one_sentence():
-    with pytest.raises(BadInput, match="no finite points of the split 'valid'"):
+    with pytest.raises(BadInput, match="split='valid': expected finite points"):
         selection.select([row()], "valid")
-    with pytest.raises(BadInput, match="no finite points of the split 'test'"):
+    with pytest.raises(BadInput, match="split='test': expected finite points"):
         selection.select([row(status="diverged")])
 
 

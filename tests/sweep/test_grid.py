@@ -140,9 +140,9 @@ def test_bad_values_are_refused_in_one_sentence(field, value):
 
 
 def test_bad_axes():
-    with pytest.raises(BadInput, match="'bta' does not exist; there are encoder, "):
+    with pytest.raises(BadInput, match="axis 'bta': expected one of encoder, "):
         product(Member(), bta=(1.0,))
-    with pytest.raises(BadInput, match=r"beta=\(\) is empty"):
+    with pytest.raises(BadInput, match=r"beta=\(\): expected at least one value"):
         product(Member(), beta=())
-    with pytest.raises(BadInput, match="must be a sequence"):
+    with pytest.raises(BadInput, match="expected a sequence"):
         product(Member(), beta=1.0)

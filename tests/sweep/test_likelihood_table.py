@@ -49,5 +49,5 @@ def test_only_what_is_missing_or_has_changed_is_evaluated(run):
     disk.write_json(tables.params_path(run.path, "b"), "trained again")
     assert likelihood.fill(run, 10, 3, "test")[1] == 1 and seen[-1] == "b"
     assert len(disk.read_table(run.path / "likelihood.csv")) == 4
-    with pytest.raises(BadInput, match="split='valid' does not exist"):
+    with pytest.raises(BadInput, match="split='valid': expected one of"):
         likelihood.fill(run, 10, 3, "valid")

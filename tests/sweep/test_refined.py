@@ -31,7 +31,7 @@ def test_members_are_added_once_and_to_every_plan(tmp_path):
         new.name,
     ]
     disk.write_json(tmp_path / "refined.json", {"members": [{"bet": 1}]})
-    with pytest.raises(BadInput, match=r"refined.json' is damaged"):
+    with pytest.raises(BadInput, match=r"refined.json': expected a file as it was written"):
         refined.extended(plan_of(grid), tmp_path)
 
 

@@ -149,7 +149,7 @@ def test_what_matters_to_a_member_makes_it_a_new_one(reference, tmp_path, traine
 )
 def test_other_data_and_arithmetic_are_refused(reference, changes, field):
     before = {path: path.read_bytes() for path in reference.rglob("*") if path.is_file()}
-    with pytest.raises(BadInput, match=f"different run \\(.*{field} was"):
+    with pytest.raises(BadInput, match=f"got a different one \\(.*{field} was"):
         run.run(plan(**changes), reference)
     assert {path: path.read_bytes() for path in before} == before
 
@@ -160,7 +160,7 @@ def test_a_chunk_of_another_study_is_refused(reference, tmp_path):
     content = json.loads(path.read_text())["content"]
     content["identity"]["splits"]["train"] = 32
     path.write_text(json.dumps({"content": content, "sha256": disk.digest(content)}))
-    with pytest.raises(BadInput, match="is of another sweep"):
+    with pytest.raises(BadInput, match="expected a file of this sweep, got one of another"):
         run.run(plan(), copy)
 
 
@@ -246,7 +246,7 @@ def test_no_flipped_bit_of_a_record_is_taken_for_another_number(reference, tmp_p
 
 def test_two_processes_do_not_share_a_folder(reference, tmp_path):
     copy = shutil.copytree(reference, tmp_path / "run")
-    with folder.locked(copy), pytest.raises(BadInput, match="is in use"):
+    with folder.locked(copy), pytest.raises(BadInput, match="got one in use"):
         run.run(plan(), copy)
     run.run(plan(), copy)
 
@@ -400,7 +400,7 @@ def test_tables_that_were_changed_are_not_read(reference, tmp_path):
     copy = shutil.copytree(reference, tmp_path / "run")
     lines = (copy / "points.csv").read_text().splitlines(keepends=True)
     (copy / "points.csv").write_text("".join(lines[:-1]))  # torn at the end of a line
-    with pytest.raises(BadInput, match="is not the table that was written"):
+    with pytest.raises(BadInput, match="expected the table as it was written"):
         tables.read_points(copy)
     run.run(plan(), copy)
     assert len(tables.read_points(copy)) == 8

@@ -12,7 +12,7 @@ import pytest
 
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
-from rd_elbo.sweep import config, grid, run, tables
+from rd_elbo.sweep import config, grid, overrides, run, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1}
@@ -153,22 +153,22 @@ def test_members_that_one_program_cannot_train_are_no_group():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"blocks": {}}, "the grid is empty"),
-        ({"blocks": {"mlp": {"beta": ()}}}, "beta=() is empty"),
+        ({"blocks": {}}, "blocks={}: expected at least one"),
+        ({"blocks": {"mlp": {"beta": ()}}}, "beta=(): expected at least one"),
         ({"blocks": {"mlp": {"beta": -1.0}}}, "beta=-1.0"),
         ({"blocks": {"mlp": {"bta": 1.0}}}, "'bta'"),
         ({"blocks": {"mlp": {"decoder_width": 0}}}, "decoder_width=0"),
         ({"blocks": {"mlp": {"decoder": "cnn"}}}, "decoder='cnn'"),
         ({"only": ("vae",)}, "only='vae'"),
-        ({"grid": {"target_rate": (3.0,)}}, "target_rate=(3.0,) has no effect on any member"),
+        ({"grid": {"target_rate": (3.0,)}}, "target_rate=(3.0,): expected no value"),
         ({"grid": {"pseudo_inputs": (3, 4)}}, "since prior is 'normal' everywhere"),
         ({"grid": {"flow_width": (3, 4)}}, "since encoder is 'dense' and prior is 'normal'"),
-        ({"grid": {"epochs": (1.0,)}, "train": {"epochs": 2.0}}, "epochs is given twice"),
+        ({"grid": {"epochs": (1.0,)}, "train": {"epochs": 2.0}}, "epochs: expected grid.epochs or"),
         ({"train": {"batch_size": 100}}, "batch_size=100"),
         ({"population": {"chunk_size": 0}}, "chunk_size=0"),
         ({"population": {"max_padding_overhead": 0.5}}, "max_padding_overhead=0.5"),
         ({"population": {"max_padding_overhead": float("inf")}}, "max_padding_overhead=inf"),
-        ({"blocks": None}, "the grid is empty"),
+        ({"blocks": None}, "blocks={}: expected at least one"),
         ({"population": {"speed": "fast"}}, "population.speed"),
         ({"data": {"name": "cifar"}}, "'cifar'"),
         ({"data": {"examples": 0}}, "data.examples=0"),
@@ -305,6 +305,7 @@ def test_override_from_the_command_line_reaches_every_block():
     members = grid.members_of(chosen.to_dict())
     assert {m.beta for m in members} == {0.1, 0.5, 1.0} and {m.epochs for m in members} == {3.0}
     assert {m.decoder for m in members} == {"mlp", "pixelcnn"}
+    assert overrides.in_words(chosen.to_dict()) == "beta 0.1, 0.5, 1.0; epochs 3.0"
 
 
 def test_the_quickstart_is_the_experiment_it_says():

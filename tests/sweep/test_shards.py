@@ -136,7 +136,7 @@ def test_a_shard_that_fails_is_told_by_the_last(tmp_path, monkeypatch):
 def test_locks_of_shards(tmp_path):
     with folder.locked(tmp_path, "0of2"), folder.locked(tmp_path, "1of2"):
         for share in ("", "0of2"):
-            with pytest.raises(BadInput, match="is in use"), folder.locked(tmp_path, share):
+            with pytest.raises(BadInput, match="got one in use"), folder.locked(tmp_path, share):
                 pass
     with folder.locked(tmp_path), pytest.raises(BadInput), folder.locked(tmp_path, "0of2"):
         pass

@@ -41,12 +41,12 @@ def test_tables_that_are_no_sweeps_are_refused_as_points(tmp_path):
     for missing in ("family", "beta", "rate"):
         columns = [name for name in POINT_COLUMNS if name != missing]
         disk.write_table(tmp_path / "points.csv", columns, [dict.fromkeys(columns, 0)])
-        with pytest.raises(BadInput, match=f"has no column '{missing}'; only sweeps"):
+        with pytest.raises(BadInput, match=f"expected a column '{missing}', as sweeps"):
             tables.read_points(tmp_path)
     disk.write_table(tmp_path / "points.csv", POINT_COLUMNS, [])
-    with pytest.raises(BadInput, match="has no points"):
+    with pytest.raises(BadInput, match="expected points, got none"):
         tables.read_points(tmp_path)
-    with pytest.raises(BadInput, match="has no column 'split'; only sweeps"):
+    with pytest.raises(BadInput, match="expected a column 'split', as sweeps"):
         tables.read_points(RESULTS / "toy")
 
 
@@ -110,14 +110,14 @@ def test_a_run_directory_takes_one_run(tmp_path):
 
 def test_folders_that_are_no_runs(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(BadInput, match="holds files but no run"):
+    with pytest.raises(BadInput, match="expected a new folder or a run, got other files"):
         folder.open_run(tmp_path, {})
-    with pytest.raises(BadInput, match="is a file"):
+    with pytest.raises(BadInput, match="got a file"):
         folder.open_run(tmp_path / "thesis.tex", {})
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "config.json").write_text("{")
-    with pytest.raises(BadInput, match=r"config.json that cannot be read"):
+    with pytest.raises(BadInput, match=r"expected a readable config\.json"):
         folder.open_run(damaged, {})
     # Of an older release: nothing of it is deleted.
     (damaged / "plan.json").write_text("{}")
@@ -143,7 +143,7 @@ def test_members_read_back_at_their_own_widths(tmp_path):
     # An empty part (the standard normal has no parameters) is kept.
     assert jax.tree.structure(read) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, read, params)
-    with pytest.raises(BadInput, match="no saved parameters"):
+    with pytest.raises(BadInput, match="expected saved parameters"):
         tables.load_params(tmp_path, "absent")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadInput, match="damaged"):

@@ -60,47 +60,47 @@ def own(*arguments):
     return sweep("--config.data.name=path", "--config.data.path=@/images.npz", *arguments)
 
 
-HERE, NPZ = "'@/images.npz'", "path='@/images.npz' is not a readable .npz of images"
-KIND = "path='@/images.npz' is not a readable .npz, .npy or folder of PNGs"
-NEEDS = "but needs 'train' and 'test', or 'images'"
-REAL = "but must hold real numbers"
-BINARY = "but must be in {0, 1}, or uint8 grey levels, or floats"
+HERE, NPZ = "'@/images.npz'", "path='@/images.npz': expected a readable .npz of images, got none"
+KIND = "path='@/images.npz': expected a readable .npz, .npy or folder of PNGs, got none"
+NEEDS = "expected arrays 'train' and 'test', or 'images', got"
+REAL = "expected real numbers, got"
+BINARY = "expected zeros and ones, uint8 grey levels, or floats, got"
 UNFIT = "likelihood='bernoulli': expected data of zeros and ones, got"
 GREY = "--config.data.binarise=False"
 COLOUR = np.stack([IMAGES] * 3, -1)
 TURNED = np.tile(IMAGES.T, 2)
 OWN = [
-    Row(sweep("--config.data.name=path"), "dataset 'path' needs path=, the .npz, .npy or folder"),
+    Row(sweep("--config.data.name=path"), "path=None: expected an .npz, an .npy or a folder"),
     Row(own(), f"{KIND} ([Errno 2] No such file or directory"),
     Row(own(), f"path={HERE}: expected PNGs, got a", lambda at: (at / "images.npz").mkdir()),
     Row(own(), f"{NPZ} (it does not begin as one)", file("images.npz", "0 1 0 1\n")),
     Row(own(), f"{NPZ} (it does not begin as one)", file("images.npz", "")),
     Row(own(), f"{NPZ} (File is not a zip file)", truncated),
     Row(own(), f"{NPZ} (Bad CRC-32 for file 'train.npy')", flipped),
-    Row(own("--config.train.batch_size=7"), "batch_size=7 is more than the 6 examples", single),
+    Row(own("--config.train.batch_size=7"), "batch_size=7: expected at most 6, the ex", single),
     Row(own(), f"{NPZ} ('train' in it is no array)", archived),
-    Row(own(), "array 'train' is pickled Python objects", pair(IMAGES.astype(object))),
-    Row(own(), f"{HERE} has arrays [] {NEEDS}", arrays()),
-    Row(own(), f"{HERE} has arrays ['train'] {NEEDS}", arrays(train=IMAGES)),
+    Row(own(), "plain numbers, got array 'train' of pickled", pair(IMAGES.astype(object))),
+    Row(own(), f"{HERE}: {NEEDS} []", arrays()),
+    Row(own(), f"{HERE}: {NEEDS} ['train']", arrays(train=IMAGES)),
     Row(own(), f"{HERE}: expected one array of ex", arrays(images=IMAGES, masks=IMAGES)),
-    Row(own(), f"array 'train' of {HERE} has shape (128,)", pair(IMAGES.ravel())),
-    Row(own(), "images of one shape, not [(3, 4), (4, 4)]", pair(IMAGES, IMAGES[:, :3])),
-    Row(own(), f"array 'test' of {HERE} has shape (0, 4, 4)", pair(IMAGES, IMAGES[:0])),
-    Row(own(), "has 6 examples; a split needs at least 7", arrays(images=IMAGES[:6])),
-    Row(own(), f"holds <U3 {REAL}", pair(IMAGES.astype(str))),
-    Row(own(), f"holds complex128 {REAL}", pair(IMAGES.astype(complex))),
-    Row(own(), f"holds timedelta64[s] {REAL}", pair(IMAGES.astype("m8[s]"))),
-    Row(own(), f"array 'train' of {HERE} holds NaN or infinite values", pair(NOT_NUMBERS)),
-    Row(own(), f"holds int64 from -1 to 0 {BINARY}", pair(-IMAGES.astype(int))),
-    Row(own(), f"holds uint16 from 0 to 300 {BINARY}", pair(np.uint16(300) * IMAGES)),
+    Row(own(), "none of them 0, got (128,).", pair(IMAGES.ravel())),
+    Row(own(), "examples of one shape, got (3, 4), (4, 4).", pair(IMAGES, IMAGES[:, :3])),
+    Row(own(), "none of them 0, got (0, 4, 4).", pair(IMAGES, IMAGES[:0])),
+    Row(own(), "expected at least 7 examples, got 6.", arrays(images=IMAGES[:6])),
+    Row(own(), f"{REAL} <U3", pair(IMAGES.astype(str))),
+    Row(own(), f"{REAL} complex128", pair(IMAGES.astype(complex))),
+    Row(own(), f"{REAL} timedelta64[s]", pair(IMAGES.astype("m8[s]"))),
+    Row(own(), f"array 'train' of {HERE}: expected finite values, got NaN", pair(NOT_NUMBERS)),
+    Row(own(), f"{BINARY} int64 from -1 to 0.", pair(-IMAGES.astype(int))),
+    Row(own(), f"{BINARY} uint16 from 0 to 300.", pair(np.uint16(300) * IMAGES)),
     Row(own(), f"to 255, got levels of {HERE} up to 100", arrays(images=100 * IMAGES)),
-    Row(own(), "examples seem to be on the last axis", pair(TURNED, TURNED)),
+    Row(own(), "in which examples seem to be on the last axis", pair(TURNED, TURNED)),
     Row(own(), f"{UNFIT} real values. 'continuous_ber", pair(2.0 * IMAGES, 1.0 * IMAGES)),
     Row(own(GREY), f"{UNFIT} 8-bit levels. 'discretised", pair(255 * IMAGES, 255 * IMAGES)),
     Row(own(), "'pixelcnn': expected images (height, width), got ex", pair(COLOUR, COLOUR)),
-    Row(own("--config.data.splits=valid"), "'path' has train, test", pair(IMAGES)),
+    Row(own("--config.data.splits=valid"), "data.splits='valid': expected one of train, test", pair(IMAGES)),
     # So the file of these rows is one that would do.
-    Row(own("--config.train.batch_size=9"), "batch_size=9 is more than the 8 ex", pair(IMAGES)),
+    Row(own("--config.train.batch_size=9"), "batch_size=9: expected at most 8, the", pair(IMAGES)),
 ]
 
 BURDA = sweep("--config.data.name=omniglot_burda", "--config.data.path=@/chardata.mat")
@@ -108,36 +108,36 @@ TFDS = sweep("--config.data.name=omniglot_tfds", "--config.data.path=@/images.np
 AMAT = sweep("--config.data.name=binarized_mnist", "--config.data.manual_dir=@")
 LARGE, NAN = np.full((784, 9), 255.0), np.full((784, 9), np.nan)
 MAT = "path='@/chardata.mat'"
-RANGE = "but must have them in [0, 1]"
+RANGE = "expected values in [0, 1], with ink = 1, got"
 NAMED = [
-    Row(BURDA, f"{MAT} is not a readable chardata.mat (No such file or directory)"),
-    Row(BURDA, f"{MAT} is not a readable .mat file", file("chardata.mat", "0 1\n")),
-    Row(BURDA, f"{MAT} is not a readable .mat file", halved),
-    Row(BURDA, f"{MAT} has arrays ['x'] but chardata.mat has 'data' and", columns(x=COLUMNS)),
+    Row(BURDA, f"{MAT}: expected a readable chardata.mat, got none (No such file or directory)"),
+    Row(BURDA, f"{MAT}: expected a readable .mat file, got none", file("chardata.mat", "0 1\n")),
+    Row(BURDA, f"{MAT}: expected a readable .mat file, got none", halved),
+    Row(BURDA, f"{MAT}: expected arrays 'data' and 'testdata', got ['x'].", columns(x=COLUMNS)),
     Row(
         BURDA,
-        f"array 'data' of {MAT} has shape (9, 784) but must be (784, examples)",
+        f"array 'data' of {MAT}: expected shape (784, examples), a column for each image, got (9, 784).",
         columns(data=COLUMNS.T, testdata=COLUMNS),
     ),
     Row(
         BURDA,
-        f"array 'testdata' of {MAT} has values from 255.0 to 255.0 {RANGE}",
+        f"array 'testdata' of {MAT}: {RANGE} 255.0 to 255.0.",
         columns(data=COLUMNS, testdata=LARGE),
     ),
     Row(
         BURDA,
-        f"array 'data' of {MAT} has values from nan to nan {RANGE}",
+        f"array 'data' of {MAT}: {RANGE} nan to nan.",
         columns(data=NAN, testdata=COLUMNS),
     ),
     Row(
         TFDS,
-        "is uint8 of shape (8, 4, 4) but must be uint8 of shape (32460, 28, 28)",
+        "expected uint8 of shape (32460, 28, 28), the 19,280 drawings",
         arrays(images=IMAGES),
     ),
-    Row(AMAT, "manual_dir='@' has no readable binarized_mnist_train.amat (No such file or dir"),
+    Row(AMAT, "manual_dir='@': expected a readable binarized_mnist_train.amat, got none (No such"),
     Row(
         AMAT,
-        "binarized_mnist_train.amat in manual_dir is not Larochelle & Murray's file",
+        "manual_dir='@': expected binarized_mnist_train.amat of SHA-256",
         file("binarized_mnist_train.amat", "0 1\n"),
     ),
 ]

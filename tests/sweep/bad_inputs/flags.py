@@ -18,7 +18,7 @@ FLAGS = [
     Row(sweep("--coordinator=127.0.0.1:9", "--processes=2"), f"--process {TOGETHER}"),
     Row(sweep(*mesh(2, 2)), "process=2: expected less than processes=2"),
     Row(sweep(*mesh(2, 0, "somewhere")), "coordinator='somewhere' must be an address and a port"),
-    Row(sweep(*mesh(0, 0)), f"processes=0 {WHOLE}"),
+    Row(sweep(*mesh(0, 0)), f"processes=0{WHOLE}"),
     Row(sweep("--distributed"), "coordinator=None: expected the other processes, got"),
     Row(sweep("--shard=4/4"), "shard='4/4': expected an index below 4, got 4"),
     Row(sweep("--shard=0/0"), "shard='0/0': expected an index below 0"),
@@ -49,7 +49,7 @@ FILES = [
     Row(sweep(config="@"), "--config='@' cannot be read (Is a directory)"),
     Row(sweep(config=""), "--config='' cannot be read (No such file or directory)"),
     Row(sweep(config="configs/quickstart.py:slow"), "has the forms full and quick, not 'slow')"),
-    Row(sweep(config="configs/toy.py"), "config has no section 'adam_b2'; there are name, data,"),
+    Row(sweep(config="configs/toy.py"), "config.adam_b2: expected one of name, data,"),
 ]
 # What a file of one's own may hold, and the sentence after its name.
 FILES += [
@@ -76,13 +76,13 @@ def get_config():
 FILES += [
     Row(sweep(config="@/mine.py"), sentence, file("mine.py", MINE.replace("SECTION", section)))
     for section, sentence in (
-        ("'optimizer': {}", "config has no section 'optimizer'; there are name, data, base,"),
-        ("'data': 'mnist_static'", "data='mnist_static' must have fields, such as those in con"),
-        ("'blocks': {'mlp': 3}", "blocks.mlp=3 must have fields"),
-        ("'only': 3", "only=3 must be a name or a tuple of names"),
-        ("'name': object", "name=<class 'object'> must be a name, a finite number, or a tuple of"),
-        ("'blocks': {'a': {'betta': 1.0}}", "grid axis 'betta' does not exist; there are enc"),
+        ("'optimizer': {}", "config.optimizer: expected one of name, data, base,"),
+        ("'data': 'mnist_static'", "data='mnist_static': expected fields, such as those in con"),
+        ("'blocks': {'mlp': 3}", "blocks.mlp=3: expected fields"),
+        ("'only': 3", "only=3: expected a name or a tuple of names."),
+        ("'name': object", "name=<class 'object'>: expected a name, a finite number, or a tuple"),
+        ("'blocks': {'a': {'betta': 1.0}}", "axis 'betta': expected one of enc"),
         ("'blocks': {'a': {'beta': __import__('numpy').eye(40)}}", "beta=array([[1., 0., 0., .."),
-        ("'blocks': {'a': {'seed': range(3)}}", "seed=range(0, 3) must be a whole number of at"),
+        ("'blocks': {'a': {'seed': range(3)}}", "seed=range(0, 3): expected a whole number"),
     )
 ]

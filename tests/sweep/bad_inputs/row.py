@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 CONFIG = "configs/quickstart.py:quick"
-WHOLE = "must be a whole number of at least 1 and below 2**31"
+WHOLE = ": expected a whole number of at least 1 and below 2**31."
 
 
 class Row(NamedTuple):

@@ -26,22 +26,22 @@ def read_only(folder):
 
 
 AS_ROOT = "root may write to what is read-only"
-HELD = "workdir='@/run' holds a config.json that cannot be read"
-OTHER = "workdir='@/run' already holds a different run"
+HELD = "workdir='@/run': expected a readable config.json, got none"
+OTHER = "workdir='@/run': expected the same run, got a different one"
 FLOAT64 = sweep("--config.population.dtype=float64")
 OLD = "workdir='@/run': expected a new folder or a run of this release, got a run of 0.1.0"
 WORKDIRS = [
-    Row(sweep(), "workdir='@/run' is a file; it must be a folder, new or of", file("run", "x")),
-    Row(sweep("--overwrite"), "workdir='@/run' is a file; it must be a folder", file("run", "x")),
+    Row(sweep(), "workdir='@/run': expected a folder, new or of the same", file("run", "x")),
+    Row(sweep("--overwrite"), "workdir='@/run': expected a folder, new or of", file("run", "x")),
     Row(
         sweep("--workdir=@/file/run"),
-        "workdir='@/file/run' cannot be written to (Not a directory)",
+        "workdir='@/file/run': expected a folder to write to, got none (Not a directory)",
         file("file", "x"),
     ),
-    Row(sweep(f"--workdir=@/{'x' * 300}"), "cannot be written to (File name too long)"),
-    Row(sweep(), "workdir='@/run' cannot be written to (Permission denied)", read_only),
-    Row(sweep(), "workdir='@/run' holds files but no run; choose", file("run/thesis.tex", "x")),
-    Row(sweep(), "holds a file 'chunks' where a run has a folder", holding("chunks", "x")),
+    Row(sweep(f"--workdir=@/{'x' * 300}"), "a folder to write to, got none (File name too long)"),
+    Row(sweep(), "a folder to write to, got none (Permission denied)", read_only),
+    Row(sweep(), "expected a new folder or a run, got other files.", file("run/thesis.tex", "x")),
+    Row(sweep(), "expected a folder 'chunks', got a file", holding("chunks", "x")),
     Row(sweep("--overwrite"), f"{OLD} (plan.json)", holding("plan.json", "{}")),
     Row(sweep(), f"{HELD} (Expecting property name", holding("config.json", "{")),
     Row(sweep(), f"{HELD} ('utf-8' codec can't decode", holding("config.json", b"\xff\xfe")),
