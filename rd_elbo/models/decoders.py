@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rd_elbo.models.dropout import Dropout
+from rd_elbo.models.geometry import Pair, same_padding
 from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, in_dtype_of
 from rd_elbo.models.likelihoods import factorised, size_of_outputs, with_outputs
-from rd_elbo.models.vmap_conv import Pair, conv, same_padding
+from rd_elbo.models.vmap_conv import conv
 
 
 class MLPDecoder(nn.Module):

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rd_elbo.models.vmap_conv import UNPADDED, Padding, Pair, conv, conv_transpose, same_padding
+from rd_elbo.models.geometry import UNPADDED, Padding, Pair, same_padding
+from rd_elbo.models.vmap_conv import conv, conv_transpose
 
 # Parameters that are read from a file are NumPy's.
 Weights = Array | np.ndarray

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rd_elbo.models.geometry import Pair
 from rd_elbo.models.layers import biased, conv_to_halves, gate, in_dtype_of, pointwise
-from rd_elbo.models.vmap_conv import Pair
 
 INPUT = -1
 LEVELS = 3

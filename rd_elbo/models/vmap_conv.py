@@ -13,17 +13,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from rd_elbo.models import cpu_conv
+from rd_elbo.models.cpu_conv import convolve
+from rd_elbo.models.geometry import UNPADDED, Geometry, Padding, Pair
 from rd_elbo.models.lowering import chosen, vmap_by_member
 
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]
 Map = Callable[[Array, Array], Array]
-
-UNPADDED: Padding = ((0, 0), (0, 0))
 
 
 def conv(
@@ -52,7 +50,7 @@ def conv(
     (_, height, width, channels), (rows, columns, inputs, _) = x.shape, kernel.shape
     if channels != inputs:
         raise ValueError(f"conv: x has {channels} channels but the kernel takes {inputs}")
-    geometry = _Geometry((height, width), (rows, columns), strides, padding)
+    geometry = Geometry((height, width), (rows, columns), strides, padding)
     for n, k, pad in zip(geometry.size, geometry.kernel, padding, strict=True):
         if n + sum(pad) < k:
             raise ValueError(
@@ -94,7 +92,7 @@ def conv_transpose(
     (_, height, width, channels), (rows, columns, _, inputs) = x.shape, kernel.shape
     if channels != inputs:
         raise ValueError(f"conv_transpose: x has {channels} channels but the kernel takes {inputs}")
-    geometry = _Geometry(size, (rows, columns), strides, padding)
+    geometry = Geometry(size, (rows, columns), strides, padding)
     for n, k, s, pad, out in zip(*geometry, (height, width), strict=True):
         if n + sum(pad) < k or (n + sum(pad) - k) // s + 1 != out:
             raise ValueError(
@@ -107,42 +105,10 @@ def conv_transpose(
     return _conv_transpose(geometry, *chosen())(x, kernel)
 
 
-def same_padding(size: Pair, kernel: Pair, strides: Pair) -> Padding:
-    """Compute the padding with which `conv` gives ceil(size / stride) pixels.
-
-    A zero that is left over is at the end.
-    """
-    rows, columns = (
-        max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, strides, strict=True)
-    )
-    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
-
-
 def _promoted(x: Array, kernel: Array) -> tuple[Array, Array]:
     """Both arrays in one dtype, as a matrix product takes them."""
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return x.astype(dtype), kernel.astype(dtype)
-
-
-class _Geometry(NamedTuple):
-    """The static geometry of a convolution; each field has an entry per image axis.
-
-    Attributes:
-      size: (height, width) of the images, pixels.
-      kernel: (rows, columns) of the filter.
-      strides: Steps of the filter.
-      padding: Zeros added (before, after) along each axis.
-    """
-
-    size: Pair
-    kernel: Pair
-    strides: Pair
-    padding: Padding
-
-    @property
-    def has_one_place(self) -> bool:
-        """Whether the filter covers the whole image, so that it has one place only."""
-        return self.kernel == self.size and not any(map(any, self.padding))
 
 
 class _Maps(NamedTuple):
@@ -160,7 +126,7 @@ class _Maps(NamedTuple):
 
 
 @functools.cache
-def _conv(geometry: _Geometry, how: str, cpu: bool) -> Map:
+def _conv(geometry: Geometry, how: str, cpu: bool) -> Map:
     forward, input_gradient, kernel_gradient = _maps(geometry, how, cpu)
     return _with_gradients(
         forward,
@@ -170,7 +136,7 @@ def _conv(geometry: _Geometry, how: str, cpu: bool) -> Map:
 
 
 @functools.cache
-def _conv_transpose(geometry: _Geometry, how: str, cpu: bool) -> Map:
+def _conv_transpose(geometry: Geometry, how: str, cpu: bool) -> Map:
     """The maps with exchanged roles: each gradient is a map of the strided twin."""
     forward, input_gradient, kernel_gradient = _maps(geometry, how, cpu)
     return _with_gradients(
@@ -192,7 +158,7 @@ def _with_gradients(value: Map, of_x: Callable[..., Array], of_w: Callable[..., 
 
 # Cached, so that every trace meets the same functions.
 @functools.cache
-def _maps(geometry: _Geometry, how: str, cpu: bool) -> _Maps:
+def _maps(geometry: Geometry, how: str, cpu: bool) -> _Maps:
     """The maps of one geometry, in the form `how` of `LOWERINGS`."""
     size, kernel = geometry.size, geometry.kernel
     forward = functools.partial(_forward, geometry)
@@ -207,11 +173,10 @@ def _maps(geometry: _Geometry, how: str, cpu: bool) -> _Maps:
         like = jax.ShapeDtypeStruct((*kernel, x.shape[-1], dy.shape[-1]), x.dtype)
         return jax.linear_transpose(lambda w: whole(x, w), like)(dy)[0]
 
-    input_gradient = _by_phases if geometry.strides != (1, 1) else _by_flipped_kernel
     forms = (
-        (forward, whole),
-        (functools.partial(input_gradient, geometry), transposed_in_x),
-        (functools.partial(_kernel_gradient, geometry), transposed_in_w),
+        (functools.partial(cpu_conv.forward, geometry), whole),
+        (functools.partial(cpu_conv.input_gradient, geometry), transposed_in_x),
+        (functools.partial(cpu_conv.kernel_gradient, geometry), transposed_in_w),
     )
     loop = how == "looped" or (how == "auto" and cpu)
     return _Maps(
@@ -219,18 +184,15 @@ def _maps(geometry: _Geometry, how: str, cpu: bool) -> _Maps:
     )
 
 
-_convolve = functools.partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _forward(geometry: Geometry, x: Array, w: Array) -> Array:
+    return convolve(x, w, geometry.strides, geometry.padding)
 
 
-def _forward(geometry: _Geometry, x: Array, w: Array) -> Array:
-    return _convolve(x, w, geometry.strides, geometry.padding)
-
-
-def _forward_by_patches(geometry: _Geometry, x: Array, w: Array) -> Array:
+def _forward_by_patches(geometry: Geometry, x: Array, w: Array) -> Array:
     return _patches(geometry, x) @ w.reshape(-1, w.shape[-1])
 
 
-def _patches(geometry: _Geometry, x: Array) -> Array:
+def _patches(geometry: Geometry, x: Array) -> Array:
     """Gather the pixels under each place: (batch, height, width, taps * inputs)."""
     # A negative padding takes away, which `jnp.pad` does not know.
     frame = [(low, high, 0) for low, high in geometry.padding]
@@ -243,52 +205,3 @@ def _patches(geometry: _Geometry, x: Array) -> Array:
         for j in range(kernel[1])
     ]
     return jnp.concatenate(taps, axis=-1)
-
-
-def _by_flipped_kernel(geometry: _Geometry, dy: Array, w: Array) -> Array:
-    """The input gradient of a convolution of stride 1, itself a convolution."""
-    pads = []
-    for n, k, _, (low, _), out in zip(*geometry, dy.shape[1:3], strict=True):
-        before = k - 1 - low
-        pads.append((before, n + k - 1 - out - before))
-    return _convolve(dy, w[::-1, ::-1].swapaxes(2, 3), (1, 1), pads)
-
-
-def _by_phases(geometry: _Geometry, dy: Array, w: Array) -> Array:
-    """The input gradient of a strided convolution, without a dilated `dy`.
-
-    Pixel s q + r of the input meets every s-th tap of the kernel only, and its phase r says which.
-    So each phase is a small convolution of `dy`. All phases are the channels of one convolution,
-    laid out side by side (sub-pixel convolution).
-    """
-    taps, pads = [], []
-    for n, k, s, (low, _), out in zip(*geometry, dy.shape[1:3], strict=True):
-        # Output q + j meets pixel s q + r by tap r + low - s j.
-        first, last = -((k - 1 - low) // s), (s - 1 + low) // s
-        tap = np.arange(s)[:, None] + low - s * np.arange(first, last + 1)
-        taps.append(np.where((tap >= 0) & (tap < k), tap, k))  # k: a tap of zeros, put in below
-        pads.append((-first, -(-n // s) - out + last))
-    (height, width), strides, inputs = geometry.size, geometry.strides, w.shape[2]
-    kernel = jnp.pad(w, ((0, 1), (0, 1), (0, 0), (0, 0)))
-    kernel = kernel[taps[0][:, None, :, None], taps[1][None, :, None, :]]
-    # From (phases, taps, inputs, outputs), rows and columns of each.
-    kernel = kernel.transpose(2, 3, 5, 0, 1, 4)
-    kernel = kernel.reshape(*kernel.shape[:3], -1)
-    dx = _convolve(dy, kernel, (1, 1), pads)
-    dx = dx.reshape(*dx.shape[:3], *strides, inputs).swapaxes(2, 3)
-    dx = dx.reshape(len(dy), dx.shape[1] * strides[0], -1, inputs)
-    return dx[:, :height, :width]
-
-
-def _kernel_gradient(geometry: _Geometry, x: Array, dy: Array) -> Array:
-    """The gradient with respect to the kernel.
-
-    It is a convolution in which channels and examples change places.
-    """
-    pads = [
-        (low, (out - 1) * s + k - n - low)
-        for n, k, s, (low, _), out in zip(*geometry, dy.shape[1:3], strict=True)
-    ]
-    examples_last, dy = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
-    dw = _convolve(examples_last, dy, (1, 1), pads, rhs_dilation=geometry.strides)
-    return dw.transpose(1, 2, 0, 3)

@@ -10,9 +10,10 @@ from jax import lax
 from jax.test_util import check_grads
 
 from rd_elbo.errors import BadInput
+from rd_elbo.models.geometry import same_padding
 from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, gate, in_dtype_of
 from rd_elbo.models.lowering import LOWERINGS, lowering
-from rd_elbo.models.vmap_conv import conv, conv_transpose, same_padding
+from rd_elbo.models.vmap_conv import conv, conv_transpose
 from tests.drawn import random_params
 
 GEOMETRIES = {
