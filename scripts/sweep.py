@@ -46,7 +46,9 @@ from rd_elbo.training.fit import Stopped
 from rd_elbo.training.sharding import agree
 from rd_elbo.training.state import parameter_shapes
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file in configs/, perhaps with :quick.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "What to train: a file in configs/, perhaps with :quick."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be trained, in what memory.")
@@ -135,7 +137,10 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
     """Reads the flags and readies the process; raises `BadInput`."""
     for flag in (_CONFIG, _WORKDIR):
         if not flag.value and not (flag is _WORKDIR and _DRY_RUN.value):
-            raise BadInput(f"--{flag.name} is missing; for example --config=configs/quickstart.py --workdir=runs/mine")
+            raise BadInput(
+                f"--{flag.name} is missing; for example --config=configs/quickstart.py "
+                "--workdir=runs/mine"
+            )
     # A fault of a file is one sentence; libraries would add their traces.
     logging.set_verbosity(logging.FATAL)
     config = _CONFIG.value.to_dict()
@@ -221,7 +226,9 @@ def main(_: list[str]) -> None:
     finish(plan, workdir, outcome, console)
 
 
-def finish(plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, console: Console) -> NoReturn:
+def finish(
+    plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, console: Console
+) -> NoReturn:
     """Draws the figures, prints the table, and ends with the exit code."""
     code = 1 if outcome.failed else 0
     if outcome.missing:

@@ -83,7 +83,11 @@ def test_dark_images_are_taken_when_told():
         ((COLOUR.transpose(1, 2, 3, 0),) * 2, "np.transpose(a, (3, 0, 1, 2))"),
         ((np.repeat(COLOUR, 2, -1)[..., :4],) * 2, "Leave out what is not red, green or blue"),
         ((LEVELS.reshape(14, 20),) * 2, "got (14, 20). Reshape it"),
-        ((LEVELS, LEVELS / 255), "array 'train' and array 'test': expected uint8 levels in both, or floats in both, got uint8"),
+        (
+            (LEVELS, LEVELS / 255),
+            "array 'train' and array 'test': expected uint8 levels in both, or floats in both, "
+            "got uint8",
+        ),
         ((LEVELS.astype(int),) * 2, "got int64 from 1 to 255."),
         ((REAL, REAL[:, :5]), "examples of one shape, got (5,), (6,)."),
         ((REAL[0], REAL[0]), "none of them 0, got (6,)."),
@@ -201,7 +205,10 @@ def test_damaged_pictures_are_named(tmp_path):
         ({"images": LEVELS, "masks": LEVELS}, "got 'masks' of shape (14, 5, 4) too"),
         ({"train": LEVELS, "test": LEVELS, "extra": LEVELS[:2]}, "got 'extra' of shape (2, 5, 4)"),
         ({"images": LEVELS, "train": LEVELS}, "got 'images' and 'train'. Keep one"),
-        ({"images": LEVELS, "names": np.array([{}] * 14)}, "plain numbers, got array 'names' of pickled"),
+        (
+            {"images": LEVELS, "names": np.array([{}] * 14)},
+            "plain numbers, got array 'names' of pickled",
+        ),
         ({"images": LEVELS // 3}, "got levels of"),
     ],
 )
@@ -225,7 +232,9 @@ def test_single_arrays_that_are_refused(tmp_path):
 
 
 def test_binarise_is_for_data_that_have_levels():
-    with pytest.raises(BadInput, match=r"binarise=False: expected data\.name to be path or omniglot"):
+    with pytest.raises(
+        BadInput, match=r"binarise=False: expected data\.name to be path or omniglot"
+    ):
         rd.load_data("mnist_static", binarise=False)
     with pytest.raises(BadInput, match="binarise='no': expected True or False"):
         rd.load_data("path", path="x.npz", binarise="no")

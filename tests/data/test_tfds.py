@@ -30,7 +30,9 @@ def build(folder, called, features, splits):
 
     def examples(arrays):
         for i in range(len(next(iter(arrays.values())))):
-            own = {key: png(array[i]) if key == "image" else array[i] for key, array in arrays.items()}
+            own = {
+                key: png(array[i]) if key == "image" else array[i] for key, array in arrays.items()
+            }
             # A label, which is no example, is beside them.
             yield i, {"label": i % 2, **own}
 
@@ -58,7 +60,11 @@ def rows(examples):
 
 
 def test_images_by_the_name_in_the_folder(tmp_path):
-    splits = {"train": {"image": GREY}, "validation": {"image": GREY[:3]}, "test": {"image": GREY[3:]}}
+    splits = {
+        "train": {"image": GREY},
+        "validation": {"image": GREY[:3]},
+        "test": {"image": GREY[3:]},
+    }
     build(tmp_path, "drawings", {"image": PICTURE}, splits)
     kept = rd.load_data("drawings", data_dir=tmp_path, binarise=False)
     assert kept.kind == "grey" and list(kept.splits) == ["train", "valid", "test"]
@@ -73,10 +79,18 @@ def test_images_by_the_name_in_the_folder(tmp_path):
 
 def test_colour_without_a_test_split(tmp_path):
     picture = tfds.features.Image(shape=(3, 5, 3))
-    build(tmp_path, "photos", {"image": picture}, {"train": {"image": COLOUR}, "validation": {"image": COLOUR[:2]}})
+    build(
+        tmp_path,
+        "photos",
+        {"image": picture},
+        {"train": {"image": COLOUR}, "validation": {"image": COLOUR[:2]}},
+    )
     photos = rd.load_data("photos", data_dir=tmp_path, binarise=False)
     assert photos.image_shape == (3, 5, 3) and list(photos.splits) == ["train", "test"]
-    assert rows(photos.splits["test"]) == rows(COLOUR[:2]) and "split 'validation' as test" in photos.origin
+    assert (
+        rows(photos.splits["test"]) == rows(COLOUR[:2])
+        and "split 'validation' as test" in photos.origin
+    )
 
 
 def test_vectors_of_one_split(tmp_path):
@@ -94,9 +108,17 @@ VECTOR = tfds.features.Tensor(shape=(3,), dtype=np.float32)
 @pytest.mark.parametrize(
     ("features", "splits", "sentence"),
     [
-        ({"image": PICTURE}, {"train": {"image": SIZES}}, r"expected examples of one shape, got \(4, [45]\) and"),
+        (
+            {"image": PICTURE},
+            {"train": {"image": SIZES}},
+            r"expected examples of one shape, got \(4, [45]\) and",
+        ),
         ({"image": PICTURE}, {"test": {"image": GREY}}, "expected a split 'train', got 'test'"),
-        ({"a": VECTOR, "b": VECTOR}, {"train": {"a": REAL, "b": REAL}}, "one array of numbers, got 'a', 'b'"),
+        (
+            {"a": VECTOR, "b": VECTOR},
+            {"train": {"a": REAL, "b": REAL}},
+            "one array of numbers, got 'a', 'b'",
+        ),
         ({}, {"train": {"label": [0, 1]}}, "one array of numbers, got none"),
         (
             {"image": tfds.features.Image(shape=(4, 4, 1), dtype=np.uint16)},
@@ -112,10 +134,17 @@ def test_what_cannot_be_taken(tmp_path, features, splits, sentence):
 
 
 def test_what_is_not_prepared_or_not_known(tmp_path):
-    with pytest.raises(rd.BadInput, match=r"'cifar10': expected files of array_record in .*, got none. Run `tfds build"):
+    with pytest.raises(
+        rd.BadInput,
+        match=r"'cifar10': expected files of array_record in .*, got none. Run `tfds build",
+    ):
         rd.load_data("cifar10", data_dir=tmp_path)
     for name in ("mnst", "no name", ""):
-        with pytest.raises(rd.BadInput, match=f"data.name='{name}': expected one of 'mnist_static', .* got neither"):
+        with pytest.raises(
+            rd.BadInput, match=f"data.name='{name}': expected one of 'mnist_static', .* got neither"
+        ):
             rd.load_data(name)
-    with pytest.raises(rd.BadInput, match=r"path='x': expected data.name to be path or .*, got 'cifar10'"):
+    with pytest.raises(
+        rd.BadInput, match=r"path='x': expected data.name to be path or .*, got 'cifar10'"
+    ):
         rd.load_data("cifar10", path="x")

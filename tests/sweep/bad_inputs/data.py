@@ -98,7 +98,11 @@ OWN = [
     Row(own(), f"{UNFIT} real values. 'continuous_ber", pair(2.0 * IMAGES, 1.0 * IMAGES)),
     Row(own(GREY), f"{UNFIT} 8-bit levels. 'discretised", pair(255 * IMAGES, 255 * IMAGES)),
     Row(own(), "'pixelcnn': expected images (height, width), got ex", pair(COLOUR, COLOUR)),
-    Row(own("--config.data.splits=valid"), "data.splits='valid': expected one of train, test", pair(IMAGES)),
+    Row(
+        own("--config.data.splits=valid"),
+        "data.splits='valid': expected one of train, test",
+        pair(IMAGES),
+    ),
     # So the file of these rows is one that would do.
     Row(own("--config.train.batch_size=9"), "batch_size=9: expected at most 8, the", pair(IMAGES)),
 ]
@@ -116,7 +120,8 @@ NAMED = [
     Row(BURDA, f"{MAT}: expected arrays 'data' and 'testdata', got ['x'].", columns(x=COLUMNS)),
     Row(
         BURDA,
-        f"array 'data' of {MAT}: expected shape (784, examples), a column for each image, got (9, 784).",
+        f"array 'data' of {MAT}: expected shape (784, examples), a column for each image, "
+        "got (9, 784).",
         columns(data=COLUMNS.T, testdata=COLUMNS),
     ),
     Row(

@@ -100,7 +100,11 @@ TABLES = [
     Row(COMPARE, f"{TABLE} cannot be read (No such file or directory)", without("points.csv")),
     Row(FIGURES, f"{TABLE} is damaged ('utf-8' codec", filled("points.csv", bytes(range(256)))),
     Row(COMPARE, f"{TABLE}: expected points, got none.", filled("points.csv", "")),
-    Row(FIGURES, f"{TABLE}: expected points, got none.", text(lambda told: told.splitlines()[0] + "\n")),
+    Row(
+        FIGURES,
+        f"{TABLE}: expected points, got none.",
+        text(lambda told: told.splitlines()[0] + "\n"),
+    ),
     Row(COMPARE, f"{TABLE}, line 37, has another number of fields than the header", text(half)),
     Row(
         FIGURES,
@@ -150,7 +154,11 @@ TABLES += [
     Row(GALLERY, "a whole config.json, got population=3", entry("population")),
     Row(GALLERY, "data.name='gone': expected one of", entry("data", "name", value="gone")),
     Row(GALLERY, f"{PLACED} has no folder params: there are no trained models", finished),
-    Row(GALLERY, "expected saved parameters in '@/run', got none (No such file or directory)", untrained),
+    Row(
+        GALLERY,
+        "expected saved parameters in '@/run', got none (No such file or directory)",
+        untrained,
+    ),
     Row((*GALLERY, "--examples=10001"), "examples=10001 must be at most 10000, the", untrained),
     Row((*GALLERY, "--examples=some"), "--examples=some must be a whole number", finished),
 ]
