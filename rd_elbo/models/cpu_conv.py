@@ -75,14 +75,17 @@ def kernel_gradient(geometry: Geometry, x: Array, dy: Array) -> Array:
     Returns:
       (*geometry.kernel, inputs, outputs) cotangent of the kernel.
     """
+    swaps = geometry.strides == (1, 1) and dy.shape[3] < x.shape[3]
+    gradient = functools.partial(_by_exchange_of_both if swaps else _by_exchange, geometry)
     example = x.dtype.itemsize * sum(math.prod(array.shape[1:]) for array in (x, dy))
     most = max(1, min(len(x), _TILE // max(1, example)))
-    tile = max(n for n in range(1, most + 1) if len(x) % n == 0)
-    if tile == len(x):
-        return _by_exchange(geometry, x, dy)
+    # An odd number of examples, which are channels here, takes up to four times as long.
+    tile = max((n for n in range(1, most + 1) if len(x) % n == 0), key=lambda n: (n % 2 == 0, n))
+    if len(x) <= most:
+        return gradient(x, dy)
 
     def add(total: Array, images: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + _by_exchange(geometry, *images), None
+        return total + gradient(*images), None
 
     zero = jnp.zeros((*geometry.kernel, x.shape[3], dy.shape[3]), x.dtype)
     tiles = [array.reshape(-1, tile, *array.shape[1:]) for array in (x, dy)]
@@ -122,12 +125,17 @@ def _places(geometry: Geometry, columns: int) -> tuple[np.ndarray, Padding]:
 
 def _by_flipped_kernel(geometry: Geometry, dy: Array, w: Array) -> Array:
     """The input gradient of a convolution of stride 1, itself a convolution."""
+    flipped = Geometry(geometry.result, geometry.kernel, padding=_flipped_padding(geometry))
+    return forward(flipped, dy, w[::-1, ::-1].swapaxes(2, 3))
+
+
+def _flipped_padding(geometry: Geometry) -> Padding:
+    """Padding of the result with which the flipped kernel gives images of the first size."""
     pads = []
     for n, k, _, (low, _), out in zip(*geometry, geometry.result, strict=True):
         before = k - 1 - low
         pads.append((before, n + k - 1 - out - before))
-    flipped = Geometry(geometry.result, geometry.kernel, padding=(pads[0], pads[1]))
-    return forward(flipped, dy, w[::-1, ::-1].swapaxes(2, 3))
+    return pads[0], pads[1]
 
 
 def _by_phases(geometry: Geometry, dy: Array, w: Array) -> Array:
@@ -165,3 +173,13 @@ def _by_exchange(geometry: Geometry, x: Array, dy: Array) -> Array:
     examples_last, dy = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
     dw = convolve(examples_last, dy, (1, 1), pads, rhs_dilation=geometry.strides)
     return dw.transpose(1, 2, 0, 3)
+
+
+def _by_exchange_of_both(geometry: Geometry, x: Array, dy: Array) -> Array:
+    """The same for stride 1, where `x` filters `dy` and the kernel comes out flipped.
+
+    A convolution is up to three times as fast when its filter has more channels than its images.
+    """
+    examples_last, x = dy.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3)
+    dw = convolve(examples_last, x, (1, 1), _flipped_padding(geometry))
+    return dw[:, ::-1, ::-1].transpose(1, 2, 3, 0)
