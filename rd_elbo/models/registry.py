@@ -36,7 +36,7 @@ def find(kind: str, name: Any) -> Part:
     if name not in _parts[kind]:
         known = ", ".join(map(repr, _parts[kind]))
         own = "package.module:Class of your own"
-        raise BadInput(f"{kind}={name!r} does not exist; there are {known}, or {own}")
+        raise BadInput(f"{kind}={name!r}: expected one of {known}, or {own}.")
     return _parts[kind][name]
 
 

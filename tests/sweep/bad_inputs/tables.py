@@ -160,7 +160,7 @@ TABLES += [
         untrained,
     ),
     Row((*GALLERY, "--examples=10001"), "examples=10001: expected at most 10000, the", untrained),
-    Row((*GALLERY, "--examples=some"), "--examples=some must be a whole number", finished),
+    Row((*GALLERY, "--examples=some"), "--examples=some: expected a whole number", finished),
 ]
 
 REDRAW = script("gallery", "--redraw")
