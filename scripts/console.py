@@ -26,6 +26,11 @@ from rd_elbo.sweep.tables import averaging_of
 
 BAD_INPUT = 2
 _QUIET_SECONDS = 20.0
+# Errors of absl, ml_collections and the files that they read, for values that do not fit.
+_UNFIT = (
+    *(TypeError, ValueError, LookupError, AttributeError),
+    *(OSError, SyntaxError, flags.Error),
+)
 # The quantity that an objective sets; others are written out.
 _AIMS = {"beta": "β", "target_rate": "R", "target_distortion": "D", "free_bits": "R"}
 
@@ -72,15 +77,7 @@ def parse(argv: list[str]) -> list[str]:
         reason = f"--{error.flagname}: expected one of {', '.join(_own_flags())}."
     except BadInput as error:
         reason = str(error)
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        OSError,
-        SyntaxError,
-        flags.Error,
-    ) as error:
+    except _UNFIT as error:
         reason = gist(error)
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(BAD_INPUT)
