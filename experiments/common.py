@@ -73,7 +73,9 @@ def main(
                     f"--config is not one of the experiment {name!r}: it has no field {error}"
                 ) from error
             if config.get("name") != name:
-                raise BadInput(f"name={config.get('name')!r} must be {name!r}, the experiment's")
+                raise BadInput(
+                    f"name={config.get('name')!r}: expected {name!r}, the experiment's name."
+                )
             execution = config["population"]
             x64 = execution["dtype"] == "float64"
             host.configure(execution["devices"], cache_folder() / "xla", x64=x64)

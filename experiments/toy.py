@@ -101,7 +101,7 @@ def check(config: Config) -> None:
     for field in ("target_weight", "elbo_learning_rate", "learning_rate", "adam_b2"):
         number(field, config[field], above=True)
     if config["adam_b2"] >= 1:
-        raise BadInput(f"adam_b2={config['adam_b2']!r} must be below 1")
+        raise BadInput(f"adam_b2={config['adam_b2']!r}: expected below 1.")
     choice("schedule", config["schedule"], optim.SCHEDULES)
     choice("population.dtype", config["population"]["dtype"], ("float64",))
     for field in ("devices", "vmap_size"):
@@ -109,14 +109,12 @@ def check(config: Config) -> None:
             whole(f"population.{field}", config["population"][field])
     for field in ("betas", "target_rates", "high_target_rates"):
         if isinstance(config[field], str) or not config[field]:
-            raise BadInput(f"{field}={config[field]!r} must hold at least one number")
+            raise BadInput(f"{field}={config[field]!r}: expected at least one number.")
     for beta in config["betas"]:
         number("betas", beta)
     warmup = config["kl_warmup_fraction"]
     if number("kl_warmup_fraction", warmup) > 1:
-        raise BadInput(
-            f"kl_warmup_fraction={warmup!r} is a part of the training and must be at most 1"
-        )
+        raise BadInput(f"kl_warmup_fraction={warmup!r}: expected at most 1, the whole training.")
     for rate in (config["target_rate"], *config["target_rates"], *config["high_target_rates"]):
         toy.check_target(rate, codes)
 

@@ -49,7 +49,7 @@ def configure(
       BadInput: If there are more than `MOST_DEVICES`.
     """
     if devices is not None and devices > MOST_DEVICES:
-        raise BadInput(f"devices={devices!r} must be at most {MOST_DEVICES}")
+        raise BadInput(f"devices={devices!r}: expected at most {MOST_DEVICES}.")
     if x64:
         jax.config.update("jax_enable_x64", True)
     # A member that diverges is frozen and reported; a trace would end its neighbours too.
@@ -109,7 +109,8 @@ def join(
         host, _, port = str(coordinator).rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
             raise BadInput(
-                f"coordinator={coordinator!r} must be an address and a port, such as 10.0.0.1:9000"
+                f"coordinator={coordinator!r}: expected an address and a port, such as "
+                "10.0.0.1:9000."
             )
         if own == 0:
             # JAX would end in a segmentation fault.

@@ -10,7 +10,8 @@
 'rate $R$ (nats)'
 """
 
-from rd_elbo.report.plane import FIGURES, Curve, curves, draw_all, elbo_against_rate, rd_plane
+from rd_elbo.report.curves import Curve, curves
+from rd_elbo.report.plane import FIGURES, draw_all, elbo_against_rate, rd_plane
 from rd_elbo.report.style import COLOURS, MARKERS, STYLE, save
 
 __all__ = [

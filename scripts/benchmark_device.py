@@ -1,7 +1,7 @@
-"""Measures what a device makes of populations: member-steps per second by model, members, lowering and arithmetic.
+"""Measures member-steps per second on a device, by model, members, lowering and arithmetic.
 
     python scripts/benchmark_device.py --minutes=8 --output=results/benchmarks/device.csv
-    python scripts/benchmark_device.py --minutes=1 --output=/tmp/device.csv --tiny       # any machine, tiny models
+    python scripts/benchmark_device.py --minutes=1 --output=/tmp/device.csv --tiny  # any machine
 
 First the device's own ceilings: a large matrix product in float32, in the platform's default (TF32
 on recent GPUs) and in bfloat16, and a large copy. Then populations in the order of `plan`, until
@@ -32,7 +32,7 @@ import numpy as np
 
 from rd_elbo import data
 from rd_elbo.disk import write_json
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import number
 from rd_elbo.models.family import paper_family
 from rd_elbo.sweep import grid, memory, provenance
 from rd_elbo.sweep.work import work
@@ -42,25 +42,30 @@ from rd_elbo.training.state import HParams, TrainSpec
 
 BATCH = 128
 _WEAK = {**paper_family("---"), "encoder_depth": 2, "decoder_depth": 2}
+
+
+def _member(encoder_width: int, decoder_width: int, **parts: Any) -> grid.Member:
+    return grid.Member(
+        encoder_width=encoder_width, decoder_width=decoder_width, batch_size=BATCH, **parts
+    )
+
+
 MODELS = {
-    "dense": grid.Member(encoder_width=512, encoder_depth=2, decoder_width=512, decoder_depth=2, latent=64, batch_size=BATCH),
-    "conv_small": grid.Member(**_WEAK, encoder_width=8, decoder_width=8, latent=32, batch_size=BATCH),
-    "conv": grid.Member(**_WEAK, encoder_width=32, decoder_width=32, latent=64, batch_size=BATCH),
-    "pixelcnn": grid.Member(encoder_width=128, decoder="pixelcnn", decoder_width=32, decoder_depth=4, batch_size=BATCH),
-    "pixelvae": grid.Member(
-        encoder="conv", encoder_width=32, decoder="pixelvae", decoder_width=32, causal_depth=4, latent=64, batch_size=BATCH
-    ),
-    "pixelcnnpp": grid.Member(
-        encoder="conv", encoder_width=32, decoder="pixelcnnpp", decoder_width=64, decoder_depth=2, latent=64, batch_size=BATCH
-    ),
+    "dense": _member(512, 512, encoder_depth=2, decoder_depth=2, latent=64),
+    "conv_small": _member(8, 8, **_WEAK, latent=32),
+    "conv": _member(32, 32, **_WEAK, latent=64),
+    "pixelcnn": _member(128, 32, decoder="pixelcnn", decoder_depth=4),
+    "pixelvae": _member(32, 32, encoder="conv", decoder="pixelvae", causal_depth=4, latent=64),
+    "pixelcnnpp": _member(32, 64, encoder="conv", decoder="pixelcnnpp", decoder_depth=2, latent=64),
 }
 TINY = {
-    "dense": grid.Member(encoder_width=8, decoder_width=8, latent=4, batch_size=BATCH),
-    "conv": grid.Member(**_WEAK | {"encoder_depth": 1, "decoder_depth": 1}, encoder_width=2, decoder_width=2, batch_size=BATCH),
+    "dense": _member(8, 8, latent=4),
+    "conv": _member(2, 2, **_WEAK | {"encoder_depth": 1, "decoder_depth": 1}),
 }
 COLUMNS = (
-    *("model", "members", "lowering", "arithmetic", "batch", "seconds_per_member_step", "spread", "member_steps_per_second"),
-    *("flops_per_second", "fraction_of_peak", "memory_gib", "compile_seconds", "error"),
+    *("model", "members", "lowering", "arithmetic", "batch", "seconds_per_member_step"),
+    *("spread", "member_steps_per_second", "flops_per_second", "fraction_of_peak"),
+    *("memory_gib", "compile_seconds", "error"),
 )
 ONE_BY_ONE = "one by one"
 ARITHMETIC = {
@@ -131,7 +136,7 @@ def seconds(run: Any, repeats: int = 5) -> list[float]:
 
 
 def ceilings(size: int) -> dict[str, float]:
-    """Operations per second of matrix products, and bytes per second of a copy (read and written)."""
+    """Operations a second of matrix products, and bytes a second of a copy, read and written."""
     found = {}
     for name, dtype, precision in (
         ("float32", "float32", "highest"),
@@ -140,7 +145,8 @@ def ceilings(size: int) -> dict[str, float]:
     ):
         a = jax.random.normal(jax.random.key(0), (size, size), dtype)
         product = jax.jit(lambda a, precision=precision: jnp.matmul(a, a, precision=precision))
-        found[name] = 2 * size**3 / statistics.median(seconds(lambda a=a, product=product: product(a)))
+        times = seconds(lambda a=a, product=product: product(a))
+        found[name] = 2 * size**3 / statistics.median(times)
     a = jax.random.normal(jax.random.key(0), (16 * size, size))
     copy = jax.jit(lambda a: a + 1)
     found["copy"] = 2 * a.nbytes / statistics.median(seconds(lambda: copy(a)))
@@ -165,14 +171,18 @@ def compiled(case: Case, member: grid.Member, images: np.ndarray) -> tuple[Any, 
     began, mesh = time.perf_counter(), make_mesh(1)
     try:
         spec, seeds = spec_of(case, member, images.shape[1:]), range(case.members)
-        return training.compile_for(spec, mesh, seeds, images.shape, images.dtype.name), time.perf_counter() - began
+        program = training.compile_for(spec, mesh, seeds, images.shape, images.dtype.name)
+        return program, time.perf_counter() - began
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         return error, time.perf_counter() - began
 
 
-def measure(case: Case, member: grid.Member, images: np.ndarray, made: Any, seconds: float) -> dict[str, Any]:
+def measure(
+    case: Case, member: grid.Member, images: np.ndarray, made: Any, seconds: float
+) -> dict[str, Any]:
     """A row's numbers, from a training of some seconds; `made` is its compiled program."""
-    spec, members = spec_of(case, member, images.shape[1:]), [dataclasses.replace(member, seed=i) for i in range(case.members)]
+    spec = spec_of(case, member, images.shape[1:])
+    members = [dataclasses.replace(member, seed=i) for i in range(case.members)]
     marks: list[tuple[float, int, int]] = []
 
     def mark(seen: training.Progress, _: Any) -> None:
@@ -194,30 +204,66 @@ def measure(case: Case, member: grid.Member, images: np.ndarray, made: Any, seco
             callback=mark,
             stop=enough,
         )
-    calls = [(now - then, after - before) for (then, before, _), (now, after, _) in itertools.pairwise(marks)]
+    calls = [
+        (now - then, after - before)
+        for (then, before, _), (now, after, _) in itertools.pairwise(marks)
+    ]
     longest = max(steps for _, steps in calls)
     each = [spent / steps / len(members) for spent, steps in calls if steps == longest]
     best = statistics.median(each)
+    operations = 3 * work(grid.architecture_of(member), images.shape[1:], BATCH)
     return {
         "seconds_per_member_step": best,
         "spread": (max(each) - min(each)) / best,
         "member_steps_per_second": 1 / best,
-        "flops_per_second": 3 * work(grid.architecture_of(member), images.shape[1:], BATCH) / best,
+        "flops_per_second": operations / best,
         "memory_gib": memory.needed(made) / 2**30,
         "error": "" if marks[-1][2] == len(members) else "diverged",
     }
 
 
+def attempt(
+    case: Case, images: np.ndarray, made: Any, peaks: dict[str, float], tiny: bool
+) -> dict[str, Any]:
+    """A row's numbers with its part of the device's ceiling, or the error that prevented them."""
+    member, seconds = (TINY if tiny else MODELS)[case.model], 0.1 if tiny else 2.0
+    try:
+        found = measure(case, member, images, made, seconds)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        return {"error": gist(error)}
+    return {**found, "fraction_of_peak": found["flops_per_second"] / peaks[case.arithmetic]}
+
+
+def gist(error: Exception) -> str:
+    """The beginning of an error's first line."""
+    return str(error).splitlines()[0][:200]
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as it is printed."""
+    nothing = float("nan")
+    ms = 1e3 * row.get("seconds_per_member_step", nothing)
+    return (
+        f"{row['model']:11} {row['members']:4} {row['lowering']:10} {row['arithmetic']:9} "
+        f"{ms:9.3f} ms/member-step {row.get('fraction_of_peak', nothing):6.1%} of peak "
+        f"{row.get('memory_gib', 0):6.2f} GiB compiled in {row['compile_seconds']:5.1f} s "
+        f"{row.get('error', '')}"
+    )
+
+
 @terminal.guarded
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    table_help = "the table, a CSV file; a JSON file goes beside it"
+    tiny_help = "tiny models, for a machine without an accelerator"
     parser.add_argument("--minutes", type=float, default=20.0, help="when to stop")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="the table, a CSV file; a JSON file goes beside it")
-    parser.add_argument("--tiny", action="store_true", help="tiny models, for a machine without an accelerator")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help=table_help)
+    parser.add_argument("--tiny", action="store_true", help=tiny_help)
     parser.add_argument("--only", default="", help="models, with commas between")
     args = parser.parse_args()
-    if args.minutes <= 0:
-        raise BadInput(f"--minutes={args.minutes} must be above 0")
+    number("--minutes", args.minutes, above=True)
     began, models = time.perf_counter(), TINY if args.tiny else MODELS
     wanted = args.only.split(",") if args.only else list(models)
     cases = [case for case in (tiny_plan() if args.tiny else plan()) if case.model in wanted]
@@ -227,7 +273,8 @@ def main() -> None:
     print(" ".join(f"{name} {rate / 1e12:.3g} T/s" for name, rate in peaks.items()), flush=True)
     # Compiling needs a core and little of the device, so the next programs are compiled while one
     # is measured; what is measured waits for no one, and shares the device with autotuning alone.
-    with args.output.open("w", newline="") as file, ThreadPoolExecutor(1 if args.tiny else 6) as pool:
+    workers = 1 if args.tiny else 6
+    with args.output.open("w", newline="") as file, ThreadPoolExecutor(workers) as pool:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
         waiting: list[tuple[Case, Future[Any]]] = []
@@ -235,32 +282,25 @@ def main() -> None:
             if (time.perf_counter() - began) / 60 > args.minutes:
                 break
             batch, cases = cases[:6], cases[6:]
-            waiting = [(case, pool.submit(compiled, case, models[case.model], images)) for case in batch]
+            waiting = [
+                (case, pool.submit(compiled, case, models[case.model], images)) for case in batch
+            ]
             # All of a batch are compiled before any is timed.
             for _, future in waiting:
                 future.result()
             for case, future in waiting:
                 made, compile_seconds = future.result()
-                row = {**dataclasses.asdict(case), "batch": BATCH, "compile_seconds": compile_seconds}
+                row = {**dataclasses.asdict(case), "batch": BATCH}
+                row["compile_seconds"] = compile_seconds
                 if isinstance(made, Exception):
-                    row["error"] = str(made).splitlines()[0][:200]
+                    row["error"] = gist(made)
                 elif (time.perf_counter() - began) / 60 > args.minutes:
                     break
                 else:
-                    try:
-                        row |= measure(case, models[case.model], images, made, 0.1 if args.tiny else 2.0)
-                        row["fraction_of_peak"] = row["flops_per_second"] / peaks[case.arithmetic]
-                    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-                        row["error"] = str(error).splitlines()[0][:200]
+                    row |= attempt(case, images, made, peaks, args.tiny)
                 table.writerow(row)
                 file.flush()
-                ms = 1e3 * row.get("seconds_per_member_step", float("nan"))
-                print(
-                    f"{case.model:11} {case.members:4} {case.lowering:10} {case.arithmetic:9} {ms:9.3f} ms/member-step "
-                    f"{row.get('fraction_of_peak', float('nan')):6.1%} of peak {row.get('memory_gib', 0):6.2f} GiB "
-                    f"compiled in {compile_seconds:5.1f} s {row.get('error', '')}",
-                    flush=True,
-                )
+                print(line(row), flush=True)
             waiting = []
     about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
     record = provenance.provenance(about, sys.argv, {"total": time.perf_counter() - began})

@@ -1,4 +1,4 @@
-"""Puts the points of a run beside the paper's, prints the tables and writes them to comparison.csv in the run directory.
+"""Puts the points of a run beside the paper's: prints tables and writes comparison.csv.
 
 python scripts/compare.py --workdir=runs/mine
 python scripts/compare.py --workdir=runs/mine --markdown > page.md
@@ -32,17 +32,32 @@ Cells = list[list[str]]
 _AIMS = {"target_rate": "R", "target_distortion": "D"}
 _THEIRS = ["paper's R", "its D", "its R + D", "difference", "from"]
 _WORDS = ("family", "model", "aim", "from", "our frontier", "our hull is", "rates")
+_HULLS = (
+    "Our convex hull at the corners of the paper's that it covers, with the standard error of the "
+    "difference"
+)
+_AREAS = "Area between our frontier and the paper's hull; positive: we are above it"
+_LEGEND = (
+    "The paper's numbers are printed in the figures named, rounded to 0.1 nat, unless marked: "
+    f"text, stated there; read off, from a figure to about {paper.DIGITISED_ERROR} nats, as was "
+    "its hull. Whether its models were annealed is said where it is known. Differences are in "
+    "R + D, ours less the paper's."
+)
 _NARROWEST, _WIDTH_IN_FILES = 100, 160  # columns
 
 
 @terminal.guarded
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workdir", type=pathlib.Path, help="a run directory with a points.csv")
     parser.add_argument("--check", type=pathlib.Path, help="a run directory to evaluate again")
     parser.add_argument("--tolerance", type=float, default=0.05, help="nats that --check allows")
     parser.add_argument("--split", help="the split to compare; by default the test split")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown, for a page of results")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print Markdown, for a page of results"
+    )
     args = parser.parse_args()
     if args.check and not args.workdir:
         hold(args.check, args.tolerance)
@@ -56,19 +71,12 @@ def main() -> None:
     show(heading(comparison, points))
     show("Runs", runs(comparison.runs))
     if comparison.hulls:
-        show(
-            "Our convex hull at the corners of the paper's that it covers, with the standard error of the difference",
-            hulls(comparison.hulls),
-        )
+        show(_HULLS, hulls(comparison.hulls))
     if comparison.areas:
-        show("Area between our frontier and the paper's hull; positive: we are above it", areas(comparison.areas))
+        show(_AREAS, areas(comparison.areas))
     show("Best R + D of each family", bests(comparison.bests))
     if comparison.reference:
-        show(
-            "The paper's numbers are printed in the figures named, rounded to 0.1 nat, unless marked: text, stated there; "
-            f"read off, from a figure to about {paper.DIGITISED_ERROR} nats, as was its hull. "
-            "Whether its models were annealed is said where it is known. Differences are in R + D, ours less the paper's."
-        )
+        show(_LEGEND)
     band = bands.write(args.workdir, bands.Resampled(points, comparison.split))
     if not args.markdown:
         show(f"tables in {written} and, with the band of our hull, {band}")
@@ -83,7 +91,8 @@ def hold(workdir: pathlib.Path, tolerance: float) -> None:
     run, console = restore.open_run(workdir), Console()
     with terminal.progress_bar(console) as progress:
         found = check.differences(run, progress)
-    worst, names = check.worst(found), dict.fromkeys(str(p["member"]) for p in run.points)
+    worst = check.worst(found)
+    names = dict.fromkeys(str(point["member"]) for point in run.points)
     holds = worst.largest <= tolerance
     console.print(
         f"The table {'holds' if holds else 'does not hold'}: of {len(names)} members, "
@@ -99,10 +108,12 @@ def hold(workdir: pathlib.Path, tolerance: float) -> None:
 
 def heading(comparison: compare.Comparison, points: Sequence[Mapping[str, Any]]) -> str:
     images = next(point["examples"] for point in points if point["split"] == comparison.split)
-    name = comparison.dataset or "these data"
-    remark = comparison.reference.remark if comparison.reference else paper.why_none(comparison.dataset)
-    caution = " The paper's numbers look like those of test images." if comparison.reference and comparison.split != "test" else ""
-    return f"{comparison.split} split ({images} images), nats. {name}: {remark}.{caution}"
+    name, reference = comparison.dataset or "these data", comparison.reference
+    remark = reference.remark if reference else paper.why_none(comparison.dataset)
+    text = f"{comparison.split} split ({images} images), nats. {name}: {remark}."
+    if reference and comparison.split != "test":
+        text += " The paper's numbers look like those of test images."
+    return text
 
 
 def runs(rows: Sequence[compare.Row]) -> Cells:
@@ -110,10 +121,12 @@ def runs(rows: Sequence[compare.Row]) -> Cells:
     annealed = any(row["kl_warmup_fraction"] for row in rows)
     models = any(row["model"] for row in rows)
     theirs = any("paper_rate" in row for row in rows)
-    header = ["family", *["model"] * models, "aim", *["anneal"] * annealed, "seed", "R", "D", "R + D", *_THEIRS * theirs]
-    lines, before = [header], None
+    fields = [*["model"] * models, "aim", *["anneal"] * annealed]
+    lines = [["family", *fields, "seed", "R", "D", "R + D", *_THEIRS * theirs]]
+    before = None
     for row in rows:
-        control = [row["model"]] * models + [aim(row)] + [f"{row['kl_warmup_fraction']:g}"] * annealed
+        warmup = f"{row['kl_warmup_fraction']:g}"
+        control = [*[row["model"]] * models, aim(row), *[warmup] * annealed]
         ours = [row["family"], *control, str(row["seed"]), *numbers(row)]
         line = ours if (row["member"], row["model"]) != before else [""] * len(ours)
         before = row["member"], row["model"]
@@ -126,7 +139,9 @@ def runs(rows: Sequence[compare.Row]) -> Cells:
 def bests(rows: Sequence[compare.Row]) -> Cells:
     theirs = any("paper_total" in row for row in rows)
     header = ["family", "model", "aim", "R", "D", "R + D", *_THEIRS * theirs]
-    lines = [[row["family"], row["model"], aim(row), *numbers(row), *(printed(row) if theirs else [])] for row in rows]
+    lines = [[row["family"], row["model"], aim(row), *numbers(row)] for row in rows]
+    if theirs:
+        lines = [[*line, *printed(row)] for line, row in zip(lines, rows, strict=True)]
     return [header, *lines]
 
 
@@ -135,9 +150,9 @@ def hulls(rows: Sequence[compare.Row]) -> Cells:
     lines = [["our hull is", "nats", "±", "at R", "our R + D", "the paper's"]]
     for row in rows:
         side = "below the paper's hull by" if row["difference"] < 0 else "above the paper's hull by"
-        numbers = (abs(row["difference"]), row["difference_se"])
-        totals = (row["rate"], row["total"], row["paper_total"])
-        lines.append([side, *(f"{number:.2f}" for number in numbers), *(f"{total:.1f}" for total in totals)])
+        difference = [f"{abs(row['difference']):.2f}", f"{row['difference_se']:.2f}"]
+        totals = [f"{row[name]:.1f}" for name in ("rate", "total", "paper_total")]
+        lines.append([side, *difference, *totals])
     return lines
 
 
@@ -148,9 +163,8 @@ def areas(rows: Sequence[compare.Row]) -> Cells:
             lines.append([row["curve"], "none that both cover", "", "", "", ""])
             continue
         range_ = f"{row['lowest_rate']:.1f} to {row['highest_rate']:.1f}"
-        lines.append(
-            [row["curve"], range_, *(f"{row[name]:.2f}" for name in ("area", "above", "below")), f"{row['mean_gap']:+.2f}"]
-        )
+        sizes = [f"{row[name]:.2f}" for name in ("area", "above", "below")]
+        lines.append([row["curve"], range_, *sizes, f"{row['mean_gap']:+.2f}"])
     return lines
 
 
@@ -171,9 +185,11 @@ def printed(row: compare.Row) -> list[str]:
     """The paper's columns, empty where it has nothing."""
     if "paper_total" not in row:
         return [""] * len(_THEIRS)
-    values = [known(row[name]) if name in row else "" for name in ("paper_rate", "paper_distortion", "paper_total")]
+    names = ("paper_rate", "paper_distortion", "paper_total")
+    values = [known(row[name]) if name in row else "" for name in names]
     difference = "" if math.isnan(row["difference"]) else f"{row['difference']:+.2f}"
-    words = [row["paper_source"].replace("Figures", "Fig.").replace("Figure", "Fig.").replace("Appendix", "App.")]
+    source = row["paper_source"].replace("Figures", "Fig.").replace("Figure", "Fig.")
+    words = [source.replace("Appendix", "App.")]
     words += {"digitised": ["read off"], "text": ["text"]}.get(row["paper_how"], [])
     words += {"yes": ["annealed"], "no": ["not annealed"]}.get(row.get("paper_annealed", ""), [])
     return [*values, difference, "; ".join(words)]
@@ -181,18 +197,20 @@ def printed(row: compare.Row) -> list[str]:
 
 def known(value: float) -> str:
     """A number of the paper's with the digits it has."""
-    return f"{value:.1f}" if math.isclose(value, round(value, 1), abs_tol=1e-9) else f"{value:.4g}"
+    exact = math.isclose(value, round(value, 1), abs_tol=1e-9)
+    return f"{value:.1f}" if exact else f"{value:.4g}"
 
 
 def plain(title: str, cells: Cells | None = None) -> None:
     console = Console()
-    console = Console(width=max(console.width, _NARROWEST) if console.is_terminal else _WIDTH_IN_FILES)
+    width = max(console.width, _NARROWEST) if console.is_terminal else _WIDTH_IN_FILES
+    console = Console(width=width)
     console.print(title, highlight=False, soft_wrap=True)
     if cells:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for name in cells[0]:
-            wraps = name in ("model", "from")
-            table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=not wraps, overflow="fold")
+            side, wraps = "left" if name in _WORDS else "right", name in ("model", "from")
+            table.add_column(name, justify=side, no_wrap=not wraps, overflow="fold")
         for line in cells[1:]:
             table.add_row(*line)
         console.print(table, highlight=False)
@@ -202,7 +220,8 @@ def markdown(title: str, cells: Cells | None = None) -> None:
     print(f"{title}\n")
     if cells:
         header, *lines = cells
-        for line in (header, ["---" if name in _WORDS else "---:" for name in header], *(map(quoted, line) for line in lines)):
+        rule = ["---" if name in _WORDS else "---:" for name in header]
+        for line in (header, rule, *(map(quoted, line) for line in lines)):
             print(f"| {' | '.join(line)} |")
         print()
 

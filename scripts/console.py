@@ -1,4 +1,4 @@
-"""What scripts and experiments share in a terminal: flags, a progress bar, tables, and one sentence for bad input."""
+"""Terminal of scripts and experiments: flags, progress, tables, a sentence for bad input."""
 
 import contextlib
 import difflib
@@ -26,6 +26,13 @@ from rd_elbo.sweep.tables import averaging_of
 
 BAD_INPUT = 2
 _QUIET_SECONDS = 20.0
+# Errors of absl, ml_collections and the files that they read, for values that do not fit.
+_UNFIT = (
+    *(TypeError, ValueError, LookupError, AttributeError),
+    *(OSError, SyntaxError, flags.Error),
+)
+# The quantity that an objective sets; others are written out.
+_AIMS = {"beta": "β", "target_rate": "R", "target_distortion": "D", "free_bits": "R"}
 
 
 def guarded(main: Callable[..., None]) -> Callable[..., None]:
@@ -53,7 +60,7 @@ def _prepare() -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses as absl does, with one sentence instead of a trace for flags that do not exist or do not fit."""
+    """Parses as absl does, with one sentence instead of a trace for flags that are wrong."""
     _prepare()
     argv = [argv[0], *map(output.expanded, argv[1:])]
     try:
@@ -67,15 +74,21 @@ def parse(argv: list[str]) -> list[str]:
             raise BadInput(f"{rest[1]!r} is not understood; everything is given as --flag=value")
         return rest
     except flags.UnrecognizedFlagError as error:
-        own = (key for key in flags.FLAGS.flags_by_module_dict() if key == sys.argv[0] or key.startswith("experiments."))
-        names = (flag.name for key in own for flag in flags.FLAGS.flags_by_module_dict()[key])
-        reason = f"--{error.flagname} does not exist; there are {', '.join(f'--{name}' for name in names if '.' not in name)}"
+        reason = f"--{error.flagname}: expected one of {', '.join(_own_flags())}."
     except BadInput as error:
         reason = str(error)
-    except (TypeError, ValueError, LookupError, AttributeError, OSError, SyntaxError, flags.Error) as error:
+    except _UNFIT as error:
         reason = gist(error)
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def _own_flags() -> list[str]:
+    """The flags of this script or experiment, without those of libraries and config fields."""
+    by_module = flags.FLAGS.flags_by_module_dict()
+    own = [key for key in by_module if key == sys.argv[0] or key.startswith("experiments.")]
+    names = (flag.name for key in own for flag in by_module[key])
+    return [f"--{name}" for name in names if "." not in name]
 
 
 def required_workdir(given: str | None, example: str = "mine") -> pathlib.Path:
@@ -92,7 +105,8 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
     absl would say little.
     """
     files, fields, present = [], [], list(arguments)
-    for i, (argument, following) in enumerate(zip(arguments, [*arguments, ""][1:], strict=True)):
+    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
+    for i, (argument, following) in enumerate(pairs):
         name, equals, value = argument.partition("=")
         if re.fullmatch("--?config", name):
             files.append(value if equals else following)
@@ -104,16 +118,20 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
             raise BadInput("--config is missing; for example --config=configs/quickstart.py")
         return present
     if len(files) > 1:
-        raise BadInput(f"--config is given twice, as {files[0]!r} and as {files[1]!r}; give one of them")
+        first, second = files[:2]
+        raise BadInput(f"--config is given twice, as {first!r} and as {second!r}; give one of them")
     overrides.check((field, value) for _, field, value in fields)
     config = load_config(files[0])
     for i, field, value in fields:
         now = aliases.current_field(field)
         if now != field and not _has(config, field):
             if any(other == now for _, other, _ in fields):
-                raise BadInput(f"{field}={value}: expected one name, got {now} too. Give {now} alone.")
+                raise BadInput(
+                    f"{field}={value}: expected one name, got {now} too. Give {now} alone."
+                )
             warn(f"--config.{field} is deprecated; give --config.{now}")
-            present[i], field = present[i].replace(f"config.{field}", f"config.{now}", 1), now
+            present[i] = present[i].replace(f"config.{field}", f"config.{now}", 1)
+            field = now
         _check_field(config, field, value)
     return present
 
@@ -127,14 +145,15 @@ def _has(config: ConfigDict, field: str) -> bool:
 
 
 def load_config(file: str) -> ConfigDict:
-    """The configuration that a file makes; what its code raises becomes a sentence with the line."""
+    """A file's configuration; an error of its code becomes a sentence with the line."""
     path = file.partition(":")[0]
     try:
         with open(path):
             pass
     except OSError as error:
         raise BadInput(
-            f"--config={file!r} cannot be read ({error.strerror}); give a path to a file, relative to the current folder"
+            f"--config={file!r} cannot be read ({error.strerror}); give a path to a file, relative "
+            "to the current folder"
         ) from error
     try:
         values = flags.FlagValues()
@@ -144,19 +163,28 @@ def load_config(file: str) -> ConfigDict:
             return config
         getattr(config, "to_dict", None)  # ml_collections raises here what it has put off
     except Exception as error:
-        # ml_collections and absl wrap it, some of it with its trace as text.
-        cause: BaseException = error
-        while cause.__cause__ or cause.__context__:
-            cause = cause.__cause__ or cause.__context__ or cause
-        if isinstance(cause, SyntaxError):
-            lines, text = [cause.lineno], cause.msg
-        else:
-            lines = [line for frame, line in traceback.walk_tb(cause.__traceback__) if frame.f_code.co_filename == path]
-            text = " ".join(str(cause).split())
-        # A form that does not exist is a ValueError in the file's own words.
-        kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}{f' in line {lines[-1]}' if lines else ''}: "
-        raise BadInput(f"--config={file!r} cannot be loaded ({kind}{text})") from error
-    raise BadInput(f"--config={file!r}: its get_config gives {type(config).__name__!r} and must give a ConfigDict")
+        raise BadInput(f"--config={file!r} cannot be loaded ({_cause(error, path)})") from error
+    raise BadInput(
+        f"--config={file!r}: expected a ConfigDict from get_config, got {type(config).__name__!r}."
+    )
+
+
+def _cause(error: BaseException, path: str) -> str:
+    """What the code of a configuration's file raised, and in which line."""
+    # ml_collections and absl wrap it, some of it with its trace as text.
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    if isinstance(error, SyntaxError):
+        lines, text = [error.lineno], error.msg
+    else:
+        frames = traceback.walk_tb(error.__traceback__)
+        lines = [line for frame, line in frames if frame.f_code.co_filename == path]
+        text = " ".join(str(error).split())
+    # An unknown form is a ValueError in the file's own words.
+    if isinstance(error, ValueError):
+        return text
+    where = f" in line {lines[-1]}" if lines else ""
+    return f"{type(error).__name__}{where}: {text}"
 
 
 def _check_field(config: ConfigDict, field: str, value: str) -> None:
@@ -167,12 +195,16 @@ def _check_field(config: ConfigDict, field: str, value: str) -> None:
             raise BadInput(f"config has no field {field!r}: {above} has no fields of its own")
         if name not in config:
             alike = difflib.get_close_matches(name, config, 1)
-            advice = f"did you mean {alike[0]!r}?" if alike else f"there are {', '.join(config) or 'none'}"
-            raise BadInput(f"config has no field {field!r}; {advice}" + ("" if above == "config" else f" (in {above})"))
+            known = ", ".join(config) or "none"
+            advice = f"did you mean {alike[0]!r}?" if alike else f"there are {known}"
+            where = "" if above == "config" else f" (in {above})"
+            raise BadInput(f"config has no field {field!r}; {advice}{where}")
         kind, config, above = config.get_type(name), config[name], f"{above}.{name}"
     # ml_collections takes the keys of a dictionary for the values of an axis.
     if kind is tuple and value.lstrip().startswith("{"):
-        raise BadInput(f"--config.{field}={value} must be a value, or a tuple of values in brackets")
+        raise BadInput(
+            f"--config.{field}={value}: expected a value, or a tuple of values in brackets."
+        )
 
 
 # What Python says of words that are no numbers, and what is meant.
@@ -189,7 +221,7 @@ def gist(error: Exception) -> str:
     for said, meant in _EXPECTED.items():
         if said in text:
             flag = text[: text.index(said)].removeprefix("flag ").rstrip(": ('")
-            return f"{flag} must be {meant}"
+            return f"{flag}: expected {meant}."
     return text
 
 
@@ -199,8 +231,9 @@ def writing(workdir: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f" ({error.filename!r})" if error.filename and str(error.filename) != str(workdir) else ""
-        raise BadInput(f"workdir={str(workdir)!r} cannot be written to: {disk.gist(error)}{where}") from error
+        elsewhere = error.filename and str(error.filename) != str(workdir)
+        reason = disk.gist(error) + (f" ({error.filename!r})" if elsewhere else "")
+        raise BadInput(f"workdir={str(workdir)!r} cannot be written to: {reason}") from error
 
 
 def duration(seconds: float) -> str:
@@ -218,7 +251,11 @@ def warn(sentence: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar(console: Console) -> Iterator[Callable[[float, str], None]]:
-    """Shows what part is done and what is being done: a live bar in a terminal, a line now and then elsewhere."""
+    """Shows progress: a live bar in a terminal, a line now and then elsewhere.
+
+    Yields:
+      A function of the part done, 0 to 1, and of the activity.
+    """
     if not console.is_terminal:
         began = last = time.monotonic()
 
@@ -233,13 +270,16 @@ def progress_bar(console: Console) -> Iterator[Callable[[float, str], None]]:
 
         yield show
         return
-    columns = (BarColumn(bar_width=12), TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"))
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as display:
+    texts = (TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}"))
+    columns = (BarColumn(bar_width=12), *texts, TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console) as display:
         task = display.add_task("compiling", total=1.0)
         yield lambda done, doing: display.update(task, completed=done, description=doing)
 
 
-def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: int | None = None) -> Table:
+def points_table(
+    points: Sequence[Mapping[str, Any]], split: str, dimensions: int | None = None
+) -> Table:
     """The points of one split in nats, group by group, narrow enough for 80 columns.
 
     Args:
@@ -259,7 +299,9 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
         padding=(0, 0),
         pad_edge=False,
     )
-    by_beta = all(point["objective"] == "beta" and not point["kl_warmup_fraction"] for point in rows)
+    by_beta = all(
+        point["objective"] == "beta" and not point["kl_warmup_fraction"] for point in rows
+    )
     for name in ("family", "decoder", "β" if by_beta else "aim"):
         table.add_column(name, no_wrap=True)
     for name in ("seed", "R", "±", "D", "±", "R + D", "bits/dim" if dimensions else "active"):
@@ -268,17 +310,20 @@ def points_table(points: Sequence[Mapping[str, Any]], split: str, dimensions: in
         table.add_column("of", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for point, following in zip(rows, [*rows[1:], None], strict=True):
+        total = -point["elbo"]
+        decoder = point["decoder"].rpartition(":")[2]
+        bits = f"{total / (dimensions * math.log(2)):.3f}" if dimensions else ""
         table.add_row(
             point["family"],
-            f"{point['decoder'].rpartition(':')[2]} {point['decoder_width']}x{point['decoder_depth']}",
+            f"{decoder} {point['decoder_width']}x{point['decoder_depth']}",
             f"{_control(point):.3g}" if by_beta else aim(point),
             str(point["seed"]),
             f"{point['rate']:.2f}",
             _error(point["rate_se"]),
             f"{point['distortion']:.2f}",
             _error(point["distortion_se"]),
-            f"{-point['elbo']:.2f}",
-            f"{-point['elbo'] / (dimensions * math.log(2)):.3f}" if dimensions else str(point["active_units"]),
+            f"{total:.2f}",
+            bits or str(point["active_units"]),
             *["ema" if averaging_of(point) == "ema" else ""] * averaged,
             point["status"],
             end_section=following is not None and _group(following) != _group(point),
@@ -305,9 +350,8 @@ def counted(number: int, noun: str) -> str:
 
 def aim(point: Mapping[str, Any]) -> str:
     """What a model was trained for: a beta, or a target; an arrow where that was annealed."""
-    name, sign = {"beta": ("β", "="), "target_rate": ("R", "="), "target_distortion": ("D", "="), "free_bits": ("R", "≥")}.get(
-        point["objective"], (point["objective"], "=")
-    )
+    objective = point["objective"]
+    name, sign = _AIMS.get(objective, objective), "≥" if objective == "free_bits" else "="
     return f"{name} {'→' if point['kl_warmup_fraction'] else sign} {_control(point):.3g}"
 
 

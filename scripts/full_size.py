@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rd_elbo import disk, host
-from rd_elbo.errors import BadInput
+from rd_elbo.errors import BadInput, choice
 from rd_elbo.models.family import PAPER_FAMILIES
 from rd_elbo.sweep import provenance
 
@@ -61,23 +61,29 @@ def measure(family: str, steps: int) -> dict[str, Any]:
     from rd_elbo.sweep import grid, presets
     from rd_elbo.training import fit, state
 
-    sizes = presets.PAPER_PARTS | (presets.PAPER_STRONG if family[1] == "+" else presets.PAPER_WEAK)
+    decoder = presets.PAPER_STRONG if family[1] == "+" else presets.PAPER_WEAK
+    sizes = presets.PAPER_PARTS | decoder
     member = grid.Member(**paper_family(family), **sizes, **presets.PAPER_TRAINING)
     images = data.load("mnist_static").splits["train"]
     model = member.build(images.shape[1:])
-    spec = state.TrainSpec(model, member.objective, member.batch_size, member.schedule, member.optimizer, call_steps=_FIRST)
-    times: list[tuple[int, float]] = []
-    fitted = fit.fit(
-        spec,
-        [model],
-        state.HParams.of([member], spec),
-        images,
-        steps,
-        callback=lambda progress, _: times.append((progress.steps, time.perf_counter())),
+    spec = state.TrainSpec(
+        model,
+        member.objective,
+        member.batch_size,
+        member.schedule,
+        member.optimizer,
+        call_steps=_FIRST,
     )
+    times: list[tuple[int, float]] = []
+
+    def note(progress: fit.Progress, _: Any) -> None:
+        times.append((progress.steps, time.perf_counter()))
+
+    hparams = state.HParams.of([member], spec)
+    fitted = fit.fit(spec, [model], hparams, images, steps, callback=note)
     # The first calls find out how long a call should be.
     first = next((i for i, (made, _) in enumerate(times) if made >= _FIRST), 0)
-    timed, timed_seconds = (last - first for first, last in zip(times[first], times[-1], strict=True))
+    (steps_before, before), (steps_after, after) = times[first], times[-1]
     # Linux counts kibibytes.
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     loss, part = fitted.metrics.loss[0], max(1, steps // 4)
@@ -85,7 +91,8 @@ def measure(family: str, steps: int) -> dict[str, Any]:
     @jax.jit
     def sample(params: Any, key: jax.Array) -> jax.Array:
         of_z, of_x = jax.random.split(key)
-        z = model.prior_distribution(params, images[:1].astype("float32")).sample(seed=of_z, sample_shape=_IMAGES)
+        prior = model.prior_distribution(params, images[:1].astype("float32"))
+        z = prior.sample(seed=of_z, sample_shape=_IMAGES)
         return model.decode(params, z).sample(seed=of_x)
 
     params = jax.tree.map(lambda leaf: leaf[0], fitted.params)
@@ -93,13 +100,14 @@ def measure(family: str, steps: int) -> dict[str, Any]:
         began = time.perf_counter()
         sample(params, jax.random.key(seed)).block_until_ready()
         sample_seconds = time.perf_counter() - began
+    parameters = [math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(fitted.params)]
     return {
         "family": family,
-        "parameters": sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(fitted.params)),
+        "parameters": sum(parameters),
         "batch_size": member.batch_size,
         "steps": int(fitted.steps[0]),
         "first_seconds": fitted.compile_seconds,
-        "seconds_per_step": timed_seconds / timed,
+        "seconds_per_step": (after - before) / (steps_after - steps_before),
         "memory_gib": memory,
         "first_loss": float(loss[:part].mean()),
         "last_loss": float(loss[-part:].mean()),
@@ -110,17 +118,22 @@ def measure(family: str, steps: int) -> dict[str, Any]:
 
 @terminal.guarded
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the folder for the table")
-    parser.add_argument("--families", default=",".join(PAPER_FAMILIES), help="with commas between; by default all twelve")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    families_help = "with commas between; by default all twelve"
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="the table's folder")
+    parser.add_argument("--families", default=",".join(PAPER_FAMILIES), help=families_help)
     parser.add_argument("--steps", type=int, default=20, help="of each")
     args = parser.parse_args()
     families = args.families.split(",")
     for family in families:
-        if family not in PAPER_FAMILIES:
-            raise BadInput(f"--families={family!r} does not exist; there are {', '.join(PAPER_FAMILIES)}")
+        choice("--families", family, PAPER_FAMILIES)
     if args.steps < 2 * _FIRST:
-        raise BadInput(f"--steps={args.steps} must be at least {2 * _FIRST}: the first {_FIRST} are not timed")
+        raise BadInput(
+            f"--steps={args.steps}: expected at least {2 * _FIRST}; the first {_FIRST} are not "
+            "timed."
+        )
     # Found out now, not when the first family has been trained.
     with terminal.writing(args.workdir):
         args.workdir.mkdir(parents=True, exist_ok=True)
@@ -131,16 +144,26 @@ def main() -> None:
             row = process.submit(measure, family, args.steps).result()
         rows.append(row)
         disk.write_table(args.workdir / "full_size.csv", COLUMNS, rows)
-        console.print(f"{family}  {row['seconds_per_step']:.2f} s a step, {row['memory_gib']:.1f} GiB", highlight=False)
+        took = f"{row['seconds_per_step']:.2f} s a step, {row['memory_gib']:.1f} GiB"
+        console.print(f"{family}  {took}", highlight=False)
     host.configure(1)
     about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
     seconds = {"total": time.perf_counter() - began}
-    disk.write_json(args.workdir / "provenance.json", provenance.provenance(about, sys.argv, seconds))
+    record = provenance.provenance(about, sys.argv, seconds)
+    disk.write_json(args.workdir / "provenance.json", record)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("family", "parameters", "s / step", "GiB", "first loss", "last loss", f"s / {_IMAGES} images"):
-        table.add_column(name, justify="left" if name == "family" else "right", no_wrap=True)
+    shown = {
+        "seconds_per_step": "s / step",
+        "memory_gib": "GiB",
+        "first_loss": "first loss",
+        "last_loss": "last loss",
+        "sample_seconds": f"s / {_IMAGES} images",
+    }
+    table.add_column("family", no_wrap=True)
+    for name in ("parameters", *shown.values()):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        numbers = [f"{row[name]:.2f}" for name in ("seconds_per_step", "memory_gib", "first_loss", "last_loss", "sample_seconds")]
+        numbers = [f"{row[name]:.2f}" for name in shown]
         table.add_row(row["family"], f"{row['parameters']:,}", *numbers)
     console.print(table)
 

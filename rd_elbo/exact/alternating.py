@@ -18,7 +18,7 @@ from jax import lax
 from jax.nn import logsumexp
 from jaxtyping import Array, Float
 
-from rd_elbo.errors import BadInput, number, whole
+from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import discrete
 from rd_elbo.exact.discrete import OverX, OverZ, Tables, XGivenZ, ZGivenX
 
@@ -55,7 +55,7 @@ def bernoulli_products(bits: Any) -> DecoderFit:
     """
     array = np.asarray(bits)
     if array.ndim != 2 or not np.isin(array, (0, 1)).all():
-        raise BadInput(f"bits must be a table (symbols, bits) of zeros and ones, not {bits!r}")
+        raise BadInput(f"bits={bits!r}: expected a table (symbols, bits) of zeros and ones.")
 
     def fit(source: OverX, encoder: ZGivenX) -> XGivenZ:
         # Sums in log space for ones and zeros alike: 1 - mu would round to zero where ones are
@@ -95,8 +95,7 @@ def minimise(
     """
     beta, steps = number("beta", beta, above=True), whole("steps", steps)
     for part in (parts,) if isinstance(parts, str) else parts:
-        if part not in PARTS:
-            raise BadInput(f"part {part!r} does not exist; there are {', '.join(PARTS)}")
+        choice("parts", part, PARTS)
     return _minimise(
         start, beta, steps, (parts,) if isinstance(parts, str) else tuple(parts), decoder_fit
     )

@@ -80,16 +80,17 @@ def blahut_arimoto(
     slopes = reals("beta", np.atleast_1d(beta) if np.ndim(beta) == 0 else beta, 1)
     if p.ndim != 1 or len(costs) != len(p):
         raise BadInput(
-            f"shapes source {p.shape} and distortion {costs.shape} must be (x,) and (x, z)"
+            f"source and distortion: expected shapes (x,) and (x, z), got {p.shape} and "
+            f"{costs.shape}."
         )
     if (costs < 0).any():
-        raise BadInput(f"distortion holds {costs[costs < 0][0]}; it must not be negative")
+        raise BadInput(f"distortion: expected numbers of at least 0, got {costs[costs < 0][0]}.")
     with np.errstate(all="ignore"):
         overflows = not np.isfinite(costs.max() / slopes).all()
     if (slopes <= 0).any() or overflows:
         raise BadInput(
-            f"beta holds {slopes.min()}; it must be above 0, and the distortion divided by it must "
-            "not overflow"
+            "beta: expected numbers above 0 that divide the distortion without overflow, got "
+            f"{slopes.min()}."
         )
     tolerance, max_iterations = (
         number("tolerance", tolerance),

@@ -57,8 +57,8 @@ def tables(source: Any, encoder: Any, decoder: Any, prior: Any) -> Tables:
     p, e, d, m = (distribution(name, value) for name, value in given.items())
     if p.ndim != 1 or m.ndim != 1 or e.shape != (len(p), len(m)) or d.shape != (len(m), len(p)):
         raise BadInput(
-            f"shapes source {p.shape}, encoder {e.shape}, decoder {d.shape} and prior {m.shape} "
-            "must be (x,), (x, z), (z, x) and (z,)"
+            "source, encoder, decoder and prior: expected shapes (x,), (x, z), (z, x) and (z,), "
+            f"got {p.shape}, {e.shape}, {d.shape} and {m.shape}."
         )
     with np.errstate(divide="ignore"):
         return Tables(*(jnp.asarray(np.log(table)) for table in (p, e, d, m)))
@@ -73,18 +73,20 @@ def distribution(name: str, probabilities: Any) -> np.ndarray:
     try:
         array = np.asarray(probabilities, np.float64)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"{name} must be an array of probabilities ({error})") from error
+        raise BadInput(
+            f"{name}: expected an array of probabilities, got none ({error})."
+        ) from error
     if array.ndim == 0 or array.size == 0:
-        raise BadInput(f"{name} must be an array of probabilities, not of shape {array.shape}")
+        raise BadInput(f"{name}: expected an array of probabilities, got shape {array.shape}.")
     if not np.isfinite(array).all() or (array < 0).any():
         raise BadInput(
-            f"{name} holds {array[~(np.isfinite(array) & (array >= 0))][0]}; probabilities must be "
-            "finite and not negative"
+            f"{name}: expected finite probabilities of at least 0, got "
+            f"{array[~(np.isfinite(array) & (array >= 0))][0]}."
         )
     sums = array.sum(-1, keepdims=True)
     worst = float(sums.flat[np.abs(sums - 1).argmax()])
     if abs(worst - 1) > _TOLERANCE:
-        raise BadInput(f"{name} sums to {worst:.9g} along its last axis; a distribution sums to 1")
+        raise BadInput(f"{name}: expected sums of 1 along the last axis, got {worst:.9g}.")
     return array / sums
 
 

@@ -38,21 +38,22 @@ def covariance(name: str, matrix: Any) -> np.ndarray:
     """
     array = reals(name, matrix, 2)
     if array.shape[0] != array.shape[1]:
-        raise BadInput(
-            f"{name} must be a square matrix of finite numbers, not of shape {array.shape}"
-        )
+        raise BadInput(f"{name}: expected a square matrix, got shape {array.shape}.")
     if not np.allclose(array, array.T, rtol=1e-6, atol=1e-9 * np.abs(array).max()):
-        raise BadInput(f"{name} must be symmetric")
+        raise BadInput(f"{name}: expected a symmetric matrix, got one that is not.")
     lowest = float(np.linalg.eigvalsh(array)[0])
     if lowest <= 0:
-        raise BadInput(f"{name} must be positive definite; its least eigenvalue is {lowest:.3g}")
+        raise BadInput(
+            f"{name}: expected a positive definite matrix, got one with an eigenvalue of "
+            f"{lowest:.3g}."
+        )
     return array
 
 
 def _variances(variances: Any) -> np.ndarray:
     array = reals("variances", variances, 1)
     if (array <= 0).any():
-        raise BadInput(f"variances holds {array.min()}; variances must be above 0")
+        raise BadInput(f"variances: expected numbers above 0, got {array.min()}.")
     return np.sort(array)[::-1]
 
 
@@ -90,7 +91,7 @@ def water_filling(variances: Any, level: Any) -> CurvePoint:
     """
     lam, theta = _variances(variances), _several("level", level)
     if (theta <= 0).any():
-        raise BadInput(f"level holds {theta.min()}; it must be above 0")
+        raise BadInput(f"level: expected numbers above 0, got {theta.min()}.")
     rate = 0.5 * np.maximum(np.log(lam / theta[:, None]), 0).sum(-1)
     return CurvePoint(rate, np.minimum(lam, theta[:, None]).sum(-1), theta)
 
@@ -108,8 +109,8 @@ def at_rate(variances: Any, rate: Any) -> CurvePoint:
     lam, wanted = _variances(variances), _several("rate", rate)
     if (wanted < 0).any() or (wanted > _HIGHEST_RATE * len(lam)).any():
         raise BadInput(
-            f"rate={rate!r} must be at least 0 and at most {_HIGHEST_RATE:g} for each of the "
-            f"{len(lam)} components"
+            f"rate={rate!r}: expected at least 0 and at most {_HIGHEST_RATE:g} for each of the "
+            f"{len(lam)} components."
         )
     # With the k largest components described, R = (sum_i<=k log variance_i - k log level) / 2; k
     # grows as long as the next component is above the level.
@@ -154,8 +155,7 @@ def _mean(mean: Any, dimensions: int) -> np.ndarray:
     array = reals("mean", mean, 1)
     if len(array) != dimensions:
         raise BadInput(
-            f"mean must have {dimensions} elements, as many as there are dimensions, not "
-            f"{len(array)}"
+            f"mean: expected {dimensions} elements, one for each dimension, got {len(array)}."
         )
     return array
 
@@ -186,7 +186,7 @@ class PPCA(NamedTuple):
         matrix = covariance("covariance", matrix)
         if whole("latent", latent) >= len(matrix):
             raise BadInput(
-                f"latent={latent} must be below {len(matrix)}, the dimensions of the data"
+                f"latent={latent}: expected below {len(matrix)}, the dimensions of the data."
             )
         lam, directions = (a[..., ::-1] for a in np.linalg.eigh(matrix))
         noise2 = lam[latent:].mean()
@@ -210,7 +210,7 @@ class PPCA(NamedTuple):
         model, moments = self.covariance, reals("covariance", matrix, 2)
         if moments.shape != model.shape:
             raise BadInput(
-                f"covariance must be of shape {model.shape}, as the model's, not {moments.shape}"
+                f"covariance: expected shape {model.shape}, the model's, got {moments.shape}."
             )
         shift = _mean(mean, len(model)) - self.mean
         error = np.trace(np.linalg.solve(model, moments + np.outer(shift, shift)))

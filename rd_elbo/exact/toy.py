@@ -72,8 +72,8 @@ def check_target(rate: float, codes: int) -> float:
     rate = number("target_rate", rate)
     if rate > np.log(codes):
         raise BadInput(
-            f"target_rate={rate!r} must be at most log {codes} = {np.log(codes):.4g} nats, all "
-            f"that {codes} codes can carry"
+            f"target_rate={rate!r}: expected at most log {codes} = {np.log(codes):.4g} nats, all "
+            f"that {codes} codes can carry."
         )
     return rate
 

@@ -193,8 +193,7 @@ def paper_family(name: str) -> dict[str, str]:
     Raises:
       BadInput: If there is no such family.
     """
-    if name not in PAPER_FAMILIES:
-        raise BadInput(f"family={name!r} does not exist; there are {', '.join(PAPER_FAMILIES)}")
+    choice("family", name, PAPER_FAMILIES)
     return {kind: parts[sign] for sign, (kind, parts) in zip(name, _PAPER.items(), strict=True)}
 
 

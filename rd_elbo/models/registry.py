@@ -36,7 +36,7 @@ def find(kind: str, name: Any) -> Part:
     if name not in _parts[kind]:
         known = ", ".join(map(repr, _parts[kind]))
         own = "package.module:Class of your own"
-        raise BadInput(f"{kind}={name!r} does not exist; there are {known}, or {own}")
+        raise BadInput(f"{kind}={name!r}: expected one of {known}, or {own}.")
     return _parts[kind][name]
 
 
@@ -59,12 +59,24 @@ def drops(kind: str, name: Any) -> bool:
 def register_encoder(
     name: str, build: Build, *, sign: str | None = None, pads: bool | None = None
 ) -> None:
-    """Name an encoder of your own, as a value of the axis `encoder`; see `register`.
+    """Name an encoder of your own, as a value of the axis `encoder`.
 
     >>> import rd_elbo as rd
     >>> rd.register_encoder("shallow", lambda a, shape: rd.models.DenseEncoder(8, 1, a.latent))
     >>> rd.Member(encoder="shallow", latent=3).build((28, 28)).encoder.latent
     3
+
+    Args:
+      name: Name that is not taken; the same part may take its name again.
+      build: Class of flax modules, see `of_class`; or function from (member, shape of an example)
+        to a module.
+      sign: One character, for names of families. None means the attribute `sign` of the class, or
+        "o" where it has none.
+      pads: Whether members of several widths may share a program, see `Part`. None means the
+        attribute `pads` of the class, or False where it has none.
+
+    Raises:
+      BadInput: If the name is taken, or an argument is not allowed.
     """
     register("encoder", name, build, sign=sign, pads=pads)
 
@@ -72,7 +84,7 @@ def register_encoder(
 def register_decoder(
     name: str, build: Build, *, sign: str | None = None, pads: bool | None = None
 ) -> None:
-    """Name a decoder of your own, as a value of the axis `decoder`; see `register`.
+    """Name a decoder of your own, as a value of the axis `decoder`; see `register_encoder`.
 
     >>> import rd_elbo as rd
     >>> def build(member, image_shape):
@@ -87,7 +99,7 @@ def register_decoder(
 def register_prior(
     name: str, build: Build, *, sign: str | None = None, pads: bool | None = None
 ) -> None:
-    """Name a prior of your own, as a value of the axis `prior`; see `register`.
+    """Name a prior of your own, as a value of the axis `prior`; see `register_encoder`.
 
     >>> import rd_elbo as rd
     >>> rd.register_prior("large_vamp", lambda a, shape: rd.models.VampPrior(1000), sign="V")
@@ -109,13 +121,10 @@ def register(
 
     Args:
       kind: Kind of the part, "encoder", "decoder" or "prior".
-      name: Name that is not taken; the same part may take its name again.
-      build: Class of flax modules, see `of_class`; or function from (member, shape of an example)
-        to a module.
-      sign: One character, for names of families. None means the attribute `sign` of the class, or
-        "o" where it has none.
-      pads: Whether members of several widths may share a program, see `Part`. None means the
-        attribute `pads` of the class, or False where it has none.
+      name: Name of the part, see `register_encoder`.
+      build: Class or function of the part.
+      sign: Character of the part in names of families.
+      pads: Whether members of several widths may share a program.
 
     Raises:
       BadInput: If the name is taken, or an argument is not allowed.

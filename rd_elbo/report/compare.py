@@ -2,12 +2,13 @@
 
 A comparison is a table with rows of four sections:
 
-    run    a run of ours and a printed model of the paper of the same family and beta; several rows where several are printed, one
-           with empty columns of the paper's where none is
+    run    a run of ours and a printed model of the paper of the same family and beta: a row for
+           each printed model, or one row with empty columns if there is none
     hull   our hull beside the paper's at the rates of its corners, with the difference's standard
            error
     area   our frontier, stepwise or as convex hull, against the paper's hull
-    best   the smallest R + D of a family, ours and the paper's; of the family "all", of all that were run and of all of the paper's
+    best   the smallest R + D of a family, ours and the paper's; the family "all" is of all runs of
+           ours and all models of the paper
 """
 
 import dataclasses
@@ -84,13 +85,16 @@ class Comparison:
 
     @property
     def rows(self) -> list[Row]:
-        """The whole table with the columns `COLUMNS`; what a section has nothing to say on is empty."""
-        sections = (("run", self.runs), ("hull", self.hulls), ("area", self.areas), ("best", self.bests))
-        blank = dict.fromkeys(COLUMNS, "")
-        return [{**blank, "section": name, "split": self.split, **row} for name, rows in sections for row in rows]
+        """The whole table, with the columns `COLUMNS`; other sections' columns are empty."""
+        sections = {"run": self.runs, "hull": self.hulls, "area": self.areas, "best": self.bests}
+        blank = {**dict.fromkeys(COLUMNS, ""), "split": self.split}
+        named = ((name, row) for name, rows in sections.items() for row in rows)
+        return [{**blank, "section": name, **row} for name, row in named]
 
 
-def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str | None = None) -> Comparison:
+def compare(
+    points: Sequence[Mapping[str, Any]], dataset: str | None, split: str | None = None
+) -> Comparison:
     """Put our points beside the paper's.
 
     Models of the paper are found by family and beta, so only runs of the objective "beta" have any.
@@ -110,17 +114,20 @@ def compare(points: Sequence[Mapping[str, Any]], dataset: str | None, split: str
     if split is None:
         split = "test" if "test" in splits else splits[0]
     elif split not in splits:
-        raise BadInput(f"split={split!r} is not in the table; there are {', '.join(map(repr, splits))}")
+        known = ", ".join(map(repr, splits))
+        raise BadInput(f"split={split!r}: expected a split of the table, one of {known}.")
     reference = paper.reference(dataset)
     # A member's last parameters and their average are two models, which `model` tells apart.
     points = [{**point, "averaging": tables.averaging_of(point)} for point in points]
     usable = tables.usable(points, split)
     varying = _varying(points)
-    chosen = sorted((p for p in points if p["split"] == split), key=lambda point: _order(point, varying[point["family"]]))
+    chosen = [point for point in points if point["split"] == split]
+    chosen.sort(key=lambda point: _order(point, varying[point["family"]]))
     ours = [_described(point, varying[point["family"]]) for point in chosen]
     runs = [{**run, **theirs} for run in ours for theirs in _printed(run, reference)]
     hulls = bands.beside(bands.Resampled(points, split), reference) if reference else []
-    return Comparison(split, dataset, reference, runs, hulls, _areas(usable, reference), _bests(ours, reference))
+    areas, bests = _areas(usable, reference), _bests(ours, reference)
+    return Comparison(split, dataset, reference, runs, hulls, areas, bests)
 
 
 def write(workdir: pathlib.Path | str, comparison: Comparison) -> pathlib.Path:
@@ -134,16 +141,24 @@ def write(workdir: pathlib.Path | str, comparison: Comparison) -> pathlib.Path:
 
 
 def _varying(points: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """For each family the fields in which its runs differ, beyond those that have columns of their own."""
+    """For each family the fields in which its runs differ, without those with own columns."""
     families: dict[str, list[Mapping[str, Any]]] = {}
     for point in points:
         families.setdefault(point["family"], []).append(point)
     fields = [field for field in (*grid.FIELDS, "averaging") if field not in _OF_OBJECTIVES]
-    return {family: [field for field in fields if len({point[field] for point in alike}) > 1] for family, alike in families.items()}
+    return {
+        family: [field for field in fields if len({point[field] for point in alike}) > 1]
+        for family, alike in families.items()
+    }
 
 
 def _described(point: Mapping[str, Any], varying: Sequence[str]) -> Row:
-    """A run of ours in the columns `_OURS`; `varying` are the fields in which runs of its family differ."""
+    """A run of ours in the columns `_OURS`.
+
+    Args:
+      point: Row of points.csv.
+      varying: Fields in which runs of its family differ.
+    """
     objective = point["objective"]
     return {
         "family": point["family"],
@@ -176,14 +191,16 @@ def _order(point: Mapping[str, Any], varying: Sequence[str]) -> tuple[Any, ...]:
 
 def _place(family: str) -> tuple[int, str]:
     """Where a family stands in the paper's order; others come last."""
-    return (paper.FAMILIES.index(family) if family in paper.FAMILIES else len(paper.FAMILIES), family)
+    known = family in paper.FAMILIES
+    return (paper.FAMILIES.index(family) if known else len(paper.FAMILIES), family)
 
 
 def _printed(run: Row, reference: paper.Reference | None) -> list[Row]:
-    """The printed models to put beside a run, in the columns `_THEIRS`; one empty row if there is none."""
+    """The printed models beside a run, in the columns `_THEIRS`; one empty row if there is none."""
     if reference is None or run["objective"] != "beta":
         return [{}]
-    return [_theirs(point, run["total"]) for point in reference.printed(run["family"], run["beta"])] or [{}]
+    models = reference.printed(run["family"], run["beta"])
+    return [_theirs(point, run["total"]) for point in models] or [{}]
 
 
 def _theirs(point: paper.PaperPoint, total: float) -> Row:
@@ -207,8 +224,16 @@ def _areas(usable: Sequence[Mapping[str, Any]], reference: paper.Reference | Non
     rows = []
     for curve, line in (("steps", frontier.stepwise), ("hull", frontier.hull)):
         gap = frontier.area_between(*line(rates, distortions), *reference.hull)
-        range_ = {"lowest_rate": gap.lowest_rate, "highest_rate": gap.highest_rate}
-        rows.append({"curve": curve, **range_, "area": gap.area, "above": gap.above, "below": gap.below, "mean_gap": gap.mean})
+        row = {
+            "curve": curve,
+            "lowest_rate": gap.lowest_rate,
+            "highest_rate": gap.highest_rate,
+            "area": gap.area,
+            "above": gap.above,
+            "below": gap.below,
+            "mean_gap": gap.mean,
+        }
+        rows.append(row)
     return rows
 
 
@@ -217,9 +242,11 @@ def _bests(ours: Sequence[Row], reference: paper.Reference | None) -> list[Row]:
     families = sorted({run["family"] for run in finite}, key=_place)
     rows = []
     for family in (*families, "all"):
-        best = min((run for run in finite if family in ("all", run["family"])), key=lambda run: run["total"])
+        own = [run for run in finite if family in ("all", run["family"])]
+        best = min(own, key=lambda run: run["total"])
         if family == "all":
-            best = {**best, "family": "all", "model": ", ".join(filter(None, (best["family"], best["model"])))}
+            model = ", ".join(filter(None, (best["family"], best["model"])))
+            best = {**best, "family": "all", "model": model}
         rows.append({**best, **_best_of_theirs(family, best["total"], reference)})
     return rows
 
@@ -234,4 +261,9 @@ def _best_of_theirs(family: str, total: float, reference: paper.Reference | None
         return {}
     if best.point is not None:
         return _theirs(best.point, total)
-    return {"paper_total": best.total, "paper_how": best.how, "paper_source": "Figure 3", "difference": total - best.total}
+    return {
+        "paper_total": best.total,
+        "paper_how": best.how,
+        "paper_source": "Figure 3",
+        "difference": total - best.total,
+    }

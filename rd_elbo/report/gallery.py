@@ -1,4 +1,4 @@
-"""What models make of images: the reconstructions and samples of Alemi et al. 2018, Figures 4, 5 and 6.
+"""Reconstructions and samples of models, as in Alemi et al. 2018, Figures 4, 5 and 6.
 
 A reconstruction is z ~ e(z|x) of a test image and then d(x|z), a sample is z ~ m(z) and then
 d(x|z). Of every z several images are drawn: the first is shown as it is, and all of them as their
@@ -28,7 +28,8 @@ from rd_elbo.sweep.grid import FIELDS, architecture_of
 # Alemi et al. 2018, Figures 4 and 5: averages are over so many draws of d at one z.
 DRAWS = 5
 _IDENTITY = ("dataset", "split", "member", "averaging", "family", *FIELDS)
-GALLERY_COLUMNS = ("figure", "panel", "part", "choice", "position", *_IDENTITY, "rate", "distortion", "total")
+_TERMS = ("rate", "distortion", "total")
+GALLERY_COLUMNS = ("figure", "panel", "part", "choice", "position", *_IDENTITY, *_TERMS)
 
 
 class Pictures(NamedTuple):
@@ -45,7 +46,9 @@ class Pictures(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def draw(model: Any, params: Params, x: Float[Array, "examples ..."], key: Array, draws: int = DRAWS) -> Pictures:
+def draw(
+    model: Any, params: Params, x: Float[Array, "examples ..."], key: Array, draws: int = DRAWS
+) -> Pictures:
     """Draw reconstructions of `x` and as many samples.
 
     `model` is static: models of one architecture are equal, and share one compiled program.
@@ -64,14 +67,19 @@ def draw(model: Any, params: Params, x: Float[Array, "examples ..."], key: Array
     from_e = model.encode(params, x).sample(seed=of_e)
     from_m = model.prior_distribution(params, x).sample(seed=of_m, sample_shape=len(x))
     # Together, since an autoregressive decoder takes nearly as long for a few images as for many.
-    images = model.decode(params, jnp.concatenate([from_e, from_m])).sample(seed=of_d, sample_shape=draws)
+    decoded = model.decode(params, jnp.concatenate([from_e, from_m]))
+    images = decoded.sample(seed=of_d, sample_shape=draws)
     return Pictures(images[:, : len(x)], images[:, len(x) :])
 
 
 def member_key(seed: int, name: str) -> Array:
-    """The randomness of a member's pictures: from its name, so that they do not depend on which others are drawn."""
+    """Make the key of a member's pictures from its name.
+
+    Its pictures do not depend on the other members that are drawn.
+    """
     # One named generator, as in `population`: the default may be another, or change.
-    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), np.uint32(int(name[:8], 16)))
+    key = jax.random.key(seed, impl="threefry2x32")
+    return jax.random.fold_in(key, np.uint32(int(name[:8], 16)))
 
 
 def examples_shown(available: int, examples: int, seed: int) -> np.ndarray:
@@ -84,7 +92,9 @@ def examples_shown(available: int, examples: int, seed: int) -> np.ndarray:
       BadInput: If fewer are available.
     """
     if whole("examples", examples) > available:
-        raise BadInput(f"examples={examples!r} must be at most {available}, the images of the split")
+        raise BadInput(
+            f"examples={examples!r}: expected at most {available}, the images of the split."
+        )
     edges = np.arange(examples + 1) * available // examples
     return np.random.RandomState(whole("seed", seed, 0)).randint(edges[:-1], edges[1:])
 
@@ -138,26 +148,32 @@ def make(
     shape = dataset.image_shape
     if len(shape) != 2 and not (len(shape) == 3 and shape[-1] == 3):
         raise BadInput(
-            f"dataset {dataset.name!r} has examples of shape {shape}, which are no images (height, width) or (height, width, 3); "
-            "there is no gallery of them"
+            f"dataset {dataset.name!r} has examples of shape {shape}, which are no images "
+            "(height, width) or (height, width, 3); there is no gallery of them"
         )
     workdir = pathlib.Path(workdir)
     if not (workdir / "params").is_dir():
-        raise BadInput(f"workdir={str(workdir)!r} has no folder params: there are no trained models to draw from, only tables")
+        raise BadInput(
+            f"workdir={str(workdir)!r} has no folder params: there are no trained models to draw "
+            "from, only tables"
+        )
     if not selected:
         raise BadInput("there is no model to show in a gallery")
     split = selected[0].row["split"]
     if split not in dataset.splits:
-        raise BadInput(f"split={split!r} does not exist; {dataset.name!r} has {', '.join(dataset.splits)}")
+        known = ", ".join(map(repr, dataset.splits))
+        raise BadInput(f"split={split!r}: expected a split of {dataset.name!r}, one of {known}.")
     index = examples_shown(len(dataset.splits[split]), examples, seed)
     images = dataset.splits[split][index]
-    wanted = list(dict.fromkeys((str(one.row["member"]), tables.averaging_of(one.row)) for one in selected))
+    named = ((str(one.row["member"]), tables.averaging_of(one.row)) for one in selected)
+    wanted = list(dict.fromkeys(named))
     pictures, architectures, seconds = [], set(), 0.0
     for done, (name, averaging) in enumerate(wanted):
         member, params = tables.load_params(workdir, name, averaging)
         x = jnp.asarray(images, jax.tree.leaves(params)[0].dtype)
         began = time.perf_counter()
-        drawn = draw(member.build(dataset.image_shape, dataset.scale), params, x, member_key(seed, name))
+        model = member.build(dataset.image_shape, dataset.scale)
+        drawn = draw(model, params, x, member_key(seed, name))
         pictures.append(Pictures(*map(np.asarray, drawn)))
         seconds += time.perf_counter() - began
         architectures.add(architecture_of(member))
@@ -174,7 +190,8 @@ def make(
         "seed": np.asarray(seed),
     }
     disk.write_arrays(workdir / "gallery.npz", arrays)
-    disk.write_table(workdir / "gallery.csv", GALLERY_COLUMNS, (table_row(one, dataset.name) for one in selected))
+    rows = [table_row(one, dataset.name) for one in selected]
+    disk.write_table(workdir / "gallery.csv", GALLERY_COLUMNS, rows)
     return Report(len(wanted), len(architectures), seconds)
 
 

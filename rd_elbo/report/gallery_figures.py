@@ -27,7 +27,11 @@ Row = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
 # Panels of each figure, row by row.
-_LAYOUT: dict[int, tuple[tuple[str, ...], ...]] = {4: (("a", "b"), ("c", "d")), 5: (("a",), ("b",)), 6: (("a",), ("b",))}
+_LAYOUT: dict[int, tuple[tuple[str, ...], ...]] = {
+    4: (("a", "b"), ("c", "d")),
+    5: (("a",), ("b",)),
+    6: (("a",), ("b",)),
+}
 _PARTS = {"reconstruction": "reconstructions", "sample": "samples"}
 # Image pixels between images, between models, and after the data.
 _THIN, _WIDE, _DATA = 2, 6, 10
@@ -41,7 +45,12 @@ _CHARACTER = 0.066  # of a panel's title
 _GAP = (0.22, 0.26)  # columns, rows of panels
 _TITLE_SIZE, _HEAD_SIZE, _SMALL_SIZE, _CAPTION_SIZE = 8.0, 6.5, 5.0, 6.0
 # Names of objectives in few letters; others are written out.
-_SYMBOLS = {"beta": r"$\beta$", "target_rate": r"$\sigma$", "target_distortion": "$D^*$", "free_bits": "free"}
+_SYMBOLS = {
+    "beta": r"$\beta$",
+    "target_rate": r"$\sigma$",
+    "target_distortion": "$D^*$",
+    "free_bits": "free",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +96,9 @@ def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
     rows = sorted(rows, key=lambda row: row["position"])
     part = rows[0]["part"]
     of_member = dict(zip(arrays["member"].tolist(), arrays[part], strict=True))
-    columns: list[tuple[str, np.ndarray]] = [("data", arrays["data"])] if part == "reconstruction" else []
+    columns: list[tuple[str, np.ndarray]] = []
+    if part == "reconstruction":
+        columns.append(("data", arrays["data"]))
     for row in rows:
         draws = of_member[_parameters(row)]
         columns += [("sample", draws[0]), ("average", average(draws))]
@@ -95,14 +106,17 @@ def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
     low, high = arrays.get("range", (0.0, 1.0))
     spread = float(high - low) or 1.0
     left = width + _DATA if aligned and part != "reconstruction" else 0
-    at = list(itertools.accumulate((width + _GAP_AFTER[label] for label, _ in columns[:-1]), initial=left))
+    labels = [label for label, _ in columns]
+    widths = (width + _GAP_AFTER[label] for label in labels[:-1])
+    at = list(itertools.accumulate(widths, initial=left))
     canvas = np.full((examples * (height + _THIN) - _THIN, at[-1] + width, *colours), np.nan)
     for start, (_, images) in zip(at, columns, strict=True):
         for i, image in enumerate(images):
             top = i * (height + _THIN)
             # Draws of real values may lie outside those of the data.
-            canvas[top : top + height, start : start + width] = np.clip((image - low) / spread, 0, 1)
-    labels = [label for label, _ in columns]
+            scaled = np.clip((image - low) / spread, 0, 1)
+            canvas[top : top + height, start : start + width] = scaled
+    firsts = [start for start, label in zip(at, labels, strict=True) if label == "sample"]
     return Panel(
         title=_title(rows),
         first=rows[0],
@@ -111,7 +125,7 @@ def panel(rows: Sequence[Row], arrays: Arrays, aligned: bool = False) -> Panel:
         tile=(height, width),
         columns=[start + width / 2 for start in at],
         labels=labels,
-        models=[start + width + _THIN / 2 for start, label in zip(at, labels, strict=True) if label == "sample"],
+        models=[start + width + _THIN / 2 for start in firsts],
     )
 
 
@@ -135,7 +149,8 @@ def _title(rows: Sequence[Row]) -> str:
         "equal_elbo": f"$R + D{about} nats",
         "along_frontier": "along the frontier",
     }
-    return f"({rows[0]['panel']}) {_PARTS[rows[0]['part']]}: {what.get(rows[0]['choice'], rows[0]['choice'])}"
+    letter, part, rule = (rows[0][field] for field in ("panel", "part", "choice"))
+    return f"({letter}) {_PARTS[part]}: {what.get(rule, rule)}"
 
 
 def _family(row: Row) -> str:
@@ -147,10 +162,14 @@ def _head(row: Row) -> list[str]:
     # The field that an objective is named after holds what it aims at.
     aim, objective = row.get(row["objective"]), str(row["objective"])
     symbol = _SYMBOLS.get(objective, objective.replace("_", " "))
-    lines = [_family(row), symbol if aim in (None, "") else f"{symbol} = {aim:.3g}"]
     # R of nearly zero is written without the sign that noise may give it.
-    lines += [f"$R$ {abs(row['rate']) if abs(row['rate']) < 0.05 else row['rate']:.1f}", f"$D$ {row['distortion']:.1f}"]
-    return [lines[0] + (", ann." if row["kl_warmup_fraction"] else ""), *lines[1:]]
+    rate = abs(row["rate"]) if abs(row["rate"]) < 0.05 else row["rate"]
+    return [
+        _family(row) + (", ann." if row["kl_warmup_fraction"] else ""),
+        symbol if aim in (None, "") else f"{symbol} = {aim:.3g}",
+        f"$R$ {rate:.1f}",
+        f"$D$ {row['distortion']:.1f}",
+    ]
 
 
 def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
@@ -161,19 +180,21 @@ def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
       table: Rows of gallery.csv.
       arrays: Arrays of gallery.npz.
     """
-    panels = {
-        letter: [row for row in table if row["figure"] == number and row["panel"] == letter]
-        for letter in itertools.chain(*_LAYOUT[number])
-    }
+    panels: dict[str, list[Row]] = {letter: [] for letter in itertools.chain(*_LAYOUT[number])}
+    for row in table:
+        if row["figure"] == number and row["panel"] in panels:
+            panels[row["panel"]].append(row)
     # Panels above each other show the same models, so their columns should align.
     aligned = max(map(len, _LAYOUT[number])) == 1
-    layout = [[panel(panels[letter], arrays, aligned) for letter in letters if panels[letter]] for letters in _LAYOUT[number]]
-    layout = [line for line in layout if line]
+    lines = (
+        [panels[letter] for letter in letters if panels[letter]] for letters in _LAYOUT[number]
+    )
+    layout = [[panel(rows, arrays, aligned) for rows in line] for line in lines if line]
     if not layout:
         return None
     inch = _inches_per_pixel(layout, arrays["data"].shape[2])
     lefts, width = _columns(layout, inch)
-    heights = [max(_TITLE + _LINE * shown.lines + shown.image.shape[0] * inch for shown in line) for line in layout]
+    heights = [max(_height(shown, inch) for shown in line) for line in layout]
     height = sum(heights) + _GAP[1] * (len(heights) - 1) + 2 * _PAD + _CAPTION
     caption = _caption(layout[0][0].first, arrays["reconstruction"].shape[1])
     with plt.rc_context(STYLE):
@@ -185,12 +206,21 @@ def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
             for shown, left in zip(line, lefts, strict=False):
                 _draw(drawn, shown, left, top, inch)
             top -= line_height + _GAP[1]
-        drawn.text(_PAD / width, _PAD / height, caption, fontsize=_CAPTION_SIZE, va="bottom", color="0.35")
+        style: dict[str, Any] = {"fontsize": _CAPTION_SIZE, "va": "bottom", "color": "0.35"}
+        drawn.text(_PAD / width, _PAD / height, caption, **style)
     return drawn
 
 
+def _height(shown: Panel, inch: float) -> float:
+    """The height of a panel with its title and heads, in inches."""
+    return _TITLE + _LINE * shown.lines + shown.image.shape[0] * inch
+
+
 def _inches_per_pixel(layout: Sequence[Sequence[Panel]], image: int) -> float:
-    """The size of an image's pixel: whole dots of the PNG, so that all are equally large, and as large as fits."""
+    """The largest size of an image's pixel that fits.
+
+    It is of whole dots of the PNG, so that all pixels are equally large.
+    """
     dots = STYLE["savefig.dpi"]
     widest = max(sum(shown.image.shape[1] for shown in line) for line in layout)
     room = _WIDEST - _GAP[0] * (max(map(len, layout)) - 1)
@@ -200,12 +230,15 @@ def _inches_per_pixel(layout: Sequence[Sequence[Panel]], image: int) -> float:
 
 def _columns(layout: Sequence[Sequence[Panel]], inch: float) -> tuple[list[float], float]:
     """Where the columns of panels begin, and the width of the figure, in inches."""
-    widths = [
-        max(max(shown.image.shape[1] * inch, _CHARACTER * len(_plain(shown.title))) for shown in column if shown)
-        for column in itertools.zip_longest(*layout)
-    ]
+    columns = itertools.zip_longest(*layout)
+    widths = [max(_width(shown, inch) for shown in column if shown) for column in columns]
     lefts = [_PAD + sum(widths[:i]) + _GAP[0] * i for i in range(len(widths))]
     return lefts, max(lefts[-1] + widths[-1] + _PAD, _NARROWEST)
+
+
+def _width(shown: Panel, inch: float) -> float:
+    """The width of a panel or of its title, in inches."""
+    return max(shown.image.shape[1] * inch, _CHARACTER * len(_plain(shown.title)))
 
 
 def _plain(text: str) -> str:
@@ -219,19 +252,30 @@ def _caption(row: Row, draws: int) -> str:
 
 
 def _draw(drawn: Figure, shown: Panel, left: float, top: float, inch: float) -> None:
-    """Draws a panel with its upper left corner at (left, top), in inches; `inch` is the size of an image's pixel."""
+    """Draw a panel.
+
+    Args:
+      drawn: Figure to draw in.
+      shown: Panel to draw.
+      left: Left edge of the panel, in inches.
+      top: Upper edge of the panel, in inches.
+      inch: Size of an image's pixel, in inches.
+    """
     width, height = drawn.get_size_inches()
     rows, columns = shown.image.shape[:2]
     # There are no colours of NaN.
     image = shown.image if shown.image.ndim == 2 else np.nan_to_num(shown.image, nan=1.0)
     bottom = top - _TITLE - _LINE * shown.lines - rows * inch
-    axes = drawn.add_axes((left / width, bottom / height, columns * inch / width, rows * inch / height))
-    axes.imshow(image, cmap=_ink(), vmin=0, vmax=1, interpolation="nearest", aspect="auto", extent=(0, columns, rows, 0))
+    size = columns * inch / width, rows * inch / height
+    axes = drawn.add_axes((left / width, bottom / height, *size))
+    scale: dict[str, Any] = {"cmap": _ink(), "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    axes.imshow(image, aspect="auto", extent=(0, columns, rows, 0), **scale)
     # An image may be as white as the page.
     high, wide = shown.tile
     corners = itertools.product(shown.columns, range(0, rows, high + _THIN))
     frames = [Rectangle((middle - wide / 2, y), wide, high) for middle, y in corners]
-    axes.add_collection(PatchCollection(frames, facecolor="none", edgecolor="0.5", linewidth=0.3), autolim=False)
+    framed = PatchCollection(frames, facecolor="none", edgecolor="0.5", linewidth=0.3)
+    axes.add_collection(framed, autolim=False)
     axes.set_axis_off()
     for middle, label in zip(shown.columns, shown.labels, strict=True):
         _above(axes, middle, 0.25 * _LINE / inch, label, _SMALL_SIZE)
@@ -260,7 +304,8 @@ def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:
       BadInput: If a file is missing, damaged or of another gallery.
     """
     workdir = pathlib.Path(workdir)
-    table, arrays = disk.read_table(workdir / "gallery.csv"), disk.read_arrays(workdir / "gallery.npz")
+    table = disk.read_table(workdir / "gallery.csv")
+    arrays = disk.read_arrays(workdir / "gallery.npz")
     _check(workdir, table, arrays)
     written: list[pathlib.Path] = []
     for which in _LAYOUT:
@@ -271,22 +316,35 @@ def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:
 
 
 def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
-    missing = [name for name in ("data", "member", "reconstruction", "sample") if name not in arrays]
+    missing = [
+        name for name in ("data", "member", "reconstruction", "sample") if name not in arrays
+    ]
     # Other fields of a member are not shown, and may be younger than the table.
     older = {*FIELDS, "averaging"} - {"objective", "beta", "kl_warmup_fraction"}
     shown = [name for name in GALLERY_COLUMNS if name not in older]
     missing += [name for name in shown if not table or name not in table[0]]
     if missing:
-        raise BadInput(f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again")
-    examples, shapes = arrays["data"].shape, {arrays[part].shape for part in _PARTS}
-    if len(examples) not in (3, 4) or not all(
-        len(s) == len(examples) + 2 and s[0] == arrays["member"].size and s[2:] == examples for s in shapes
-    ):
-        raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has arrays that do not belong together; make it again")
+        raise BadInput(
+            f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again"
+        )
+    examples, members = arrays["data"].shape, arrays["member"].size
+    shapes = {arrays[part].shape for part in _PARTS}
+    fitting = (
+        len(shape) == len(examples) + 2 and shape[0] == members and shape[2:] == examples
+        for shape in shapes
+    )
+    if len(examples) not in (3, 4) or not all(fitting):
+        raise BadInput(
+            f"gallery.npz of workdir={str(workdir)!r} has arrays that do not belong together; "
+            "make it again"
+        )
     drawn = set(arrays["member"].tolist())
     for line, row in enumerate(table, start=2):
         if _parameters(row) not in drawn:
-            raise BadInput(f"gallery.npz of workdir={str(workdir)!r} has no pictures of {row['member']!r}, which gallery.csv names")
+            raise BadInput(
+                f"gallery.npz of workdir={str(workdir)!r} has no pictures of {row['member']!r}, "
+                "which gallery.csv names"
+            )
         try:
             choice("part", row["part"], _PARTS)
             for field in ("position", "rate", "distortion", "total", "kl_warmup_fraction", "beta"):
@@ -295,4 +353,5 @@ def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
             if aim not in (None, ""):
                 number(str(row["objective"]), aim, -math.inf)
         except BadInput as error:
-            raise BadInput(f"gallery.csv of workdir={str(workdir)!r}, line {line}: {error}") from error
+            where = f"gallery.csv of workdir={str(workdir)!r}, line {line}"
+            raise BadInput(f"{where}: {error}") from error

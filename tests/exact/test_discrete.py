@@ -220,15 +220,15 @@ def test_tables_vmap(x64):
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ([0.5, 0.6], "source sums to 1.1"),
-        ([0.5, 0.499], "source sums to 0.999"),
-        ([1.5, -0.5], "source holds -0.5"),
-        ([np.nan, 1.0], "source holds nan"),
-        ([np.inf, 1.0], "source holds inf"),
-        ([], "source must be an array"),
-        (0.3, "source must be an array"),
-        ("half", "source must be an array"),
-        ([[0.5], [0.1, 0.4]], "source must be an array"),
+        ([0.5, 0.6], "source: expected sums of 1 along the last axis, got 1.1"),
+        ([0.5, 0.499], "source: expected sums of 1 along the last axis, got 0.999"),
+        ([1.5, -0.5], "source: expected finite .* got -0.5"),
+        ([np.nan, 1.0], "source: expected finite .* got nan"),
+        ([np.inf, 1.0], "source: expected finite .* got inf"),
+        ([], "source: expected an array"),
+        (0.3, "source: expected an array"),
+        ("half", "source: expected an array"),
+        ([[0.5], [0.1, 0.4]], "source: expected an array"),
     ],
 )
 def test_what_is_no_distribution_is_refused(value, sentence):
@@ -245,5 +245,5 @@ def test_rounding_is_forgiven():
 def test_tables_that_do_not_fit_are_refused(wrong):
     given_tables = [np.full(3, 1 / 3), np.full((3, 2), 1 / 2), np.full((2, 3), 1 / 3), np.full(2, 1 / 2)]
     given_tables[wrong] = np.full((*given_tables[wrong].shape[:-1], 5), 1 / 5)
-    with pytest.raises(BadInput, match="shapes source"):
+    with pytest.raises(BadInput, match="and prior: expected shapes"):
         discrete.tables(*given_tables)

@@ -270,7 +270,7 @@ def test_family_names():
     assert Architecture(decoder="pixelvae", prior="realnvp").family == "-++" == Architecture(**NEW_PARTS).family
     assert len(PAPER_FAMILIES) == 12 == len({*FAMILIES.values()})
     assert all(architecture.family == name for name, architecture in FAMILIES.items())
-    with pytest.raises(BadInput, match=r"family='-x-' does not exist; there are ---, --\+"):
+    with pytest.raises(BadInput, match=r"family='-x-': expected one of '---', '--\+'"):
         paper_family("-x-")
 
 

@@ -99,7 +99,7 @@ def test_without_the_papers_numbers_ours_are_there(points):
 def test_splits(points):
     assert compare.compare(points, "path", "train").bests[0]["total"] == 2.0
     assert compare.compare(points[-1:], "path").split == "train"
-    with pytest.raises(BadInput, match="split='valid' is not in the table; there are 'test', 'train'"):
+    with pytest.raises(BadInput, match="split='valid': expected a split of the table, one of 'test'"):
         compare.compare(points, "path", "valid")
     with pytest.raises(BadInput, match="expected finite points"):
         compare.compare([row("---", 1.0, 1.0, status="diverged")], "path")

@@ -114,7 +114,7 @@ def test_examples_are_spread_over_a_split_sorted_by_class():
     many = np.stack([gallery.examples_shown(9, 4, seed) for seed in range(200)])
     # The stretches of 9 in 4 parts: every image is in one of them, and may be chosen.
     assert [sorted(set(column.tolist())) for column in many.T] == [[0, 1], [2, 3], [4, 5], [6, 7, 8]]
-    with pytest.raises(BadInput, match="examples=8 must be at most 7"):
+    with pytest.raises(BadInput, match="examples=8: expected at most 7"):
         gallery.examples_shown(7, 8, 0)
     with pytest.raises(BadInput, match="examples=0"):
         gallery.examples_shown(7, 0, 0)
@@ -215,8 +215,8 @@ def test_what_cannot_be_shown_is_refused_and_nothing_written(run, dataset, tmp_p
 
     refused("no folder params", workdir=tmp_path)
     refused("no model to show", chosen=[])
-    refused("examples=13 must be at most 12", examples=13)
-    refused("split='valid' does not exist; 'made_up' has train, test", chosen=[choice(0, split="valid")])
+    refused("examples=13: expected at most 12", examples=13)
+    refused("split='valid': expected a split of 'made_up', one of 'train', 'test'", chosen=[choice(0, split="valid")])
     refused("member '0000000000': expected saved parameters", chosen=[*CHOICES, choice(0, member="0000000000")])
     assert not list(run.glob("gallery.*"))
 

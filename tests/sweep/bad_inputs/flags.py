@@ -17,7 +17,7 @@ FLAGS = [
     Row(sweep("--coordinator=127.0.0.1:9"), f"--processes {TOGETHER}"),
     Row(sweep("--coordinator=127.0.0.1:9", "--processes=2"), f"--process {TOGETHER}"),
     Row(sweep(*mesh(2, 2)), "process=2: expected less than processes=2"),
-    Row(sweep(*mesh(2, 0, "somewhere")), "coordinator='somewhere' must be an address and a port"),
+    Row(sweep(*mesh(2, 0, "somewhere")), "coordinator='somewhere': expected an address and a port"),
     Row(sweep(*mesh(0, 0)), f"processes=0{WHOLE}"),
     Row(sweep("--distributed"), "coordinator=None: expected the other processes, got"),
     Row(sweep("--shard=4/4"), "shard='4/4': expected an index below 4, got 4"),
@@ -39,9 +39,9 @@ FLAGS = [
     Row(("scripts/sweep.py", f"--config={CONFIG}", "--workdir="), NO_WORKDIR),
     Row(("scripts/sweep.py", f"--config={CONFIG}", "--workdir"), "Missing value for flag --work"),
     Row(sweep("--config=configs/many.py"), f"--config is given twice, as {CONFIG!r} and as 'con"),
-    Row(sweep("--wrokdir=x"), "--wrokdir does not exist; there are --config, --workdir"),
+    Row(sweep("--wrokdir=x"), "--wrokdir: expected one of --config, --workdir"),
     Row(sweep("stray"), "'stray' is not understood; everything is given as --flag=value"),
-    Row(sweep("--overwrite=maybe"), "--overwrite=maybe must be true or false"),
+    Row(sweep("--overwrite=maybe"), "--overwrite=maybe: expected true or false"),
 ]
 
 FILES = [
@@ -59,7 +59,10 @@ FILES += [
         ("\n1 / 0\n", " cannot be loaded (ZeroDivisionError in line 2: division by zero)"),
         ("import rd_elbow", " cannot be loaded (ModuleNotFoundError in line 1: No module named"),
         ("config = {}\n", " cannot be loaded (AttributeError: module 'config_config' has no"),
-        ("def get_config():\n    return [1]\n", ": its get_config gives 'list' and must give a"),
+        (
+            "def get_config():\n    return [1]\n",
+            ": expected a ConfigDict from get_config, got 'list'",
+        ),
         (
             "def get_config():\n    open('b')\n",
             " cannot be loaded (FileNotFoundError in line 2: [Err",

@@ -127,7 +127,7 @@ TABLES = [
     ),
     # The first of them could be drawn.
     Row((*FIGURES, "--splits", "test", "valid"), "split='valid': expected finite points", finished),
-    Row((*COMPARE, "--split=valid"), "split='valid' is not in the table; there are 't", finished),
+    Row((*COMPARE, "--split=valid"), "split='valid': expected a split of the table", finished),
     Row(FIGURES, f"{PLACED} cannot be written to: File exists", filled("figures", "x")),
     Row(
         COMPARE,
@@ -159,8 +159,8 @@ TABLES += [
         "expected saved parameters in '@/run', got none (No such file or directory)",
         untrained,
     ),
-    Row((*GALLERY, "--examples=10001"), "examples=10001 must be at most 10000, the", untrained),
-    Row((*GALLERY, "--examples=some"), "--examples=some must be a whole number", finished),
+    Row((*GALLERY, "--examples=10001"), "examples=10001: expected at most 10000, the", untrained),
+    Row((*GALLERY, "--examples=some"), "--examples=some: expected a whole number", finished),
 ]
 
 REDRAW = script("gallery", "--redraw")
