@@ -1,7 +1,8 @@
 """Settings that must be made before JAX starts: two CPU devices, and little optimisation.
 
 XLA compiles quickly what runs for milliseconds; the arithmetic is the same. Processes that tests
-start inherit it, but for a few that run as users do. JAX_DISABLE_MOST_OPTIMIZATIONS=0 optimises all.
+start inherit it, but for a few that run as users do. JAX_DISABLE_MOST_OPTIMIZATIONS=0 optimises
+all.
 """
 
 import functools
@@ -13,7 +14,9 @@ import pytest
 _QUICKLY = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
 if _QUICKLY and tuple(map(int, metadata.version("jax").split(".")[:2])) < (0, 11):
     # A third of the compiler's time. Later versions have no other way, and do not know the flag.
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    )
 
 import jax  # noqa: E402
 
@@ -24,7 +27,7 @@ jax.config.update("jax_disable_most_optimizations", _QUICKLY)
 
 @pytest.fixture
 def x64():
-    """Runs a test with 64-bit types, so that equalities hold to far below the size of any real difference."""
+    """Run a test with 64-bit types: rounding is far below any real difference."""
     with jax.enable_x64(True):
         yield
 
@@ -55,6 +58,6 @@ def _digits_are_unpacked_once():
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_programs_end_with_their_module():
-    """A process may map only so many pieces of memory, and each compiled program is some of them."""
+    """Free compiled programs: a process may map only so many pieces of memory."""
     yield
     jax.clear_caches()

@@ -1,7 +1,8 @@
-"""Runs scripts as `python scripts/<name>.py ...` would, each in a fork of one process that has imported everything once.
+"""Run scripts as `python scripts/<name>.py ...` would, as forks of one process with all imports.
 
-A script spends seconds on its imports and refuses bad input in milliseconds, so that a table of a hundred command lines would take
-minutes. No backend of JAX is started before a fork: a child is as free to set up its devices as a fresh interpreter is.
+A script spends seconds on its imports and refuses bad input in milliseconds. A table of a hundred
+command lines would take minutes. No backend of JAX is started before a fork: a child can set up its
+devices like a fresh interpreter.
 """
 
 import contextlib
@@ -19,10 +20,22 @@ from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What takes time, ours or not.
-_HEAVY = ("absl.app", "matplotlib.pyplot", "ml_collections.config_flags", "rich.progress", "rich.table", "scipy.io")
+_HEAVY = (
+    "absl.app",
+    "matplotlib.pyplot",
+    "ml_collections.config_flags",
+    "rich.progress",
+    "rich.table",
+    "scipy.io",
+)
 _HEAVY += ("rd_elbo.report.selection", "rd_elbo.report.compare", "rd_elbo.report.gallery")
 _HEAVY += ("rd_elbo.sweep.presets", "rd_elbo.sweep.run")
-_HEAVY += ("rd_elbo.exact.alternating", "rd_elbo.exact.toy", "rd_elbo.exact.gaussian", "rd_elbo.models.linear")
+_HEAVY += (
+    "rd_elbo.exact.alternating",
+    "rd_elbo.exact.toy",
+    "rd_elbo.exact.gaussian",
+    "rd_elbo.models.linear",
+)
 _HEAVY += ("rd_elbo.plots", "rd_elbo.report.gallery_figures")
 # A child that trains in place of refusing is ended by a signal.
 _SECONDS = 60
@@ -34,10 +47,14 @@ class Forked:
     def __init__(self, process: subprocess.Popen[str]):
         self._process = process
 
-    def run(self, argv: Sequence[str], cwd: pathlib.Path = ROOT, seconds: int = _SECONDS) -> subprocess.CompletedProcess[str]:
-        """What `python <argv>` in the folder `cwd` ends with; `argv` begins with a script or with -m and a module."""
+    def run(
+        self, argv: Sequence[str], cwd: pathlib.Path = ROOT, seconds: int = _SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python <argv>` in `cwd`; `argv` begins with a script, or with -m and a module."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps({"argv": list(argv), "cwd": str(cwd), "seconds": seconds}) + "\n")
+        self._process.stdin.write(
+            json.dumps({"argv": list(argv), "cwd": str(cwd), "seconds": seconds}) + "\n"
+        )
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         return subprocess.CompletedProcess(list(argv), answer["code"], answer["out"], answer["err"])
@@ -66,7 +83,9 @@ def _serve() -> None:
     from jax._src import xla_bridge
 
     for line in sys.stdin:
-        assert not xla_bridge.backends_are_initialized(), "a fork of a process with threads may hang"
+        assert not xla_bridge.backends_are_initialized(), (
+            "a fork of a process with threads may hang"
+        )
         print(json.dumps(_fork(**json.loads(line))), flush=True)
 
 

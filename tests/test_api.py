@@ -24,7 +24,7 @@ TINY = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.5, batch_s
 
 @pytest.mark.slow
 def test_an_import_draws_nothing_and_starts_nothing():
-    """Matplotlib takes a second, and a backend of JAX that has started cannot be set up any more."""
+    """Matplotlib takes a second; a backend of JAX that has started cannot be set up."""
     code = "import sys, rd_elbo; from jax._src import xla_bridge; "
     code += "print('matplotlib' in sys.modules, xla_bridge.backends_are_initialized())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -51,18 +51,28 @@ def test_examples_in_docstrings(name, monkeypatch):
 def test_a_sweep_is_the_scripts(tmp_path):
     """Tables of points and of metrics byte for byte."""
     data = {"name": "mnist_static", "examples": 64, "eval_examples": 20}
-    given = {"name": "one", "data": data, "base": dataclasses.asdict(TINY), "blocks": {"all": {"beta": (0.5, 2.0)}}}
+    given = {
+        "name": "one",
+        "data": data,
+        "base": dataclasses.asdict(TINY),
+        "blocks": {"all": {"beta": (0.5, 2.0)}},
+    }
     given["base"].pop("divergence_threshold")
     plan = config.load(given, pytest.fail)
     rows = sweeping.run(plan, tmp_path / "script").points
     digits = rd.load_data("mnist_static").head(64)
-    points = rd.sweep(rd.product(TINY, beta=(0.5, 2.0)), digits, tmp_path / "call", eval_examples=20)
+    points = rd.sweep(
+        rd.product(TINY, beta=(0.5, 2.0)), digits, tmp_path / "call", eval_examples=20
+    )
     assert points == rows and [p["examples"] for p in points] == [64, 64, 20, 20]
     for name in ("points.csv", "metrics.csv", "members.csv"):
         assert (tmp_path / "script" / name).read_bytes() == (tmp_path / "call" / name).read_bytes()
     # And it resumes: nothing is trained again.
     before = disk.sha256(tmp_path / "call" / "provenance.json")
-    assert rd.sweep(rd.product(TINY, beta=(0.5, 2.0)), digits, tmp_path / "call", eval_examples=20) == rows
+    assert (
+        rd.sweep(rd.product(TINY, beta=(0.5, 2.0)), digits, tmp_path / "call", eval_examples=20)
+        == rows
+    )
     assert before and len(list((tmp_path / "call" / "chunks").iterdir())) == 1
 
 
@@ -93,7 +103,11 @@ def test_fit_is_the_populations_fit(tmp_path, monkeypatch):
     whole = fit.fit(spec, [model] * 2, state.HParams.of(grid, spec), x, 6)
     for i in range(2):
         for ours, theirs in zip(
-            *(list(tree.values()) for tree in (result.params(i)["encoder"]["mean"], whole.params["encoder"]["mean"])), strict=True
+            *(
+                list(tree.values())
+                for tree in (result.params(i)["encoder"]["mean"], whole.params["encoder"]["mean"])
+            ),
+            strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs[i])
     # A state of other code: its arithmetic is recorded.
@@ -107,7 +121,9 @@ def test_fit_is_the_populations_fit(tmp_path, monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
     points = rd.evaluate(result, x)
     assert points.column("beta").tolist() == [0.5, 2.0] and points[0]["status"] == "ok"
-    np.testing.assert_allclose(points.column("elbo"), -(points.column("rate") + points.column("distortion")), rtol=1e-6)
+    np.testing.assert_allclose(
+        points.column("elbo"), -(points.column("rate") + points.column("distortion")), rtol=1e-6
+    )
 
 
 def test_points_are_a_table(tmp_path):

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from rd_elbo.frontier import Gap, area_between, convex_hull, hull, pareto, stepwise
 
 # A coarse grid, so that ties in either coordinate and equal points are common.
-points = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=14).map(lambda p: np.asarray(p, float).T)
+points = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=14).map(
+    lambda p: np.asarray(p, float).T
+)
 
 
 @given(points)
@@ -16,22 +18,27 @@ def test_pareto_is_what_nothing_beats(cloud):
     rate, distortion = cloud
     kept = pareto(rate, distortion)
     beaten = [
-        ((rate <= r) & (distortion <= d) & ((rate < r) | (distortion < d))).any() for r, d in zip(rate, distortion, strict=True)
+        ((rate <= r) & (distortion <= d) & ((rate < r) | (distortion < d))).any()
+        for r, d in zip(rate, distortion, strict=True)
     ]
-    assert {(rate[i], distortion[i]) for i in kept} == {(r, d) for r, d, b in zip(rate, distortion, beaten, strict=True) if not b}
+    assert {(rate[i], distortion[i]) for i in kept} == {
+        (r, d) for r, d, b in zip(rate, distortion, beaten, strict=True) if not b
+    }
     assert (np.diff(rate[kept]) > 0).all() and (np.diff(distortion[kept]) < 0).all()
 
 
 @given(points)
 def test_hull_holds_the_minimisers_of_every_slope(cloud):
-    """Corners reach min D + beta R for every beta, and each of them is the only minimiser for some beta."""
+    """Corners reach min D + beta R for every beta; each is the only minimiser for some."""
     rate, distortion = cloud
     corners = convex_hull(rate, distortion)
     hull_rate, hull_distortion = rate[corners], distortion[corners]
     slopes = -np.diff(hull_distortion) / np.diff(hull_rate)
     assert (np.diff(slopes) < 0).all() and (slopes > 0).all()
     for beta in np.concatenate([[1e-6, 1e6], np.geomspace(0.05, 20, 60), slopes]):
-        np.testing.assert_allclose((hull_distortion + beta * hull_rate).min(), (distortion + beta * rate).min(), rtol=1e-12)
+        np.testing.assert_allclose(
+            (hull_distortion + beta * hull_rate).min(), (distortion + beta * rate).min(), rtol=1e-12
+        )
     edges = np.concatenate([[2 * slopes[0] + 2 if len(slopes) else 1.0], slopes, [0.0]])
     for at, beta in enumerate((edges[1:] + edges[:-1]) / 2):
         value = hull_distortion + beta * hull_rate
@@ -57,13 +64,13 @@ FINE = 64
 
 
 def least(cloud, at):
-    """The stepwise frontier from its definition: the least distortion of what has at most this rate."""
+    """The stepwise frontier by definition: the least distortion at this rate or less."""
     rate, distortion = cloud
     return np.array([distortion[rate <= r].min() for r in at])
 
 
 def time_shared(cloud, at):
-    """The hull from its definition: the least distortion of all mixtures of two points whose mean rate is at most this."""
+    """The hull by definition: the least distortion of two points' mixtures at this rate."""
     values = least(cloud, at)
     for r0, d0 in cloud.T:
         for r1, d1 in cloud.T:
@@ -82,16 +89,20 @@ def covered(cloud):
     return rate.min(), rate[distortion == distortion.min()].min()
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("steps", "hull"), ("hull", "hull"), ("steps", "steps"), ("hull", "steps")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("steps", "hull"), ("hull", "hull"), ("steps", "steps"), ("hull", "steps")]
+)
 @given(first=points, second=points)
 def test_areas_are_the_integrals_of_the_definitions(ours, theirs, first, second):
-    """Vertices are whole numbers, so that midpoint sums are exact but in the cells in which curves cross."""
+    """Vertices are whole: midpoint sums are exact but in cells in which curves cross."""
     (build, define), (build_other, define_other) = CURVES[ours], CURVES[theirs]
     gap = area_between(*build(*first), *build_other(*second))
     lowest = max(covered(first)[0], covered(second)[0])
     highest = min(covered(first)[1], covered(second)[1])
     if lowest >= highest:
-        assert np.isnan([gap.above, gap.below, gap.area, gap.mean, gap.lowest_rate, gap.highest_rate]).all()
+        assert np.isnan(
+            [gap.above, gap.below, gap.area, gap.mean, gap.lowest_rate, gap.highest_rate]
+        ).all()
         return
     assert (gap.lowest_rate, gap.highest_rate) == (lowest, highest)
     cells = int(highest - lowest) * FINE
@@ -101,7 +112,9 @@ def test_areas_are_the_integrals_of_the_definitions(ours, theirs, first, second)
     np.testing.assert_allclose(gap.mean, difference.mean(), atol=1e-9)
     # Lines of slopes up to 8 differ within half a cell by at most 16 / 128; at most one crossing a
     # whole-number cell and pair.
-    np.testing.assert_allclose(gap.above, np.maximum(difference, 0).sum() / FINE, atol=8 * 16 / 128 / FINE)
+    np.testing.assert_allclose(
+        gap.above, np.maximum(difference, 0).sum() / FINE, atol=8 * 16 / 128 / FINE
+    )
     assert gap.above >= 0 and gap.below >= 0
 
 
@@ -111,7 +124,9 @@ def test_exchanging_curves_exchanges_signs(first, second):
     forth, back = area_between(*one, *other), area_between(*other, *one)
     np.testing.assert_equal((forth.above, forth.below), (back.below, back.above))
     np.testing.assert_array_equal((forth.area, forth.mean), (-back.area, -back.mean))
-    np.testing.assert_equal((forth.lowest_rate, forth.highest_rate), (back.lowest_rate, back.highest_rate))
+    np.testing.assert_equal(
+        (forth.lowest_rate, forth.highest_rate), (back.lowest_rate, back.highest_rate)
+    )
 
 
 @given(points)
@@ -123,24 +138,31 @@ def test_nothing_lies_between_a_curve_and_itself_and_steps_lie_above_their_hull(
         lowest, highest = covered(cloud)
         assert area_between(*curve, *curve) == Gap(0.0, 0.0, lowest, highest)
         raised = area_between(curve[0], curve[1] + 3.0, *curve)
-        np.testing.assert_allclose([raised.above, raised.below, raised.mean], [3 * (highest - lowest), 0, 3], rtol=1e-12)
+        np.testing.assert_allclose(
+            [raised.above, raised.below, raised.mean], [3 * (highest - lowest), 0, 3], rtol=1e-12
+        )
     assert area_between(*steps, *corners).below <= 1e-12
 
 
 def test_a_known_area():
-    """From (0, 4) down to (4, 0) against a step from 3 to 1 at rate 2: they cross at 1, at the step and at 3."""
+    """From (0, 4) to (4, 0) against a step from 3 to 1 at 2: they cross at 1, 2 and 3."""
     line = (np.array([0.0, 4.0]), np.array([4.0, 0.0]))
     steps = stepwise(np.array([-1.0, 2.0, 3.5]), np.array([3.0, 1.0, 0.0]))
     assert steps[0].tolist() == [-1, 2, 2, 3.5, 3.5] and steps[1].tolist() == [3, 3, 1, 1, 0]
     gap = area_between(*line, *steps)
     # Above: half on (0, 1) and half on (2, 3). Below: half on (1, 2) and an eighth on (3, 3.5). The
     # last step has no width.
-    np.testing.assert_allclose([gap.above, gap.below, gap.area, gap.mean], [1.0, 0.625, 0.375, 0.375 / 3.5], rtol=1e-12)
+    np.testing.assert_allclose(
+        [gap.above, gap.below, gap.area, gap.mean], [1.0, 0.625, 0.375, 0.375 / 3.5], rtol=1e-12
+    )
     assert (gap.lowest_rate, gap.highest_rate) == (0.0, 3.5)
 
 
 def test_curves_without_a_common_range_and_curves_that_are_none():
-    left, right = (np.array([0.0, 1.0]), np.array([2.0, 1.0])), (np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+    left, right = (
+        (np.array([0.0, 1.0]), np.array([2.0, 1.0])),
+        (np.array([1.0, 2.0]), np.array([1.0, 0.0])),
+    )
     for one, other in (
         (left, right),
         (right, left),
@@ -148,7 +170,9 @@ def test_curves_without_a_common_range_and_curves_that_are_none():
         (left, (np.array([0.5]), np.array([1.0]))),
     ):
         gap = area_between(*one, *other)
-        assert np.isnan([gap.above, gap.below, gap.area, gap.mean, gap.lowest_rate, gap.highest_rate]).all()
+        assert np.isnan(
+            [gap.above, gap.below, gap.area, gap.mean, gap.lowest_rate, gap.highest_rate]
+        ).all()
     with pytest.raises(ValueError, match="must not fall"):
         area_between(left[0][::-1], left[1], *left)
     with pytest.raises(ValueError, match="finite"):

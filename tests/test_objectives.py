@@ -14,13 +14,18 @@ ARCHITECTURE = Architecture(latent=3, encoder_width=6, decoder_width=4, decoder_
 
 
 def losses(objective, weights, architecture=ARCHITECTURE):
-    """The loss of one batch as a function of the weights, and the batch's mean rate and distortion."""
+    """The loss of one batch by its weights, and its mean rate and distortion."""
     x = (jax.random.uniform(jax.random.key(0), (8, 5, 4)) < 0.3).astype(float)
     model = architecture.build((5, 4))
     params = model.init(jax.random.key(1), x)
     terms = model.terms(params, x, jax.random.key(2))
     rate, distortion = terms.rate.mean(), terms.distortion.mean()
-    return jax.value_and_grad(lambda w: objective(rate, distortion, w))(weights), rate, distortion, terms
+    return (
+        jax.value_and_grad(lambda w: objective(rate, distortion, w))(weights),
+        rate,
+        distortion,
+        terms,
+    )
 
 
 @pytest.mark.parametrize("decoder", ["mlp", "pixelcnn"])
@@ -45,15 +50,30 @@ def test_target_rate_takes_the_mean_before_the_absolute_value():
 
 
 def test_target_rate_of_weight_one_is_flat_on_the_diagonal_and_of_weight_two_is_not():
-    """On D = H - R with R above sigma, D + |sigma - R| = H - sigma whatever R is: the paper's form cannot choose."""
-    diagonal = lambda weight: jax.grad(lambda r: target_rate(r, 10.0 - r, LossWeights(1.0, 3.0, weight)))  # noqa: E731
+    """On D = H - R with R > sigma, D + |sigma - R| = H - sigma: no rate is preferred."""
+
+    def diagonal(weight):
+        return jax.grad(lambda r: target_rate(r, 10.0 - r, LossWeights(1.0, 3.0, weight)))
+
     assert diagonal(1.0)(5.0) == 0 and diagonal(2.0)(5.0) == 1 and diagonal(2.0)(1.0) == -3
 
 
 def test_annealing_rises_linearly_and_never_divides_by_zero():
     weights = LossWeights(jnp.float32(0.8), jnp.float32(5.0), jnp.float32(2.0))
     at = lambda progress, part: annealed(weights, jnp.float32(progress), jnp.float32(part))  # noqa: E731
-    for progress, part, scale in ((0.0, 0.5, 0.0), (0.25, 0.5, 0.5), (0.5, 0.5, 1.0), (0.9, 0.5, 1.0), (0.0, 0.0, 1.0)):
+    for progress, part, scale in (
+        (0.0, 0.5, 0.0),
+        (0.25, 0.5, 0.5),
+        (0.5, 0.5, 1.0),
+        (0.9, 0.5, 1.0),
+        (0.0, 0.0, 1.0),
+    ):
         got = at(progress, part)
-        np.testing.assert_allclose([got.beta, got.target_rate, got.target_weight], [0.8 * scale, 5.0, 2.0 * scale], rtol=1e-6)
-    assert np.isfinite(jax.grad(lambda part: annealed(weights, jnp.float32(0.3), part).beta)(jnp.float32(0.0)))
+        np.testing.assert_allclose(
+            [got.beta, got.target_rate, got.target_weight],
+            [0.8 * scale, 5.0, 2.0 * scale],
+            rtol=1e-6,
+        )
+    assert np.isfinite(
+        jax.grad(lambda part: annealed(weights, jnp.float32(0.3), part).beta)(jnp.float32(0.0))
+    )

@@ -1,4 +1,4 @@
-"""Docstrings whose entries can be read alone, and pages whose lines fit: the parts of the style that a machine can check."""
+"""The parts of the style that a machine can check: entries read alone, lines that fit, words."""
 
 import ast
 import pathlib
@@ -7,10 +7,16 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-SOURCES = sorted(path for folder in ("rd_elbo", "experiments", "scripts") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path
+    for folder in ("rd_elbo", "experiments", "scripts")
+    for path in (ROOT / folder).rglob("*.py")
+)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # An entry is a noun phrase; these begin one that leans on the entry before it, or on the name.
-LEANING = re.compile(r"(Of|Likewise|What|Which|Where|Why|How|See|From|Its|Their|Told|Asked|Whether it is)\b")
+LEANING = re.compile(
+    r"(Of|Likewise|What|Which|Where|Why|How|See|From|Its|Their|Told|Asked|Whether it is)\b"
+)
 WIDTH = 100
 
 
@@ -31,26 +37,40 @@ def entries(docstring):
 
 def docstrings(tree):
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        documented = isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        )
         if documented and (text := ast.get_docstring(node)):
             yield getattr(node, "name", "module"), text
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_entries_of_docstrings_can_be_read_alone(path):
-    found = [(name, entry) for name, text in docstrings(ast.parse(path.read_text())) for entry in entries(text)]
+    found = [
+        (name, entry)
+        for name, text in docstrings(ast.parse(path.read_text()))
+        for entry in entries(text)
+    ]
     assert [(name, entry) for name, entry in found if LEANING.match(entry)] == []
 
 
 def test_an_entry_that_leans_on_another_is_found():
-    text = "Do it.\n\nArgs:\n  x: (n,) nats.\n  y: Likewise.\n    What follows continues it.\n\nReturns:\n  What it took.\n"
-    assert [entry for entry in entries(text) if LEANING.match(entry)] == ["Likewise.", "What it took."]
+    text = "Do it.\n\nArgs:\n  x: (n,) nats.\n  y: Likewise.\n    What follows continues it.\n"
+    text += "\nReturns:\n  What it took.\n"
+    assert [entry for entry in entries(text) if LEANING.match(entry)] == [
+        "Likewise.",
+        "What it took.",
+    ]
 
 
 def too_long(text):
-    """Numbers of the lines that are too long; tables, and lines that are a link or an image alone, cannot be broken."""
+    """Numbers of too long lines; tables, lone links and lone images cannot be broken."""
     lines = enumerate(text.splitlines(), start=1)
-    return [i for i, line in lines if len(line) > WIDTH and not re.match(r"\s*(\||(- )?!?\[[^\]]*\]\([^)]*\)\S*$)", line)]
+    return [
+        i
+        for i, line in lines
+        if len(line) > WIDTH and not re.match(r"\s*(\||(- )?!?\[[^\]]*\]\([^)]*\)\S*$)", line)
+    ]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -76,20 +96,31 @@ def identifiers(tree):
         for field in ("id", "attr", "arg", "name", "asname"):
             if isinstance(name := getattr(node, field, None), str):
                 yield name
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value.isidentifier()
+        ):
             yield node.value
 
 
 def retired(source):
     found = {*identifiers(ast.parse(source))} - ALLOWED
-    return sorted(name for name in found if RETIRED & {*re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_")})
+    return sorted(
+        name
+        for name in found
+        if RETIRED & {*re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_")}
+    )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "rd_elbo").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "rd_elbo").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_identifiers_are_the_glossarys(path):
     assert path.name == "aliases.py" or retired(path.read_text()) == []
 
 
 def test_a_retired_identifier_is_found():
-    source = "class FlowMarginal:\n    loss = field['annealing']\n\ndef f(tell): g(max_waste=1, max_to_keep=2)\n"
+    source = "class FlowMarginal:\n    loss = field['annealing']\n\n"
+    source += "def f(tell): g(max_waste=1, max_to_keep=2)\n"
     assert retired(source) == ["FlowMarginal", "annealing", "max_waste", "tell"]

@@ -19,16 +19,22 @@ BETAS = np.geomspace(0.03, 5, 30)
 
 
 def binary_entropy(p):
-    return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0) - np.where(p < 1, (1 - p) * np.log(np.where(p < 1, 1 - p, 1)), 0)
+    return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0) - np.where(
+        p < 1, (1 - p) * np.log(np.where(p < 1, 1 - p, 1)), 0
+    )
 
 
 @pytest.mark.parametrize("p", [0.5, 0.3, 0.02])
 def test_binary_source_with_hamming_distortion(p):
     curve = blahut_arimoto([p, 1 - p], 1 - np.eye(2), BETAS)
     # Cover & Thomas 2006, theorem 10.3.1.
-    exact = np.where(curve.distortion < p, binary_entropy(np.asarray(p)) - binary_entropy(curve.distortion), 0)
+    exact = np.where(
+        curve.distortion < p, binary_entropy(np.asarray(p)) - binary_entropy(curve.distortion), 0
+    )
     np.testing.assert_allclose(curve.rate, exact, atol=1e-6)
-    assert curve.rate[0] > 0.9 * binary_entropy(np.asarray(p)) and curve.rate[-1] < (1e-9 if p < 0.5 else 0.01)
+    assert curve.rate[0] > 0.9 * binary_entropy(np.asarray(p)) and curve.rate[-1] < (
+        1e-9 if p < 0.5 else 0.01
+    )
     assert (curve.gap <= 1e-8).all()
 
 
@@ -49,13 +55,17 @@ def test_erasures():
     curve = blahut_arimoto([0.5, 0.5], costs, [0.1, 0.3, 0.6, 0.7, 0.75, 2.0])
     np.testing.assert_allclose(curve.rate, (1 - 2 * curve.distortion) * np.log(2), atol=1e-6)
     # One straight line of slope 1 / (2 log 2): beta below it says everything, above it nothing.
-    np.testing.assert_allclose(curve.rate, np.where(curve.beta < 1 / (2 * np.log(2)), np.log(2), 0), atol=1e-5)
+    np.testing.assert_allclose(
+        curve.rate, np.where(curve.beta < 1 / (2 * np.log(2)), np.log(2), 0), atol=1e-5
+    )
 
 
 def objective(p, costs, beta, encoder):
     joint = p[:, None] * encoder
     with np.errstate(divide="ignore", invalid="ignore"):
-        information = np.where(joint > 0, joint * np.log(joint / (p[:, None] * joint.sum(0))), 0).sum()
+        information = np.where(
+            joint > 0, joint * np.log(joint / (p[:, None] * joint.sum(0))), 0
+        ).sum()
     return (joint * costs).sum() + beta * information
 
 
@@ -63,10 +73,13 @@ def test_brute_force_over_all_encoders():
     p, costs = np.asarray([0.35, 0.65]), np.asarray([[0.1, 0.9], [1.3, 0.2]])
 
     def finest(beta, low=(0.0, 0.0), width=1.0):
-        """The least of the objective over a grid of encoders, refined about its best point three times."""
+        """The least objective on a grid of encoders, refined about its best point three times."""
         for _ in range(4):
             axes = [np.clip(np.linspace(start, start + width, 41), 0, 1) for start in low]
-            values = {(a, b): objective(p, costs, beta, np.asarray([[a, 1 - a], [b, 1 - b]])) for a, b in itertools.product(*axes)}
+            values = {
+                (a, b): objective(p, costs, beta, np.asarray([[a, 1 - a], [b, 1 - b]]))
+                for a, b in itertools.product(*axes)
+            }
             best = min(values, key=values.get)
             low, width = tuple(at - width / 20 for at in best), width / 10
         return values[best]
@@ -80,14 +93,25 @@ def test_brute_force_over_all_encoders():
 @pytest.mark.parametrize("seed", range(4))
 def test_another_optimiser_finds_nothing_lower(seed):
     rng = np.random.default_rng(seed)
-    p, costs, beta = rng.dirichlet(np.ones(4)), rng.exponential(size=(4, 3)), (0.1, 0.3, 0.6, 1.0)[seed]
+    p, costs, beta = (
+        rng.dirichlet(np.ones(4)),
+        rng.exponential(size=(4, 3)),
+        (0.1, 0.3, 0.6, 1.0)[seed],
+    )
 
     # With the best encoder for a prior m the objective is convex in m.
     def of_prior(m):
         return -beta * p @ np.log(np.exp(-costs / beta) @ m)
 
     simplex = {"type": "eq", "fun": lambda m: m.sum() - 1}
-    found = optimize.minimize(of_prior, np.full(3, 1 / 3), bounds=[(0, 1)] * 3, constraints=simplex, method="SLSQP", tol=1e-14).fun
+    found = optimize.minimize(
+        of_prior,
+        np.full(3, 1 / 3),
+        bounds=[(0, 1)] * 3,
+        constraints=simplex,
+        method="SLSQP",
+        tol=1e-14,
+    ).fun
     curve = blahut_arimoto(p, costs, beta)
     np.testing.assert_allclose(curve.distortion[0] + beta * curve.rate[0], found, atol=1e-6)
 
@@ -102,7 +126,10 @@ def test_never_above_another_model_of_the_same_decoder(seed, zeros, beta):
     assert np.isfinite(curve.rate + curve.distortion).all() and curve.gap[0] <= 1e-8
     with jax.enable_x64(True):
         t = discrete.tables(p, e, d, m)
-        assert curve.distortion[0] + beta * curve.rate[0] <= discrete.distortion(t) + beta * discrete.rate(t) + 1e-9
+        assert (
+            curve.distortion[0] + beta * curve.rate[0]
+            <= discrete.distortion(t) + beta * discrete.rate(t) + 1e-9
+        )
         # What is returned is a model of those numbers.
         t = t._replace(encoder=jnp.asarray(curve.encoder[0]), prior=jnp.asarray(curve.prior[0]))
         np.testing.assert_allclose(discrete.rate(t), curve.rate[0], atol=1e-10)
@@ -117,7 +144,9 @@ def test_the_curve_is_convex_and_monotone():
     slopes = -np.diff(curve.distortion)[moved] / np.diff(curve.rate)[moved]
     assert (np.diff(slopes) >= -1e-6).all()
     # Every chord's slope lies between the betas of its ends.
-    assert (slopes >= curve.beta[:-1][moved] - 1e-6).all() and (slopes <= curve.beta[1:][moved] + 1e-6).all()
+    assert (slopes >= curve.beta[:-1][moved] - 1e-6).all() and (
+        slopes <= curve.beta[1:][moved] + 1e-6
+    ).all()
 
 
 def bumps():
@@ -144,7 +173,9 @@ def test_the_ends_of_the_curve(beta):
     if beta < 1:  # nothing but distortion counts: every symbol gets its best code
         np.testing.assert_allclose(curve.distortion, source @ costs.min(1), atol=1e-9)
     else:  # one code for everything, the best on average
-        np.testing.assert_allclose([curve.rate[0], curve.distortion[0]], [0, (source @ costs).min()], atol=1e-6)
+        np.testing.assert_allclose(
+            [curve.rate[0], curve.distortion[0]], [0, (source @ costs).min()], atol=1e-6
+        )
 
 
 def test_one_code_and_equal_codes():
@@ -152,21 +183,33 @@ def test_one_code_and_equal_codes():
     np.testing.assert_allclose([one.rate, one.distortion], [[0, 0], [1.7, 1.7]], atol=1e-12)
     single = blahut_arimoto([0.3, 0.7], 1 - np.eye(2), 0.2)
     twice = blahut_arimoto([0.3, 0.7], np.tile(1 - np.eye(2), 2), 0.2)
-    np.testing.assert_allclose([twice.rate, twice.distortion], [single.rate, single.distortion], atol=1e-8)
+    np.testing.assert_allclose(
+        [twice.rate, twice.distortion], [single.rate, single.distortion], atol=1e-8
+    )
 
 
 def test_copies_of_codes_are_finished_too():
     rng = np.random.default_rng(0)
     for _ in range(6):
         p, costs, betas = rng.dirichlet(np.ones(4)), rng.random((4, 3)), np.geomspace(0.01, 1e4, 7)
-        single, twice = blahut_arimoto(p, costs, betas), blahut_arimoto(p, np.c_[costs, costs], betas)
+        single, twice = (
+            blahut_arimoto(p, costs, betas),
+            blahut_arimoto(p, np.c_[costs, costs], betas),
+        )
         assert (twice.gap <= 1e-9 * np.maximum(1, betas)).all()
-        np.testing.assert_allclose(twice.distortion + betas * twice.rate, single.distortion + betas * single.rate, rtol=1e-8)
+        np.testing.assert_allclose(
+            twice.distortion + betas * twice.rate,
+            single.distortion + betas * single.rate,
+            rtol=1e-8,
+        )
 
 
 def test_what_a_symbol_costs_anyway_changes_nothing_but_the_distortion():
     source, costs = bumps()
-    plain, shifted = blahut_arimoto(source, costs, [0.3, 3.0]), blahut_arimoto(source, costs + 1e6, [0.3, 3.0])
+    plain, shifted = (
+        blahut_arimoto(source, costs, [0.3, 3.0]),
+        blahut_arimoto(source, costs + 1e6, [0.3, 3.0]),
+    )
     np.testing.assert_allclose(shifted.rate, plain.rate, atol=1e-8)
     np.testing.assert_allclose(shifted.distortion - 1e6, plain.distortion, atol=1e-8)
 
@@ -183,9 +226,18 @@ def test_the_gap_contains_rounding():
     [
         ({"source": [0.5, 0.6]}, "source: expected sums of 1"),
         ({"source": [[0.5, 0.5]]}, "source and distortion: expected shapes"),
-        ({"distortion": [[0.0, -0.1], [1.0, 0.0]]}, "distortion: expected numbers of at least 0, got -0.1"),
-        ({"distortion": [[0.0, np.inf], [1.0, 0.0]]}, "distortion: expected finite numbers, got inf"),
-        ({"distortion": [[0.0, np.nan], [1.0, 0.0]]}, "distortion: expected finite numbers, got nan"),
+        (
+            {"distortion": [[0.0, -0.1], [1.0, 0.0]]},
+            "distortion: expected numbers of at least 0, got -0.1",
+        ),
+        (
+            {"distortion": [[0.0, np.inf], [1.0, 0.0]]},
+            "distortion: expected finite numbers, got inf",
+        ),
+        (
+            {"distortion": [[0.0, np.nan], [1.0, 0.0]]},
+            "distortion: expected finite numbers, got nan",
+        ),
         ({"distortion": [[0.0, 1.0]]}, "source and distortion: expected shapes"),
         ({"distortion": np.zeros((2, 0))}, "distortion: expected an array"),
         ({"distortion": [[0.0, 1.0], [1.0]]}, "distortion: expected an array"),

@@ -21,7 +21,7 @@ VARIANCES = np.asarray([3.0, 1.5, 0.4, 0.1])
 
 @pytest.mark.parametrize("budget", [0.2, 1.0, 2.5])
 def test_water_filling_is_the_least_rate_of_independent_gaussian_channels(budget):
-    """Errors d_i <= variance_i that sum to the budget, and the sum of log(variance_i / d_i) / 2 least: by scipy."""
+    """Least sum of log(variance_i / d_i) / 2 over d_i <= variance_i of one sum: by scipy."""
     start = VARIANCES * budget / VARIANCES.sum()
     found = optimize.minimize(
         lambda d: 0.5 * np.log(VARIANCES / d).sum(),
@@ -53,7 +53,10 @@ def test_the_slope_at_a_level_is_beta():
     beta, noise = np.asarray([0.3, 1.0, 4.0]), 0.7
     point = gaussian.water_filling(VARIANCES, beta * noise**2)
     h = 1e-5
-    slope = (gaussian.boundary(VARIANCES, point.rate - h, noise) - gaussian.boundary(VARIANCES, point.rate + h, noise)) / (2 * h)
+    slope = (
+        gaussian.boundary(VARIANCES, point.rate - h, noise)
+        - gaussian.boundary(VARIANCES, point.rate + h, noise)
+    ) / (2 * h)
     np.testing.assert_allclose(slope, beta, rtol=1e-4)
 
 
@@ -66,9 +69,12 @@ def problem(seed=0, n=4):
 @pytest.mark.parametrize("latent", [1, 2, 4])
 @pytest.mark.parametrize("beta", [0.5, 2.0])
 def test_the_boundary_is_the_least_that_any_linear_vae_reaches(x64, latent, beta):
-    """Exact D + beta R of a linear VAE, minimised from several starts by scipy with autodiff's gradients."""
+    """Exact D + beta R of a linear VAE, minimised by scipy from several starts."""
     mean, matrix = problem()
-    noise, shapes = 0.6, {"V": (4, latent), "a": (latent,), "s": (latent,), "W": (latent, 4), "b": (4,)}
+    noise, shapes = (
+        0.6,
+        {"V": (4, latent), "a": (latent,), "s": (latent,), "W": (latent, 4), "b": (4,)},
+    )
 
     def terms(flat):
         parts, at = {}, 0
@@ -80,7 +86,9 @@ def test_the_boundary_is_the_least_that_any_linear_vae_reaches(x64, latent, beta
         spread = jnp.diag(parts["V"].T @ matrix @ parts["V"])
         rate = 0.5 * (spread + code**2 + scale2 - 1 - jnp.log(scale2)).sum()
         left = jnp.eye(4) - parts["V"] @ parts["W"]
-        error = jnp.trace(left.T @ matrix @ left) + ((mean - code @ parts["W"] - parts["b"]) ** 2).sum()
+        error = (
+            jnp.trace(left.T @ matrix @ left) + ((mean - code @ parts["W"] - parts["b"]) ** 2).sum()
+        )
         error += (scale2[:, None] * parts["W"] ** 2).sum()
         return rate, error / (2 * noise**2) + 2 * jnp.log(2 * jnp.pi * noise**2)
 
@@ -88,18 +96,28 @@ def test_the_boundary_is_the_least_that_any_linear_vae_reaches(x64, latent, beta
     size = sum(int(np.prod(shape)) for shape in shapes.values())
     runs = [
         optimize.minimize(
-            objective, np.random.default_rng(s).standard_normal(size), jac=True, method="BFGS", options={"gtol": 1e-9}
+            objective,
+            np.random.default_rng(s).standard_normal(size),
+            jac=True,
+            method="BFGS",
+            options={"gtol": 1e-9},
         )
         for s in range(6)
     ]
     best = min(runs, key=lambda run: run.fun)
     rate, distortion = map(float, terms(jnp.asarray(best.x)))
-    np.testing.assert_allclose(distortion, gaussian.boundary(VARIANCES, rate, noise, latent), rtol=1e-7)
+    np.testing.assert_allclose(
+        distortion, gaussian.boundary(VARIANCES, rate, noise, latent), rtol=1e-7
+    )
     at_beta = gaussian.water_filling(VARIANCES[:latent], beta * noise**2)
     np.testing.assert_allclose(rate, at_beta.rate, atol=1e-4)
     for run in runs:  # and nothing is below, wherever it ended
         r, d = map(float, terms(jnp.asarray(run.x)))
-        assert d >= gaussian.boundary(VARIANCES, r, noise, latent)[0] - 1e-9 >= gaussian.boundary(VARIANCES, r, noise)[0] - 2e-9
+        assert (
+            d
+            >= gaussian.boundary(VARIANCES, r, noise, latent)[0] - 1e-9
+            >= gaussian.boundary(VARIANCES, r, noise)[0] - 2e-9
+        )
 
 
 def linear_params(seed=0, n=4, latent=2, learned=False):
@@ -107,7 +125,10 @@ def linear_params(seed=0, n=4, latent=2, learned=False):
     decoder = {"mean": {"kernel": rng.standard_normal((latent, n)), "bias": rng.standard_normal(n)}}
     return {
         "encoder": {
-            "mean": {"kernel": 0.5 * rng.standard_normal((n, latent)), "bias": rng.standard_normal(latent)},
+            "mean": {
+                "kernel": 0.5 * rng.standard_normal((n, latent)),
+                "bias": rng.standard_normal(latent),
+            },
             "log_scale": 0.5 * rng.standard_normal(latent),
         },
         "decoder": decoder | ({"log_noise": np.asarray(-0.3)} if learned else {}),
@@ -123,7 +144,9 @@ def test_closed_form_terms_are_the_mean_of_the_models_own(x64, noise):
     mean, matrix = x.mean(0), np.cov(x.T, bias=True)
     exact = gaussian.moments_to_terms(params, mean, matrix, noise)
     draws = [model.terms(params, jnp.asarray(x), jax.random.key(i)) for i in range(60)]
-    np.testing.assert_allclose(exact.rate, draws[0].rate.mean(), rtol=1e-12)  # closed form there too
+    np.testing.assert_allclose(
+        exact.rate, draws[0].rate.mean(), rtol=1e-12
+    )  # closed form there too
     sampled = np.asarray([d.distortion.mean() for d in draws])
     assert abs(sampled.mean() - exact.distortion) < 5 * sampled.std() / np.sqrt(60)
     assert sampled.std() / np.sqrt(60) < 0.02 * exact.distortion
@@ -139,7 +162,9 @@ def test_ppca_is_the_maximum_likelihood_fit_and_its_likelihood_scipys():
     for seed in range(30):
         rng = np.random.default_rng(seed)
         noise = model.noise * np.exp(0.1 * rng.standard_normal())
-        other = model._replace(weights=model.weights + 0.1 * rng.standard_normal(model.weights.shape), noise=noise)
+        other = model._replace(
+            weights=model.weights + 0.1 * rng.standard_normal(model.weights.shape), noise=noise
+        )
         assert other.log_likelihood(mean, matrix) < model.log_likelihood(mean, matrix)
 
 
@@ -151,11 +176,13 @@ def test_ppca_of_equal_variances_has_no_direction():
 
 
 def test_log_likelihood_is_elbo_plus_kl_to_the_posterior():
-    """For every x on its own, with an encoder that is not the posterior; KL between Gaussians written out."""
+    """For every x, with an encoder that is not the posterior; the KL is written out."""
     x = np.random.default_rng(4).standard_normal((20, 4))
     params = linear_params(5)
     noise = 0.8
-    model = gaussian.PPCA(params["decoder"]["mean"]["bias"], params["decoder"]["mean"]["kernel"].T, noise)
+    model = gaussian.PPCA(
+        params["decoder"]["mean"]["bias"], params["decoder"]["mean"]["kernel"].T, noise
+    )
     gain, spread = model.posterior()
     # Against conditioning of the joint Gaussian of (z, x).
     cross = model.weights.T @ np.linalg.inv(model.covariance)
@@ -187,7 +214,9 @@ def test_the_trainer_of_image_models_finds_the_curve(beta):
     spec = state.TrainSpec(model, batch_size=64, schedule="half_linear", call_steps=256)
     fitted = fit.fit(spec, [model], state.HParams.of([member], spec), x, 1500)
     mean, matrix = x.mean(0, dtype=float), np.cov(x.T.astype(float), bias=True)
-    exact = gaussian.moments_to_terms(jax.tree.map(lambda leaf: leaf[0], fitted.params), mean, matrix, 0.5)
+    exact = gaussian.moments_to_terms(
+        jax.tree.map(lambda leaf: leaf[0], fitted.params), mean, matrix, 0.5
+    )
     gap = exact.distortion - gaussian.boundary(np.linalg.eigvalsh(matrix), exact.rate, 0.5)[0]
     assert -1e-5 < gap < 0.02
     expected = gaussian.water_filling(np.linalg.eigvalsh(matrix), beta * 0.25)
@@ -197,29 +226,52 @@ def test_the_trainer_of_image_models_finds_the_curve(beta):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: gaussian.water_filling([1.0, 0.0], 1.0), "variances: expected numbers above 0, got 0.0"),
-        (lambda: gaussian.water_filling([1.0, -2.0], 1.0), "variances: expected numbers above 0, got -2.0"),
+        (
+            lambda: gaussian.water_filling([1.0, 0.0], 1.0),
+            "variances: expected numbers above 0, got 0.0",
+        ),
+        (
+            lambda: gaussian.water_filling([1.0, -2.0], 1.0),
+            "variances: expected numbers above 0, got -2.0",
+        ),
         (lambda: gaussian.water_filling([], 1.0), "variances: expected"),
         (lambda: gaussian.water_filling("ab", 1.0), "variances: expected"),
         (lambda: gaussian.water_filling([1.0], 0.0), "level: expected numbers above 0, got 0.0"),
         (lambda: gaussian.water_filling([1.0], [[1.0]]), "level: expected"),
         (lambda: gaussian.at_rate([1.0, 2.0], [[1.0, 2.0]]), "rate: expected"),
         (lambda: gaussian.at_rate([1.0], 400.0), "rate=400.0: expected at least 0 and at most 300"),
-        (lambda: gaussian.PPCA.fit([0.0, np.nan], np.eye(2), 1), "mean: expected finite numbers, got nan"),
+        (
+            lambda: gaussian.PPCA.fit([0.0, np.nan], np.eye(2), 1),
+            "mean: expected finite numbers, got nan",
+        ),
         (lambda: gaussian.PPCA.fit(np.zeros(3), np.eye(2), 1), "mean: expected 2 elements"),
         (
-            lambda: gaussian.PPCA.fit(np.zeros(2), np.eye(2), 1).log_likelihood(np.zeros(2), np.eye(3)),
+            lambda: gaussian.PPCA.fit(np.zeros(2), np.eye(2), 1).log_likelihood(
+                np.zeros(2), np.eye(3)
+            ),
             "covariance: expected shape",
         ),
-        (lambda: gaussian.moments_to_terms(linear_params(), np.zeros(4), np.eye(4), 0.0), "noise=0.0: expected above 0"),
+        (
+            lambda: gaussian.moments_to_terms(linear_params(), np.zeros(4), np.eye(4), 0.0),
+            "noise=0.0: expected above 0",
+        ),
         (lambda: gaussian.at_rate([1.0], -0.1), "rate=-0.1: expected"),
         (lambda: gaussian.at_rate([1.0], np.nan), "rate: expected finite numbers, got nan"),
         (lambda: gaussian.boundary([1.0], 1.0, 0.0), "noise=0.0: expected above 0"),
         (lambda: gaussian.boundary([1.0], 1.0, 1.0, 0), "latent=0: expected"),
         (lambda: gaussian.PPCA.fit(np.zeros(2), np.eye(2), 2), "latent=2: expected below 2"),
-        (lambda: gaussian.PPCA.fit(np.zeros(2), [[1.0, 2.0], [2.0, 1.0]], 1), "covariance: expected a positive definite"),
-        (lambda: gaussian.PPCA.fit(np.zeros(2), [[1.0, 0.5], [0.0, 1.0]], 1), "covariance: expected a symmetric"),
-        (lambda: gaussian.PPCA.fit(np.zeros(2), [1.0, 2.0], 1), "covariance: expected an array of real numbers with 2 axes"),
+        (
+            lambda: gaussian.PPCA.fit(np.zeros(2), [[1.0, 2.0], [2.0, 1.0]], 1),
+            "covariance: expected a positive definite",
+        ),
+        (
+            lambda: gaussian.PPCA.fit(np.zeros(2), [[1.0, 0.5], [0.0, 1.0]], 1),
+            "covariance: expected a symmetric",
+        ),
+        (
+            lambda: gaussian.PPCA.fit(np.zeros(2), [1.0, 2.0], 1),
+            "covariance: expected an array of real numbers with 2 axes",
+        ),
         (lambda: linear_vae(2, 0), "latent=0: expected"),
         (lambda: linear_vae(2, 1, -1.0), "noise=-1.0: expected"),
     ],

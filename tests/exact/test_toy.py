@@ -38,7 +38,9 @@ def test_the_hand_built_optimum_lies_on_the_diagonal_at_the_information_about_th
     t = toy.optimum()
     information = discrete.mutual_information(jnp.log(toy.labelled_source()))
     np.testing.assert_allclose(discrete.rate(t), information, rtol=1e-12)
-    np.testing.assert_allclose(discrete.rate(t) + discrete.distortion(t), discrete.entropy(t.source), rtol=1e-12)
+    np.testing.assert_allclose(
+        discrete.rate(t) + discrete.distortion(t), discrete.entropy(t.source), rtol=1e-12
+    )
     codes = toy.codes_and_bit(jnp.log(toy.labelled_source()), t.encoder)
     assert abs(codes.information - 0.385) < 5e-4 and abs(codes.larger_mass - 0.7) < 1e-12
 
@@ -56,7 +58,9 @@ def test_tables_are_the_formulas_symbol_by_symbol(x64, codes):
     for i in range(codes):
         weights = [math.exp(-((d["v"][j] * z[i] - d["c"][j]) ** 2)) for j in range(30)]
         np.testing.assert_allclose(np.exp(t.decoder[i]), np.asarray(weights) / sum(weights))
-    np.testing.assert_allclose(np.exp(t.prior), np.exp(p["prior"]["l"]) / np.exp(p["prior"]["l"]).sum())
+    np.testing.assert_allclose(
+        np.exp(t.prior), np.exp(p["prior"]["l"]) / np.exp(p["prior"]["l"]).sum()
+    )
 
 
 def test_sixty_sixty_and_thirty_parameters():
@@ -74,7 +78,9 @@ def test_terms_are_the_exact_functionals(x64):
     terms = model.terms(p, jnp.asarray(toy.source())[None], jax.random.key(0))
     np.testing.assert_allclose(terms.rate[0], discrete.rate(t), rtol=1e-13)
     np.testing.assert_allclose(terms.distortion[0], discrete.distortion(t), rtol=1e-13)
-    np.testing.assert_allclose(terms.code[0], np.exp(discrete.aggregate(t.source, t.encoder)), rtol=1e-12)
+    np.testing.assert_allclose(
+        terms.code[0], np.exp(discrete.aggregate(t.source, t.encoder)), rtol=1e-12
+    )
 
 
 def test_the_mean_over_observed_symbols_is_the_expectation(x64):
@@ -82,9 +88,15 @@ def test_the_mean_over_observed_symbols_is_the_expectation(x64):
     every = model.terms(p, jnp.eye(30), jax.random.key(0))
     whole = model.terms(p, jnp.asarray(toy.source())[None], jax.random.key(0))
     for name in ("rate", "distortion"):
-        np.testing.assert_allclose(getattr(every, name) @ toy.source(), getattr(whole, name)[0], rtol=1e-12)
+        np.testing.assert_allclose(
+            getattr(every, name) @ toy.source(), getattr(whole, name)[0], rtol=1e-12
+        )
     # Symbol by symbol they are -ELBO(x).
-    np.testing.assert_allclose(-(every.rate + every.distortion), discrete.elbo_of(model.tables(p, toy.source())), rtol=1e-12)
+    np.testing.assert_allclose(
+        -(every.rate + every.distortion),
+        discrete.elbo_of(model.tables(p, toy.source())),
+        rtol=1e-12,
+    )
 
 
 def test_gradients_against_differences(x64):
@@ -96,7 +108,9 @@ def test_gradients_against_differences(x64):
 
     gradient = jax.grad(loss)(p)
     for part, name, i in itertools.chain(
-        itertools.product(["encoder"], "wb", (0, 17)), itertools.product(["decoder"], "vc", (3, 29)), [("prior", "l", 5)]
+        itertools.product(["encoder"], "wb", (0, 17)),
+        itertools.product(["decoder"], "vc", (3, 29)),
+        [("prior", "l", 5)],
     ):
 
         def moved(h, part=part, name=name, i=i):
@@ -110,8 +124,13 @@ def test_codes_and_bit_by_brute_force(x64):
     joint = toy.labelled_source()
     e = np.random.default_rng(0).dirichlet(np.full(4, 0.3), 30)
     codes = toy.codes_and_bit(jnp.log(joint), jnp.log(e))
-    table = np.asarray([[sum(joint[bit, x] * e[x, z] for x in range(30)) for z in range(4)] for bit in (0, 1)])
-    np.testing.assert_allclose(codes.information, (table * np.log(table / table.sum(0) / table.sum(1, keepdims=True))).sum())
+    table = np.asarray(
+        [[sum(joint[bit, x] * e[x, z] for x in range(30)) for z in range(4)] for bit in (0, 1)]
+    )
+    np.testing.assert_allclose(
+        codes.information,
+        (table * np.log(table / table.sum(0) / table.sum(1, keepdims=True))).sum(),
+    )
     assert codes.used == sum(table[:, z].sum() > 1e-3 for z in range(4))
     of_bit_0 = sum(table[:, z].sum() for z in range(4) if table[0, z] >= table[1, z])
     np.testing.assert_allclose(codes.larger_mass, max(of_bit_0, 1 - of_bit_0))
@@ -120,9 +139,13 @@ def test_codes_and_bit_by_brute_force(x64):
 def learn(objective, learning_rate, seeds=8, steps=1500):
     settings = dict(objective=objective, target_rate=0.5, target_weight=2.0, batch_size=1)
     members = [Member(learning_rate=learning_rate, seed=s, **settings) for s in range(seeds)]
-    spec = state.TrainSpec(toy.Toy(), objective, 1, adam_b2=0.95, dtype="float64", call_steps=256, vmap_size=2)
+    spec = state.TrainSpec(
+        toy.Toy(), objective, 1, adam_b2=0.95, dtype="float64", call_steps=256, vmap_size=2
+    )
     hparams = state.HParams.of(members, spec)
-    fitted = fit.fit(spec, [toy.Toy()] * seeds, hparams, toy.source()[None], steps, metrics_every=steps)
+    fitted = fit.fit(
+        spec, [toy.Toy()] * seeds, hparams, toy.source()[None], steps, metrics_every=steps
+    )
     t = jax.vmap(lambda p: toy.Toy().tables(p, toy.source()))(fitted.params)
     return (
         np.asarray(jax.vmap(discrete.rate)(t)),
@@ -142,7 +165,10 @@ def test_the_elbo_drops_the_code_and_a_target_rate_keeps_it(x64):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: toy.check_target(3.5, 30), "target_rate=3.5: expected at most log 30 = 3.401 nats"),
+        (
+            lambda: toy.check_target(3.5, 30),
+            "target_rate=3.5: expected at most log 30 = 3.401 nats",
+        ),
         (lambda: toy.check_target(-0.1, 30), "target_rate=-0.1: expected at least 0"),
         (lambda: toy.check_target(float("nan"), 30), "target_rate=nan: expected a finite number"),
         (lambda: toy.Toy(codes=1), "codes=1: expected a whole number of at least 2"),

@@ -29,7 +29,9 @@ def flow(dimensions, steps=3, width=40, depth=2):
 
 
 AFFINE = {
-    "maf_affine": lambda n, steps, width=40, depth=2: AutoregressiveFlow(n, steps, width, depth, affine=True),
+    "maf_affine": lambda n, steps, width=40, depth=2: AutoregressiveFlow(
+        n, steps, width, depth, affine=True
+    ),
     "realnvp": lambda n, steps, width=40, depth=2: RealNVP(n, steps, width, depth),
 }
 
@@ -43,13 +45,17 @@ def affine(kind, dimensions, steps, scale=0.2):
 @pytest.mark.parametrize("depth", [1, 3])
 def test_masks_connect_each_output_to_all_inputs_before_it(dimensions, depth):
     masks = made_masks(dimensions, 12, depth)
-    assert [mask.shape for mask in masks] == [(dimensions, 12), *[(12, 12)] * (depth - 1), (12, dimensions)]
+    assert [mask.shape for mask in masks] == [
+        (dimensions, 12),
+        *[(12, 12)] * (depth - 1),
+        (12, dimensions),
+    ]
     paths = np.linalg.multi_dot(masks)
     np.testing.assert_array_equal(paths > 0, np.triu(np.ones((dimensions, dimensions)), 1) > 0)
 
 
 def test_a_narrow_made_spreads_its_units_over_the_dimensions():
-    """With fewer units than dimensions it cannot see all, but its last output sees what lies up to the last degree."""
+    """With few units it cannot see all; its last output sees up to the last degree."""
     paths = np.linalg.multi_dot(made_masks(9, 4, 2)) > 0
     assert not np.tril(paths).any()
     assert paths[:, -1].tolist() == [True] * 7 + [False] * 2  # degrees 1, 3, 5, 7
@@ -69,14 +75,19 @@ def test_made_starts_with_small_shifts_of_the_right_size():
     assert (shifts[:, 0] == 0).all() and 0.1 < shifts[:, 1:].std() < 0.6
 
 
-# With one dimension there is nothing to look at, with two nothing between first and last; odd and even numbers of halves.
+# One dimension sees nothing, of two there is none between first and last; odd and even halves.
 SIZES = [(1, 1), (2, 2), (5, 3)]
 
 
 def round_trip(bijector, z):
     """Where it goes with its log-determinant and Jacobian, and back again."""
     moved, log_det = bijector.forward_and_log_det(z)
-    return moved, log_det, jax.vmap(jax.jacobian(bijector.forward))(z), *bijector.inverse_and_log_det(moved)
+    return (
+        moved,
+        log_det,
+        jax.vmap(jax.jacobian(bijector.forward))(z),
+        *bijector.inverse_and_log_det(moved),
+    )
 
 
 @pytest.mark.parametrize(("dimensions", "steps"), SIZES)
@@ -159,7 +170,9 @@ def test_vampprior_through_a_flow_is_the_explicit_mixture(x64):
     pseudo_inputs = scipy.special.expit(np.asarray(params["params"]["pseudo_inputs"]))
     component = jax.jit(lambda p: encode(p[None]).log_prob(z))
     each = np.stack([np.asarray(component(jnp.asarray(p))) for p in pseudo_inputs], axis=-1)
-    explicit = scipy.special.logsumexp(each + scipy.special.log_softmax([0.3, -1.0, 2.0, 0.1]), axis=1)
+    explicit = scipy.special.logsumexp(
+        each + scipy.special.log_softmax([0.3, -1.0, 2.0, 0.1]), axis=1
+    )
     np.testing.assert_allclose(log_prob, explicit, rtol=1e-9)
 
 
@@ -188,7 +201,9 @@ def test_flows_that_only_look_alike_are_not_taken_for_one(x64):
     other, _ = encoder()
     mixed = distrax.Transformed(encode(x).distribution, other(x).bijector)
     # Equal arrays would do, but arrays that are not the same ones are not compared.
-    copied = flows.MeanOnlyFlow(mixed.bijector.made, jax.tree.map(lambda a: a + 0, mixed.bijector.params))
+    copied = flows.MeanOnlyFlow(
+        mixed.bijector.made, jax.tree.map(lambda a: a + 0, mixed.bijector.params)
+    )
     e = encode(x)
     for m in (
         distrax.Transformed(e.distribution, copied),
@@ -205,7 +220,7 @@ def test_flows_that_only_look_alike_are_not_taken_for_one(x64):
 @pytest.mark.parametrize("kind", AFFINE)
 @pytest.mark.parametrize(("dimensions", "steps"), SIZES)
 def test_affine_log_determinant_and_round_trips(x64, kind, dimensions, steps):
-    """A wrong sign of a log-scale, a lost permutation or a step undone out of order shows in one of the three."""
+    """Shows a wrong sign of a log-scale, a lost permutation, steps undone out of order."""
     forward, z = affine(kind, dimensions, steps), points(3, dimensions, seed=2)
     moved, log_det, jacobian, back, log_det_back = jax.jit(lambda z: round_trip(forward, z))(z)
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=1e-9)
@@ -215,7 +230,7 @@ def test_affine_log_determinant_and_round_trips(x64, kind, dimensions, steps):
 
 
 def test_an_affine_step_looks_back_alone_and_stretches_by_what_it_saw(x64):
-    """The Jacobian of one step, its reversal undone: triangular, full below, with the scales on the diagonal."""
+    """One step's Jacobian, unreversed: triangular, full below, scales on the diagonal."""
     bijector, z = affine("maf_affine", 6, 1), points(6, seed=1)
 
     @jax.jit
@@ -255,7 +270,9 @@ def _moved(bijector, step, z):
 
 @pytest.mark.parametrize(("kind", "steps"), [("maf_affine", 2), ("realnvp", 4)])
 def test_with_several_affine_steps_every_dimension_depends_on_every_other(x64, kind, steps):
-    jacobian = np.asarray(jax.jit(jax.jacobian(affine(kind, 5, steps).forward))(jnp.arange(5.0) / 5))
+    jacobian = np.asarray(
+        jax.jit(jax.jacobian(affine(kind, 5, steps).forward))(jnp.arange(5.0) / 5)
+    )
     assert (jacobian != 0).all()
 
 
@@ -265,7 +282,7 @@ def test_affine_flows_start_near_the_identity_and_stay_bounded(kind):
     params = jax.jit(module.init)(jax.random.key(0))
     log_det_of = jax.jit(lambda params: module.apply(params).forward_and_log_det(z)[1])
     assert 0 < np.abs(log_det_of(params)).mean() < 1
-    # Whatever the networks say, each step stretches a dimension by at most e^3, so nothing overflows in float32.
+    # A step stretches a dimension by at most e^3 for any weights: no overflow in float32.
     log_det = log_det_of(jax.tree.map(lambda leaf: 1e3 * np.asarray(leaf), params))
     assert np.isfinite(log_det).all() and 10 < np.abs(log_det).max() <= 4 * 8 * 3
 
@@ -326,5 +343,7 @@ def test_an_affine_flow_is_never_taken_for_the_encoders(x64, kind):
     m = module.apply(random_params(module, encode, x), encode, x)
     e = encode(x)
     assert flows.without_common_flow(e, m)[:2] == (e, m) and not flows.is_flow(m)
-    moved_alike = distrax.Transformed(e.distribution, m.bijector.bijector if kind == "realnvp" else m.bijector)
+    moved_alike = distrax.Transformed(
+        e.distribution, m.bijector.bijector if kind == "realnvp" else m.bijector
+    )
     assert flows.without_common_flow(e, moved_alike)[:2] == (e, moved_alike)

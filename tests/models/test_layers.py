@@ -21,27 +21,37 @@ GEOMETRIES = {
     "causal crop": dict(size=(6, 5), kernel=(3, 5), padding=((2, 0), (2, 2)), strides=(1, 1)),
     "valid patch": dict(size=(3, 5), kernel=(3, 5), padding=((0, 0), (0, 0)), strides=(1, 1)),
     "stride 2, even": dict(size=(8, 8), kernel=(5, 5), padding=((1, 2), (1, 2)), strides=(2, 2)),
-    "stride 2, rows unused": dict(size=(8, 7), kernel=(3, 2), padding=((0, 0), (0, 0)), strides=(2, 3)),
+    "stride 2, rows unused": dict(
+        size=(8, 7), kernel=(3, 2), padding=((0, 0), (0, 0)), strides=(2, 3)
+    ),
     "whole image": dict(size=(7, 7), kernel=(7, 7), padding=((0, 0), (0, 0)), strides=(1, 1)),
-    "stride 2, whole kernel in the padding": dict(size=(3, 3), kernel=(5, 5), padding=((2, 2), (2, 2)), strides=(2, 2)),
-    "more taken than given": dict(size=(6, 5), kernel=(2, 3), padding=((2, -1), (1, 1)), strides=(1, 1)),
+    "stride 2, whole kernel in the padding": dict(
+        size=(3, 3), kernel=(5, 5), padding=((2, 2), (2, 2)), strides=(2, 2)
+    ),
+    "more taken than given": dict(
+        size=(6, 5), kernel=(2, 3), padding=((2, -1), (1, 1)), strides=(1, 1)
+    ),
     "1x1": dict(size=(4, 4), kernel=(1, 1), padding=((0, 0), (0, 0)), strides=(1, 1)),
 }
 
 
 def plain(x, w, padding, strides):
-    return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def twice(plain_or_ours):
-    """A convolution and, of its result, the transposed convolution with the same filter: both in one function to test."""
+    """A convolution, and the transposed convolution of its result by the same filter."""
 
     def function(x, w, padding, strides):
         if plain_or_ours is conv:
             y = conv(x, w, padding, strides)
             return y, conv_transpose(jnp.cos(y), w, x.shape[1:3], padding, strides)
         y = plain(x, w, padding, strides)
-        return y, jax.linear_transpose(lambda images: plain(images, w, padding, strides), x)(jnp.cos(y))[0]
+        return y, jax.linear_transpose(lambda images: plain(images, w, padding, strides), x)(
+            jnp.cos(y)
+        )[0]
 
     return function
 
@@ -65,24 +75,31 @@ def gradients(function, padding, strides):
     return jax.value_and_grad(loss, (0, 1))
 
 
-@pytest.mark.parametrize("name", ["same 5x5", "stride 2, even", "whole image", "more taken than given"])
+@pytest.mark.parametrize(
+    "name", ["same 5x5", "stride 2, even", "whole image", "more taken than given"]
+)
 def test_values_and_gradients_are_those_of_xla(optimised, name):
     """In float32 and compiled as for users: by the library calls that they get."""
     x, w, padding, strides = draw(GEOMETRIES[name], dtype=jnp.float32)
-    ours, theirs = jax.jit(lambda x, w: [gradients(f, padding, strides)(x, w) for f in (conv, plain)])(x, w)
+    ours, theirs = jax.jit(
+        lambda x, w: [gradients(f, padding, strides)(x, w) for f in (conv, plain)]
+    )(x, w)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-4), ours, theirs)
 
 
 def test_gradients_are_those_of_finite_differences(x64):
     x, w, padding, strides = draw(GEOMETRIES["stride 2, even"])
-    check_grads(jax.jit(lambda x, w: twice(conv)(x, w, padding, strides)), (x, w), order=1, modes=["rev"])
+    check_grads(
+        jax.jit(lambda x, w: twice(conv)(x, w, padding, strides)), (x, w), order=1, modes=["rev"]
+    )
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "strides"), [((28, 28), (5, 5), (2, 2)), ((7, 6), (4, 4), (1, 1)), ((9, 8), (2, 5), (3, 1))]
+    ("size", "kernel", "strides"),
+    [((28, 28), (5, 5), (2, 2)), ((7, 6), (4, 4), (1, 1)), ((9, 8), (2, 5), (3, 1))],
 )
 def test_same_padding_is_that_of_lax(x64, size, kernel, strides):
-    """And so are both directions: XLA's own convolution and transposed convolution with padding SAME."""
+    """And both directions are XLA's own convolutions with padding SAME."""
     padding = same_padding(size, kernel, strides)
     x, w, _, _ = draw(dict(size=size, kernel=kernel, padding=padding, strides=strides))
     divides = all(n % s == 0 for n, s in zip(size, strides, strict=True))
@@ -96,10 +113,16 @@ def test_same_padding_is_that_of_lax(x64, size, kernel, strides):
         return ours, theirs
 
     ours, theirs = both(x, w)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs
+    )
 
 
-SHARED = [(name, axes) for name in ("same 5x5", "stride 2, even", "more taken than given") for axes in ((0, None), (None, 0))]
+SHARED = [
+    (name, axes)
+    for name in ("same 5x5", "stride 2, even", "more taken than given")
+    for axes in ((0, None), (None, 0))
+]
 
 
 @pytest.mark.parametrize(("name", "axes"), [*((name, (0, 0)) for name in GEOMETRIES), *SHARED])
@@ -111,7 +134,9 @@ def test_vmap_over_members_equals_a_loop(x64, name, axes):
     one = jax.jit(gradients(plain, padding, strides))
     alone = [one(pick(x, axes[0], i), pick(w, axes[1], i)) for i in range(3)]
     alone = jax.tree.map(lambda *parts: np.stack(parts), *alone)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone
+    )
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (0, None)])
@@ -126,7 +151,9 @@ def test_the_form_for_other_platforms_computes_the_same(x64, axes):
     alone = [one(x[i], w[i] if axes[1] == 0 else w) for i in range(3)]
     alone = jax.tree.map(lambda *parts: np.stack(parts), *alone)
     together = lowered.compile()(x, w)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone
+    )
 
 
 def test_vmap_twice_and_inside_scan(x64):
@@ -159,7 +186,10 @@ def test_sizes_that_do_not_fit_are_refused():
         conv(jnp.zeros((1, 9, 9, 2)), jnp.zeros((5, 5, 3, 1)))
     with pytest.raises(ValueError, match="2 channels but the kernel takes 3"):
         conv_transpose(jnp.zeros((1, 5, 5, 2)), jnp.zeros((5, 5, 1, 3)), (9, 9))
-    with pytest.raises(ValueError, match=r"kernel of size 5, stride 1 and padding \(0, 0\) does not take 8 pixels to 5"):
+    with pytest.raises(
+        ValueError,
+        match=r"kernel of size 5, stride 1 and padding \(0, 0\) does not take 8 pixels to 5",
+    ):
         conv_transpose(jnp.zeros((1, 5, 5, 3)), jnp.zeros((5, 5, 1, 3)), (8, 9))
 
 
@@ -186,7 +216,11 @@ def test_gated_convolutions_are_the_papers_formula(same):
     np.testing.assert_allclose(*downwards(random_params(down, x), x), rtol=1e-4, atol=1e-5)
 
     z = normal(3, 2, 4, 4, 3) if same else normal(3, 2, 1, 1, 3)
-    up = GatedConvTranspose(4, (5, 5), (8, 8), (2, 2)) if same else GatedConvTranspose(4, (8, 8), (8, 8), same=False)
+    up = (
+        GatedConvTranspose(4, (5, 5), (8, 8), (2, 2))
+        if same
+        else GatedConvTranspose(4, (8, 8), (8, 8), same=False)
+    )
     padding, strides = ("SAME", (2, 2)) if same else ("VALID", (1, 1))
 
     @jax.jit
@@ -226,10 +260,13 @@ def test_gated_convolutions_start_with_the_variance_of_their_inputs():
 
 
 def test_a_unit_without_weights_is_silent_and_has_no_gradient(x64):
-    """What zero padding stands on: a gated unit of zero weights, not listened to, stays zero under any gradient method."""
+    """Zero padding's ground: a gated unit of zero weights, in and out, gets no gradient."""
     x, kernel, readout = normal(0, 6, 3), np.zeros((3, 2, 2)), np.array([1.3, 0.0])
     kernel[:, :, 0] = normal(1, 3, 2)
-    loss = lambda kernel, readout: jnp.sum((gate(jnp.einsum("ni,igu->ngu", x, kernel)) @ readout) ** 2)  # noqa: E731
+
+    def loss(kernel, readout):
+        return jnp.sum((gate(jnp.einsum("ni,igu->ngu", x, kernel)) @ readout) ** 2)
+
     of_kernel, of_readout = map(np.asarray, jax.jit(jax.grad(loss, (0, 1)))(kernel, readout))
     assert (of_kernel[:, :, 1] == 0).all() and of_readout[1] == 0
     assert (of_kernel[:, :, 0] != 0).all() and of_readout[0] != 0
@@ -237,7 +274,10 @@ def test_a_unit_without_weights_is_silent_and_has_no_gradient(x64):
 
 def test_only_a_single_pixel_is_painted_by_a_filter_of_the_whole_size():
     module = GatedConvTranspose(2, (5, 5), (10, 10), same=False)
-    with pytest.raises(ValueError, match=r"kernel=\(5, 5\) must be size=\(10, 10\) and the image \(1, 1\), not \(6, 6\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"kernel=\(5, 5\) must be size=\(10, 10\) and the image \(1, 1\), not \(6, 6\)",
+    ):
         module.init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
 
 
@@ -248,13 +288,17 @@ def test_every_lowering_is_the_same_convolution(x64, name, how):
     x, w, padding, strides = draw(GEOMETRIES[name], 3)
 
     def both(function):
-        own, shared = (jax.vmap(gradients(function, padding, strides), axes) for axes in ((0, 0), (None, 0)))
+        own, shared = (
+            jax.vmap(gradients(function, padding, strides), axes) for axes in ((0, 0), (None, 0))
+        )
         return jax.jit(lambda x, w: [own(x, w), shared(x[0], w)])(x, w)
 
     theirs = both(plain)
     with lowering(how):
         ours = both(conv)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs
+    )
 
 
 def test_lowerings_are_what_they_say(x64):
@@ -263,7 +307,9 @@ def test_lowerings_are_what_they_say(x64):
     text = {}
     for how in ("grouped", "looped", "matmul"):
         with lowering(how):
-            text[how] = jax.jit(jax.vmap(lambda x, w: conv(x, w, padding, strides))).lower(x, w).as_text()
+            text[how] = (
+                jax.jit(jax.vmap(lambda x, w: conv(x, w, padding, strides))).lower(x, w).as_text()
+            )
     assert "feature_group_count = 3" in text["grouped"] and "while" not in text["grouped"]
     assert "while" in text["looped"] and "feature_group_count = 3" not in text["looped"]
     assert "dot_general" in text["matmul"] and "convolution" not in text["matmul"]
@@ -276,8 +322,12 @@ def test_an_unknown_lowering_is_refused():
 
 @pytest.mark.parametrize("kind", ["dense", "conv", "transpose"])
 def test_layers_compute_in_the_dtype_of_their_input_and_have_gradients_of_their_own(kind):
-    """A bias's gradient is a sum of 10^4 numbers: added up in bfloat16 it would stop growing, and be off by far more than 1 %."""
-    layer = {"dense": GatedDense(4), "conv": GatedConv(4, (3, 3)), "transpose": GatedConvTranspose(4, (3, 3), (10, 10))}[kind]
+    """A bias's gradient sums 10^4 numbers: in bfloat16 it would stop growing."""
+    layer = {
+        "dense": GatedDense(4),
+        "conv": GatedConv(4, (3, 3)),
+        "transpose": GatedConvTranspose(4, (3, 3), (10, 10)),
+    }[kind]
     x = normal(0, 100, 10, 10, 3)
     params = random_params(layer, x)
     sums = jax.jit(jax.grad(lambda params, x: layer.apply(params, x).astype(jnp.float32).sum()))
@@ -294,6 +344,9 @@ def test_layers_compute_in_the_dtype_of_their_input_and_have_gradients_of_their_
 def test_gated_dense_is_two_matrix_products(x64):
     layer, x = GatedDense(4), normal(0, 2, 5, 3)
     params = random_params(layer, x)
-    kernel, bias = np.asarray(params["params"]["kernel"], np.float64), np.asarray(params["params"]["bias"], np.float64)
+    kernel, bias = (
+        np.asarray(params["params"]["kernel"], np.float64),
+        np.asarray(params["params"]["bias"], np.float64),
+    )
     linear, gating = (np.asarray(x) @ kernel[:, half] + bias[half] for half in (0, 1))
     np.testing.assert_allclose(layer.apply(params, x), linear / (1 + np.exp(-gating)), rtol=1e-6)

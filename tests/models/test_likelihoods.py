@@ -24,14 +24,18 @@ LEVELS = np.arange(256.0)
 MEANS = (-40.0, -1.0, -0.3, 0.0, 0.004, 0.99, 1.0, 17.0)
 LOG_SCALES = (-9.0, -7.0, -4.5, -2.0, 0.0, 3.0, 12.0)
 GRID = np.stack(np.meshgrid(MEANS, LOG_SCALES), -1).reshape(-1, 2)
-LOGITS = np.array([-300.0, -30.0, -4.0, -1.01, -0.99, -1e-2, -1e-5, 0.0, 1e-9, 1e-3, 0.5, 2.0, 90.0])
+LOGITS = np.array(
+    [-300.0, -30.0, -4.0, -1.01, -0.99, -1e-2, -1e-5, 0.0, 1e-9, 1e-3, 0.5, 2.0, 90.0]
+)
 
 
 def logistic(dtype):
     """Log-probabilities (parameters, levels)."""
     mean, log_scale = np.asarray(GRID, dtype).T[..., None]
     levels = jnp.asarray(LEVELS, dtype)
-    return np.asarray(jax.jit(lambda *at: DiscretisedLogistic(*at).log_prob(levels))(mean, log_scale))
+    return np.asarray(
+        jax.jit(lambda *at: DiscretisedLogistic(*at).log_prob(levels))(mean, log_scale)
+    )
 
 
 def test_levels_are_differences_of_the_logistic_distribution_function(x64):
@@ -111,7 +115,9 @@ def test_continuous_bernoulli_integrates_to_one(x64):
         points = [1 - peak[0]] if peak and logit > 0 else peak
         whole, _ = scipy.integrate.quad(density, 0, 1, points=points or None, limit=40)
         assert abs(whole - 1) < 1e-9
-        mean, _ = scipy.integrate.quad(lambda x, d=density: x * d(x), 0, 1, points=points or None, limit=40)
+        mean, _ = scipy.integrate.quad(
+            lambda x, d=density: x * d(x), 0, 1, points=points or None, limit=40
+        )
         np.testing.assert_allclose(own_mean, mean, atol=1e-9)
 
 
@@ -137,7 +143,9 @@ def test_continuous_bernoulli_near_zero_and_far_out():
 
 def test_draws_of_continuous_bernoulli(x64):
     chosen = np.array([-30.0, -0.9, -1e-4, 0.0, 5e-4, 1.5, 40.0])
-    draw = jax.jit(lambda at: ContinuousBernoulli(at).sample(seed=jax.random.key(0), sample_shape=5000))
+    draw = jax.jit(
+        lambda at: ContinuousBernoulli(at).sample(seed=jax.random.key(0), sample_shape=5000)
+    )
     x = np.asarray(draw(chosen))
     assert x.min() >= 0 and x.max() <= 1
     for i, logit in enumerate(chosen):
@@ -211,7 +219,9 @@ def test_encoders_see_levels_from_minus_one_to_one():
         # Pseudo-inputs are between 0 and 1 as they are.
         phi = 255 * jax.nn.sigmoid(params["prior"]["pseudo_inputs"])
         ours = [model.encode(params, x), model.encode(params, phi), plain.encode(params, x / 255)]
-        return [e.mean() for e in ours], model.prior_distribution(params, x).components_distribution.loc
+        return [e.mean() for e in ours], model.prior_distribution(
+            params, x
+        ).components_distribution.loc
 
     (seen, of_phi, same), components = encoded(params)
     np.testing.assert_allclose(seen, same, rtol=1e-5)
@@ -248,7 +258,7 @@ def test_autoregressive_levels_depend_on_those_before_alone():
 
 
 def test_autoregressive_levels_are_drawn_from_what_is_scored():
-    """With its own uniforms laid open, a draw is the level that they reach given those before it."""
+    """With its uniforms known, a draw is the level they reach given the draws before."""
     module, params, z = decoder((4, 3), batch=2)
     key = jax.random.key(5)
 
@@ -300,25 +310,47 @@ def test_names_of_members_are_those_of_before():
         (
             {"likelihood": "gaussian", "decoder": "pixelcnn"},
             None,
-            "likelihood='gaussian': expected 'bernoulli' or 'discretised_logistic' with decoder='pixelcnn', got 'gaussian'. It is "
-            "for 'mlp' or 'deconv' or 'resnet'.",
+            "likelihood='gaussian': expected 'bernoulli' or 'discretised_logistic' with "
+            "decoder='pixelcnn', got 'gaussian'. It is for 'mlp' or 'deconv' or 'resnet'.",
         ),
-        ({}, ("grey", (4, 4)), "likelihood='bernoulli': expected data of zeros and ones, got 8-bit levels. 'discretised_log"),
+        (
+            {},
+            ("grey", (4, 4)),
+            "likelihood='bernoulli': expected data of zeros and ones, got 8-bit levels. "
+            "'discretised_log",
+        ),
         ({}, ("real", (4,)), "got real values. 'continuous_bernoulli' or 'gaussian' will do."),
-        ({"likelihood": "gaussian"}, ("binary", (4, 4)), "got data of zeros and ones. 'bernoulli' will do."),
-        ({"likelihood": "gaussian"}, ("grey", (4, 4)), "likelihood='gaussian': expected real values, got 8-bit levels."),
-        ({"likelihood": "continuous_bernoulli"}, ("real", (4,)), "expected values in [0, 1], got -1 to 2. Scale them, or give 'g"),
+        (
+            {"likelihood": "gaussian"},
+            ("binary", (4, 4)),
+            "got data of zeros and ones. 'bernoulli' will do.",
+        ),
+        (
+            {"likelihood": "gaussian"},
+            ("grey", (4, 4)),
+            "likelihood='gaussian': expected real values, got 8-bit levels.",
+        ),
+        (
+            {"likelihood": "continuous_bernoulli"},
+            ("real", (4,)),
+            "expected values in [0, 1], got -1 to 2. Scale them, or give 'g",
+        ),
         (
             {"encoder": "conv"},
             ("binary", (16,)),
             "encoder='conv': expected images (height, width) or (height, width, channels), got",
         ),
-        ({"encoder": "conv_iaf"}, ("binary", (16,)), "got examples of shape (16,). 'dense' will do."),
+        (
+            {"encoder": "conv_iaf"},
+            ("binary", (16,)),
+            "got examples of shape (16,). 'dense' will do.",
+        ),
         ({"decoder": "deconv"}, ("binary", (16,)), "decoder='deconv': expected images"),
         (
             {"decoder": "pixelcnn", "likelihood": "discretised_logistic"},
             ("grey", (4, 4, 3)),
-            "decoder='pixelcnn': expected images (height, width), got examples of shape (4, 4, 3). 'mlp' or 'deconv' or 'resnet'",
+            "decoder='pixelcnn': expected images (height, width), got examples of shape (4, 4, 3). "
+            "'mlp' or 'deconv' or 'resnet'",
         ),
     ],
 )

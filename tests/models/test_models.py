@@ -25,18 +25,41 @@ ARCHITECTURES = {
     f"{decoder}, {prior}": dataclasses.replace(SMALL, decoder=decoder, prior=prior, pseudo_inputs=4)
     for decoder, prior in (("mlp", "normal"), ("mlp", "vampprior"), ("pixelcnn", "normal"))
 }
-TINY = dict(encoder_width=2, decoder_width=3, encoder_depth=1, flow_steps=2, flow_width=7, flow_depth=1, pseudo_inputs=4)
-FAMILIES = {name: dataclasses.replace(SMALL, **paper_family(name), **TINY) for name in PAPER_FAMILIES}
-# Compiling takes long: every part is here once, and the flow's encoder with every prior, beside a decoder that costs nothing.
+TINY = dict(
+    encoder_width=2,
+    decoder_width=3,
+    encoder_depth=1,
+    flow_steps=2,
+    flow_width=7,
+    flow_depth=1,
+    pseudo_inputs=4,
+)
+FAMILIES = {
+    name: dataclasses.replace(SMALL, **paper_family(name), **TINY) for name in PAPER_FAMILIES
+}
+# Compiling takes long: each part is here once, the flow's encoder with each prior and a decoder
+# that costs nothing.
 FLOW = dict(encoder="conv_iaf", **TINY)
-NEW = dict(encoder="resnet", encoder_width=2, encoder_depth=1, decoder_width=3, flow_steps=2, flow_width=7, flow_depth=1)
+NEW = dict(
+    encoder="resnet",
+    encoder_width=2,
+    encoder_depth=1,
+    decoder_width=3,
+    flow_steps=2,
+    flow_width=7,
+    flow_depth=1,
+)
 ARCHITECTURES |= {
     "--+": FAMILIES["--+"],
     "iaf, maf": dataclasses.replace(SMALL, **FLOW, prior="maf"),
     "iaf, vampprior": dataclasses.replace(SMALL, **FLOW, prior="vampprior"),
     "resnet, realnvp": dataclasses.replace(SMALL, **NEW, decoder="resnet", prior="realnvp"),
-    "pixelvae, maf_affine": dataclasses.replace(SMALL, **NEW, decoder="pixelvae", prior="maf_affine", causal_depth=1),
-    "pixelcnnpp, z in every layer": dataclasses.replace(SMALL, **NEW, decoder="pixelcnnpp", z_in_every_layer=True),
+    "pixelvae, maf_affine": dataclasses.replace(
+        SMALL, **NEW, decoder="pixelvae", prior="maf_affine", causal_depth=1
+    ),
+    "pixelcnnpp, z in every layer": dataclasses.replace(
+        SMALL, **NEW, decoder="pixelcnnpp", z_in_every_layer=True
+    ),
 }
 
 
@@ -55,7 +78,7 @@ def normal(*shape, seed=2):
 
 @functools.cache
 def computed(name):
-    """A model, its parameters, images, and a function that gives terms and the gradient of R + D of some images; compiled once."""
+    """A model, its parameters, images, and its terms and gradient of R + D; compiled once."""
     model, params, x = built(name, n=16)
 
     def loss(params, x):
@@ -76,12 +99,14 @@ def test_closed_form_rate_is_the_integral_of_its_definition():
         log_e, log_m = scipy.stats.norm.logpdf(z, mean[i], scale[i]), scipy.stats.norm.logpdf(z)
         return np.exp(log_e) * (log_e - log_m)
 
-    exact = sum(scipy.integrate.quad(integrand, -30, 30, args=(i,), points=[mean[i]])[0] for i in range(2))
+    exact = sum(
+        scipy.integrate.quad(integrand, -30, 30, args=(i,), points=[mean[i]])[0] for i in range(2)
+    )
     np.testing.assert_allclose(information.closed_form_rate(e, m), exact, rtol=1e-5)
 
 
 def test_closed_form_rate_of_a_nearly_collapsed_encoder():
-    """Rates far below float32's rounding of their parts: never negative, and right where the float32 inputs are."""
+    """Rates far below float32's rounding of their parts: never negative, and accurate."""
     deviation = np.float32([0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3])[:, None] * np.float32([[1, -1, 1, 1]])
     scale = np.float32(1) + deviation
     e = distrax.MultivariateNormalDiag(jnp.asarray(deviation), jnp.asarray(scale))
@@ -92,7 +117,9 @@ def test_closed_form_rate_of_a_nearly_collapsed_encoder():
     assert (rate >= 0).all() and rate[0] == 0
     np.testing.assert_allclose(rate, exact, rtol=0.05, atol=1e-13)
     assert np.isfinite(
-        jax.grad(lambda s: information.closed_form_rate(distrax.MultivariateNormalDiag(s - 1, s), m))(jnp.ones(4))
+        jax.grad(
+            lambda s: information.closed_form_rate(distrax.MultivariateNormalDiag(s - 1, s), m)
+        )(jnp.ones(4))
     ).all()
 
 
@@ -135,9 +162,9 @@ HALF = (
 
 @pytest.mark.parametrize("name", marked(HALF))
 def test_bfloat16_examples_make_networks_compute_in_it_and_nothing_else(name):
-    """Terms to 1 % and gradients to 3 % of those in float32, both in float32: about what bfloat16's 8 bits can say.
+    """Terms are within 1 % of float32's and gradients within 3 %: bfloat16's 8 bits.
 
-    Gradients of biases, sums over all pixels, would be off by 10 % if they were added up in bfloat16, and densities by whole nats.
+    Summed over pixels in bfloat16, biases' gradients would be off by 10 %, densities by nats.
     """
     model, params, x, both, fine, exact = computed(name)
     (_, coarse), gradient = both(params, x.astype(jnp.bfloat16))
@@ -145,10 +172,15 @@ def test_bfloat16_examples_make_networks_compute_in_it_and_nothing_else(name):
     for ours, theirs in zip(coarse, fine, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0.01, atol=0.03)
     assert not np.array_equal(coarse.distortion, fine.distortion)
-    ours, theirs = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (gradient, exact))
+    ours, theirs = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+        for tree in (gradient, exact)
+    )
     assert np.linalg.norm(ours - theirs) < 0.03 * np.linalg.norm(theirs)
     # All convolutions, and the products of most of the arithmetic, are in bfloat16.
-    program = str(jax.make_jaxpr(lambda x: model.terms(params, x, jax.random.key(3)))(x.astype(jnp.bfloat16)))
+    program = str(
+        jax.make_jaxpr(lambda x: model.terms(params, x, jax.random.key(3)))(x.astype(jnp.bfloat16))
+    )
     made = [line.split("=")[0] for line in program.splitlines() if "conv_general_dilated[" in line]
     assert all("bf16" in line for line in made) and (made or "mlp" in name)
 
@@ -181,7 +213,9 @@ def test_terms_are_their_definitions(name):
     gaussian = architecture.encoder != "conv_iaf" and architecture.prior == "normal"
     if gaussian:
         np.testing.assert_allclose(
-            terms.rate, model.encode(params, x).kl_divergence(model.prior_distribution(params, x)), rtol=1e-5
+            terms.rate,
+            model.encode(params, x).kl_divergence(model.prior_distribution(params, x)),
+            rtol=1e-5,
         )
         assert (terms.rate >= 0).all()
     else:
@@ -214,7 +248,9 @@ def test_bernoulli_of_binary_values_is_scipys_at_any_logit(dtype):
         by_hand = scipy.special.log_expit((2 * value - 1) * logits.astype(float))
         log_prob, slope = scored(logits, x)
         np.testing.assert_allclose(log_prob, by_hand, rtol=1e-6, atol=1e-30)
-        np.testing.assert_allclose(slope, value - scipy.special.expit(logits.astype(float)), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            slope, value - scipy.special.expit(logits.astype(float)), rtol=1e-5, atol=1e-7
+        )
 
 
 def test_vampprior_is_a_mixture_of_encodings():
@@ -236,13 +272,19 @@ def test_encoder_sees_pixels_from_minus_one_to_one():
     grey = jnp.full((1, *SHAPE), 0.5)
     scrambled = jax.tree.map(lambda leaf: leaf, params)
     scrambled["encoder"]["hidden_0"]["kernel"] = 100 * scrambled["encoder"]["hidden_0"]["kernel"]
-    np.testing.assert_array_equal(model.encode(params, grey).mean(), model.encode(scrambled, grey).mean())
+    np.testing.assert_array_equal(
+        model.encode(params, grey).mean(), model.encode(scrambled, grey).mean()
+    )
 
 
 def test_parameter_counts_at_full_size():
     def count(**fields):
-        architecture = Architecture(encoder_width=128, latent=32, decoder_depth=1, decoder_width=512, **fields)
-        shapes = jax.eval_shape(lambda: architecture.build((28, 28)).init(jax.random.key(0), jnp.zeros((1, 28, 28))))
+        architecture = Architecture(
+            encoder_width=128, latent=32, decoder_depth=1, decoder_width=512, **fields
+        )
+        shapes = jax.eval_shape(
+            lambda: architecture.build((28, 28)).init(jax.random.key(0), jnp.zeros((1, 28, 28)))
+        )
         return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes))
 
     encoder = 2 * (784 * 128 + 128) + 2 * (128 * 128 + 128) + 2 * (128 * 32 + 32)
@@ -252,22 +294,39 @@ def test_parameter_counts_at_full_size():
 
 
 def test_parameters_of_the_residual_networks_at_full_size():
-    architecture = Architecture(encoder="resnet", decoder="resnet", encoder_width=32, decoder_width=32, latent=64, encoder_depth=3)
-    shapes = jax.eval_shape(architecture.build((28, 28)).init, jax.random.key(0), jnp.zeros((1, 28, 28)))
+    architecture = Architecture(
+        encoder="resnet",
+        decoder="resnet",
+        encoder_width=32,
+        decoder_width=32,
+        latent=64,
+        encoder_depth=3,
+    )
+    shapes = jax.eval_shape(
+        architecture.build((28, 28)).init, jax.random.key(0), jnp.zeros((1, 28, 28))
+    )
     gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
     residual = gated(9, 32, 32) + gated(9, 64, 64) + gated(9, 128, 128)
     encoder = gated(25, 1, 32) + gated(16, 32, 64) + gated(16, 64, 128) + 3 * residual
     encoder += gated(49, 128, 256) + 2 * (256 * 64 + 64)
-    decoder = gated(49, 64, 128) + gated(16, 128, 64) + gated(16, 64, 32) + 2 * residual + 25 * 32 + 1
+    decoder = (
+        gated(49, 64, 128) + gated(16, 128, 64) + gated(16, 64, 32) + 2 * residual + 25 * 32 + 1
+    )
     for part, count in (("encoder", encoder), ("decoder", decoder)):
-        assert sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes[part])) == count
+        assert (
+            sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes[part])) == count
+        )
     assert architecture.family == "---"
 
 
 def test_family_names():
     assert Architecture().family == "---"
     assert Architecture(decoder="pixelcnn", prior="vampprior").family == "-+v"
-    assert Architecture(decoder="pixelvae", prior="realnvp").family == "-++" == Architecture(**NEW_PARTS).family
+    assert (
+        Architecture(decoder="pixelvae", prior="realnvp").family
+        == "-++"
+        == Architecture(**NEW_PARTS).family
+    )
     assert len(PAPER_FAMILIES) == 12 == len({*FAMILIES.values()})
     assert all(architecture.family == name for name, architecture in FAMILIES.items())
     with pytest.raises(BadInput, match=r"family='-x-': expected one of '---', '--\+'"):
@@ -275,7 +334,10 @@ def test_family_names():
 
 
 # Worked out by hand from the paper's App. A; see the counts in the modules' own tests.
-PAPER_PARAMETERS = {"encoder": {"-": 1_999_424, "+": 5_611_840}, "decoder": {"-": 998_753, "+": 2_421_217}}
+PAPER_PARAMETERS = {
+    "encoder": {"-": 1_999_424, "+": 5_611_840},
+    "decoder": {"-": 998_753, "+": 2_421_217},
+}
 PAPER_PARAMETERS |= {"prior": {"-": 0, "+": 3_612_416, "v": 500 * 784 + 500}}
 
 
@@ -292,16 +354,40 @@ def test_the_papers_families_have_the_papers_parameters(name):
     gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
     made = 4 * ((64 * 640 + 640) + 2 * (640 * 640 + 640) + (640 * 64 + 64))
     encoder = (
-        gated(25, 1, 32) + gated(25, 32, 32) + gated(25, 32, 64) + gated(25, 64, 64) + gated(49, 64, 256) + 2 * (256 * 64 + 64)
+        gated(25, 1, 32)
+        + gated(25, 32, 32)
+        + gated(25, 32, 64)
+        + gated(25, 64, 64)
+        + gated(49, 64, 256)
+        + 2 * (256 * 64 + 64)
     )
-    decoder = gated(49, 64, 64) + 2 * gated(25, 64, 64) + gated(25, 64, 32) + gated(25, 32, 32) + gated(16, 32, 32) + 25 * 32 + 1
-    assert (encoder, made, decoder) == (1_999_424, 3_612_416, 998_753) and encoder + made == 5_611_840
+    decoder = (
+        gated(49, 64, 64)
+        + 2 * gated(25, 64, 64)
+        + gated(25, 64, 32)
+        + gated(25, 32, 32)
+        + gated(16, 32, 32)
+        + 25 * 32
+        + 1
+    )
+    assert (encoder, made, decoder) == (
+        1_999_424,
+        3_612_416,
+        998_753,
+    ) and encoder + made == 5_611_840
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[("decoder", "mlpp"), ("encoder", ""), ("prior", None), ("decoder_width", 0), ("decoder_width", 2.5), ("latent", True)],
+        *[
+            ("decoder", "mlpp"),
+            ("encoder", ""),
+            ("prior", None),
+            ("decoder_width", 0),
+            ("decoder_width", 2.5),
+            ("latent", True),
+        ],
         *[("causal_depth", 0), ("z_in_every_layer", 1), ("z_in_every_layer", "True")],
     ],
 )

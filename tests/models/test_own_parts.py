@@ -22,7 +22,9 @@ from rd_elbo.training import fit, state
 from tests.training.populations import images_of
 
 REFERENCE = "experiments.own_decoder:BroadcastDecoder"
-OWN = rd.Member(decoder=REFERENCE, decoder_width=2, encoder_width=4, latent=2, batch_size=32, epochs=0.1)
+OWN = rd.Member(
+    decoder=REFERENCE, decoder_width=2, encoder_width=4, latent=2, batch_size=32, epochs=0.1
+)
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def test_a_class_is_filled_with_what_a_member_has():
 def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
     digits = rd.load_data("mnist_static").head(320)
     points = rd.sweep(rd.product(OWN, beta=(0.5, 1.0)), digits, tmp_path, splits=("test",))
-    assert {row["decoder"] for row in points} == {REFERENCE} and all(row["rate"] > 0 for row in points)
+    assert {row["decoder"] for row in points} == {REFERENCE} and all(
+        row["rate"] > 0 for row in points
+    )
     member, params = rd.load_params(tmp_path, points[0]["member"])
     model, x = member.build((28, 28)), jnp.asarray(digits.splits["test"], jnp.float32)
     rate = model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean()
@@ -107,7 +111,13 @@ def test_registered_parts_are_members_like_others(parts):
     rd.register_decoder("flat", Flat, sign="f")  # again, as a reloaded notebook does
     for _ in range(2):  # and a cell of a notebook, which is in no file
         rd.register_decoder("cell", eval("lambda member, shape: Flat(shape)", {"Flat": Flat}))
-    for name, given in (("mlp", Flat), ("no name", Flat), ("flat", 3), ("flat", print), ("mlp", print)):
+    for name, given in (
+        ("mlp", Flat),
+        ("no name", Flat),
+        ("flat", 3),
+        ("flat", print),
+        ("mlp", print),
+    ):
         with pytest.raises(BadInput):
             rd.register_decoder(name, given)
     with pytest.raises(BadInput, match="sign='ff'"):
@@ -127,7 +137,7 @@ def test_examples_of_registering(parts):
 
 
 def test_a_member_is_known_by_the_text_of_its_parts(tmp_path, monkeypatch):
-    """Another text is another member, which a sweep trains anew; the same text is the same member."""
+    """Another text is another member, trained anew; the same text is the same member."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     text = "from tests.models.test_own_parts import Flat\n\nclass Mine(Flat):\n    pass\n"

@@ -1,4 +1,4 @@
-"""The autoregressive decoder is a distribution: causal, normalised, and sampled from what it scores."""
+"""The autoregressive decoder is a distribution: causal, normalised, sampled as it is scored."""
 
 import itertools
 
@@ -15,13 +15,19 @@ from tests.drawn import random_params
 KINDS = {
     "pixelcnn": lambda width, depth, shape: PixelCNNDecoder(width, depth, shape, planes=2),
     "pixelcnnpp": PixelCNNPPDecoder,
-    "pixelcnnpp, z in every layer": lambda width, depth, shape: PixelCNNPPDecoder(width, depth, shape, z_in_every_layer=True),
+    "pixelcnnpp, z in every layer": lambda width, depth, shape: PixelCNNPPDecoder(
+        width, depth, shape, z_in_every_layer=True
+    ),
     "pixelvae": lambda width, depth, shape: PixelVAEDecoder(width, 1, depth, shape),
 }
 
 
 # Without z in every layer PixelCNN++ has only less to compile, and to go wrong; either takes long.
-MOST = ["pixelcnn", "pixelvae", pytest.param("pixelcnnpp, z in every layer", marks=pytest.mark.slow)]
+MOST = [
+    "pixelcnn",
+    "pixelvae",
+    pytest.param("pixelcnnpp, z in every layer", marks=pytest.mark.slow),
+]
 
 
 def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=None):
@@ -39,7 +45,7 @@ def uniform(*shape, seed=3):
 
 
 def rows_of_jacobian(function, at, count):
-    """Gradients of all results of one example: of the first in a batch of copies by the first copy, and so on; quick to compile."""
+    """Gradients of all results of one example: result i by copy i of a batch of copies."""
     copies = jnp.asarray(np.repeat(at, count, 0))
     gradient = jax.jit(jax.grad(lambda copies: jnp.trace(function(copies).reshape(count, count))))
     return np.asarray(gradient(copies)).reshape(count, -1)
@@ -50,10 +56,12 @@ def test_every_pixel_depends_on_those_before_it_alone(kind):
     shape = (8, 7)
     module, params, z = decoder(shape, depth=2 if "pixelcnnpp" in kind else 3, kind=kind)
     x = uniform(1, *shape)
-    jacobian = rows_of_jacobian(lambda x: module.apply(params, np.repeat(z, 56, 0)).outputs(x), x, 56)
+    jacobian = rows_of_jacobian(
+        lambda x: module.apply(params, np.repeat(z, 56, 0)).outputs(x), x, 56
+    )
     row, column = np.divmod(np.arange(56), 7)
     assert (np.triu(np.abs(jacobian)) == 0).all()
-    # It does look at what it may: its left neighbour, and the pixels right above and above to the right.
+    # It sees what it may: its left neighbour, the pixel above, and that above to the right.
     for down, right in ((0, -1), (-1, 0), (-1, 1), (-2, 2)):
         for i in range(56):
             r, c = row[i] + down, column[i] + right
@@ -78,13 +86,15 @@ def test_causality_at_full_size_on_random_pixels(kind):
 @pytest.mark.parametrize("kind", MOST)
 def test_z_reaches_every_pixel(kind):
     module, params, z = decoder((5, 4), kind=kind)
-    jacobian = rows_of_jacobian(lambda z: module.apply(params, z).outputs(jnp.zeros((20, 5, 4))), z, 20)
+    jacobian = rows_of_jacobian(
+        lambda z: module.apply(params, z).outputs(jnp.zeros((20, 5, 4))), z, 20
+    )
     assert (np.abs(jacobian) > 0).all()
 
 
 @pytest.mark.slow
 def test_z_reaches_every_residual_layer_of_pixelcnnpp():
-    """Shown by the linear maps' gradients at z alone: none is forgotten, none reads the planes of another size."""
+    """Gradients at z alone: no linear map is forgotten or reads another size's planes."""
     module, params, z = decoder((8, 8), depth=1, kind="pixelcnnpp, z in every layer", batch=3)
     x = (uniform(3, 8, 8) < 0.4).astype(jnp.float32)
     gradient = jax.jit(jax.grad(lambda p: module.apply(p, z).log_prob(x).sum()))(params)["params"]
@@ -98,9 +108,12 @@ def test_z_reaches_every_residual_layer_of_pixelcnnpp():
 
 @pytest.mark.parametrize("kind", MOST)
 def test_a_decoder_of_bfloat16_latents_draws_and_scores_in_float32(kind):
-    """Its network computes in bfloat16; logits, log-densities and uniforms do not, else 1 in 256 draws were a tie."""
+    """Logits, log-densities and uniforms are not bfloat16: 1 in 256 draws would tie."""
     module, params, z = decoder((5, 4), kind=kind, batch=2, noise=0.3)
-    assert jax.eval_shape(lambda: module.apply(params, z.astype(jnp.bfloat16)).planes).dtype == jnp.bfloat16
+    assert (
+        jax.eval_shape(lambda: module.apply(params, z.astype(jnp.bfloat16)).planes).dtype
+        == jnp.bfloat16
+    )
 
     @jax.jit
     def scored():
@@ -141,7 +154,7 @@ SAMPLED = [
 
 @pytest.mark.parametrize(("kind", "depth", "shape"), SAMPLED)
 def test_samples_follow_the_scored_conditionals(kind, depth, shape):
-    """With its own uniforms laid open, a draw is 1 just where the parallel pass gives more than the uniform."""
+    """With its uniforms known, a draw is 1 just where the parallel pass exceeds them."""
     n, pixels = 4, shape[0] * shape[1]
     module, params, z = decoder(shape, batch=3, depth=depth, kind=kind)
     key = jax.random.key(5)
@@ -159,12 +172,19 @@ def test_frequencies_of_samples_are_their_probabilities(kind):
     shape = (2, 2)
     module, params, z = decoder(shape, kind=kind)
     draws = 20_000
-    x = jax.jit(lambda: module.apply(params, z).sample(seed=jax.random.key(11), sample_shape=draws))().reshape(draws, 4)
+    x = jax.jit(
+        lambda: module.apply(params, z).sample(seed=jax.random.key(11), sample_shape=draws)
+    )().reshape(draws, 4)
     counts = np.bincount(np.asarray(x @ jnp.array([8, 4, 2, 1])).astype(int), minlength=16)
     images = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=4))).reshape(16, 1, 2, 2)
-    expected = draws * np.exp(np.asarray(jax.jit(lambda: module.apply(params, z).log_prob(images))()))[:, 0]
+    expected = (
+        draws
+        * np.exp(np.asarray(jax.jit(lambda: module.apply(params, z).log_prob(images))()))[:, 0]
+    )
     chi_square = ((counts - expected) ** 2 / expected).sum()
-    assert chi_square < 37.7  # the 99.9 % point of chi-square with 15 degrees of freedom; the key is fixed
+    assert (
+        chi_square < 37.7
+    )  # the 99.9 % point of chi-square with 15 degrees of freedom; the key is fixed
 
 
 def test_distribution_works_outside_the_call_that_made_it():
@@ -183,36 +203,71 @@ def test_parameter_count(depth):
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32)))
     planes, first = 32 * 784 * 2 + 784 * 2, 15 * 1 * 2 * 12 + 2 * 12 + 2 * 2 * 12
     block, readout = 15 * 12 * 2 * 12 + 2 * 12 + 2 * 2 * 12, 12 + 2 + 1
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == planes + first + depth * block + readout
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(params))
+        == planes + first + depth * block + readout
+    )
 
 
 def test_parameter_count_of_pixelvae_at_full_size():
     module = PixelVAEDecoder(32, 2, 3, (28, 28))
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64)))
     gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
-    trunk = gated(49, 64, 64) + 2 * gated(25, 64, 64) + gated(25, 64, 32) + gated(25, 32, 32) + gated(16, 32, 32)
+    trunk = (
+        gated(49, 64, 64)
+        + 2 * gated(25, 64, 64)
+        + gated(25, 64, 32)
+        + gated(25, 32, 32)
+        + gated(16, 32, 32)
+    )
     causal = gated(15, 1, 32) + 3 * gated(15, 32, 32) + 4 * 2 * 32 * 32 + 32 + 32 + 1
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == trunk + causal == 1_099_585
 
 
 def test_the_blocks_of_pixelcnnpp_and_their_shortcuts():
-    """Six blocks of two residual layers at 28, 14, 7, 7, 14, 28; shortcuts run between equal sizes, latest first."""
+    """Six blocks at 28, 14, 7, 7, 14, 28; shortcuts join equal sizes, latest first."""
     network = nodes(2)
     layers = [node for node in network if node.residual is not None]
     for stream in ("down", "right"):
-        assert [node.level for node in layers if node.stream == stream] == [0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0]
-    assert [node.kind for node in network].count("shrink") == [node.kind for node in network].count("grow") == 4
+        assert [node.level for node in layers if node.stream == stream] == [
+            0,
+            0,
+            1,
+            1,
+            2,
+            2,
+            2,
+            2,
+            1,
+            1,
+            0,
+            0,
+        ]
+    assert (
+        [node.kind for node in network].count("shrink")
+        == [node.kind for node in network].count("grow")
+        == 4
+    )
     for node in network:
         for other in (*node.besides, *(() if node.residual is None else (node.residual,))):
             assert network[other].level == node.level
         if node.stream == "down":
             # Nothing of the right stream flows back.
             assert all(network[i].stream == "down" for i in (node.source, *node.besides) if i >= 0)
-    middles = [i for i, node in enumerate(network) if node.kind == "gated" and node.residual is None and node.stream == "down"]
+    middles = [
+        i
+        for i, node in enumerate(network)
+        if node.kind == "gated" and node.residual is None and node.stream == "down"
+    ]
     into = [network[i].besides for i in middles[6:]]
-    outputs = [i for i, node in enumerate(network) if (node.stream == "down" and node.kind != "gated") or node.residual is not None]
+    outputs = [
+        i
+        for i, node in enumerate(network)
+        if (node.stream == "down" and node.kind != "gated") or node.residual is not None
+    ]
     down = [i for i in outputs if network[i].stream == "down"]
-    # Of (input, first, second layer) of each size on the way down: at 7 the first and the input, at 14 and 28 the second and first.
+    # Of (input, first, second layer) on the way down: at 7 the first and the input, at 14 and 28
+    # the second and first.
     assert into == [(down[7],), (down[6],), (down[5],), (down[4],), (down[2],), (down[1],)]
 
 
@@ -222,11 +277,14 @@ def test_parameter_count_of_pixelcnnpp_at_full_size():
     plane = 2 * (64 * 784 + 784)
     first = 2 * (6 * 3 * 64 + 64)
     gated = lambda taps: 2 * (taps * 64 * 64 + 64)  # noqa: E731
-    # Twelve layers of two filters in each stream; beside them the down stream into the right, and shortcuts into half of both.
+    # Twelve layers of two filters in each stream; beside them the down stream into the right, and
+    # shortcuts into half of both.
     layers = 12 * 2 * (gated(6) + gated(4)) + (12 + 6 + 6) * 2 * 64 * 64
     resizing = 2 * (6 * 64 * 64 + 64) + 2 * (4 * 64 * 64 + 64) + 4 * (4 * 64 * 64 + 64)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count == plane + first + layers + resizing + 64 + 1 == 2_421_217
-    told = jax.eval_shape(module.clone(z_in_every_layer=True).init, jax.random.key(0), jnp.zeros((1, 64)))
+    told = jax.eval_shape(
+        module.clone(z_in_every_layer=True).init, jax.random.key(0), jnp.zeros((1, 64))
+    )
     planes = (64 + 1) * 784 * 4 + 24 * 4 * 2 * 64
     assert sum(leaf.size for leaf in jax.tree.leaves(told)) == count + planes

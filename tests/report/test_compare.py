@@ -35,7 +35,17 @@ def points():
 def test_runs_stand_beside_every_printed_model_of_their_family_and_beta(points):
     compared = compare.compare(points, "binarized_mnist")
     assert compared.split == "test" and compared.reference.same_data
-    found = [(r["family"], r["beta"], r["target"], r["kl_warmup_fraction"], r["seed"], r.get("paper_rate")) for r in compared.runs]
+    found = [
+        (
+            r["family"],
+            r["beta"],
+            r["target"],
+            r["kl_warmup_fraction"],
+            r["seed"],
+            r.get("paper_rate"),
+        )
+        for r in compared.runs
+    ]
     assert found == [
         ("---", 0.1, "", 0.0, 0, None),
         ("---", 0.25, "", 0.0, 0, None),
@@ -47,32 +57,55 @@ def test_runs_stand_beside_every_printed_model_of_their_family_and_beta(points):
         ("-+v", 1.0, "", 0.5, 0, 0.0),
         ("-+v", 1.0, "", 0.5, 0, 6.2),
     ]
-    assert [r["model"] for r in compared.runs[:4]] == ["decoder width 16"] * 3 + ["decoder width 128"]
+    assert [r["model"] for r in compared.runs[:4]] == ["decoder width 16"] * 3 + [
+        "decoder width 128"
+    ]
     annealed = compared.runs[6]
-    assert (annealed["paper_annealed"], annealed["paper_distortion"], annealed["paper_how"]) == ("yes", 74.1, "figure")
-    np.testing.assert_allclose([annealed["total"], annealed["paper_total"], annealed["difference"]], [82.0, 80.3, 1.7])
-    assert compared.runs[5]["paper_annealed"] == "no" and compared.runs[3]["paper_annealed"] == "not stated"
+    assert (annealed["paper_annealed"], annealed["paper_distortion"], annealed["paper_how"]) == (
+        "yes",
+        74.1,
+        "figure",
+    )
+    np.testing.assert_allclose(
+        [annealed["total"], annealed["paper_total"], annealed["difference"]], [82.0, 80.3, 1.7]
+    )
+    assert (
+        compared.runs[5]["paper_annealed"] == "no"
+        and compared.runs[3]["paper_annealed"] == "not stated"
+    )
 
 
 def test_areas_are_against_the_papers_hull():
     """Points three nats above its corners lie three nats above it everywhere, as a hull."""
     mnist = paper.reference("mnist_static")
     rates, distortions = mnist.hull
-    ours = [row("-+v", float(r), float(d) + 3, beta=1 + i) for i, (r, d) in enumerate(zip(rates, distortions, strict=True))]
+    ours = [
+        row("-+v", float(r), float(d) + 3, beta=1 + i)
+        for i, (r, d) in enumerate(zip(rates, distortions, strict=True))
+    ]
     steps, hull = compare.compare(ours, "mnist_static").areas
     assert (hull["curve"], hull["lowest_rate"], hull["highest_rate"]) == ("hull", 0.0, 156.0)
-    np.testing.assert_allclose([hull["mean_gap"], hull["area"], hull["above"]], [3, 3 * 156, 3 * 156])
+    np.testing.assert_allclose(
+        [hull["mean_gap"], hull["area"], hull["above"]], [3, 3 * 156, 3 * 156]
+    )
     np.testing.assert_allclose(hull["below"], 0, atol=1e-9)
     # Steps wait for the next corner to fall: half a triangle more between any two.
     triangles = (np.diff(rates) * -np.diff(distortions)).sum() / 2
     np.testing.assert_allclose(steps["area"], 3 * 156 + triangles)
     # Diverged points, other splits and worse points change nothing.
-    more = [*ours, row("---", 30.0, 90.0), row("---", 1.0, 1.0, split="train"), row("---", 1.0, 1.0, status="diverged")]
+    more = [
+        *ours,
+        row("---", 30.0, 90.0),
+        row("---", 1.0, 1.0, split="train"),
+        row("---", 1.0, 1.0, status="diverged"),
+    ]
     assert compare.compare(more, "mnist_static").areas == [steps, hull]
 
 
 def test_rates_that_the_paper_does_not_cover():
-    areas = compare.compare([row("---", 200.0, 3.0), row("---", 210.0, 2.0)], "binarized_mnist").areas
+    areas = compare.compare(
+        [row("---", 200.0, 3.0), row("---", 210.0, 2.0)], "binarized_mnist"
+    ).areas
     assert [np.isnan(r["area"]) and np.isnan(r["mean_gap"]) for r in areas] == [True, True]
 
 
@@ -80,9 +113,22 @@ def test_the_best_of_each_family(points):
     bests = {r["family"]: r for r in compare.compare(points, "binarized_mnist").bests}
     assert list(bests) == ["---", "-+v", "all"]
     weak, strong, best = bests.values()
-    assert (weak["total"], weak["paper_total"], weak["paper_how"]) == (87.5, 86.9, "digitised") and "paper_rate" not in weak
-    assert (strong["total"], strong["seed"], strong["paper_rate"], strong["paper_annealed"]) == (81.5, 0, 6.2, "yes")
-    assert (best["total"], best["paper_rate"], best["paper_distortion"]) == (81.5, 8.3, 71.9) and "-+v" in best["model"]
+    assert (weak["total"], weak["paper_total"], weak["paper_how"]) == (
+        87.5,
+        86.9,
+        "digitised",
+    ) and "paper_rate" not in weak
+    assert (strong["total"], strong["seed"], strong["paper_rate"], strong["paper_annealed"]) == (
+        81.5,
+        0,
+        6.2,
+        "yes",
+    )
+    assert (best["total"], best["paper_rate"], best["paper_distortion"]) == (
+        81.5,
+        8.3,
+        71.9,
+    ) and "-+v" in best["model"]
     frozen = row("---", 1.0, 2.0, status="diverged")  # at its last finite state
     assert compare.compare([*points, frozen], "binarized_mnist").bests == [weak, strong, best]
     np.testing.assert_allclose([best["difference"], weak["difference"]], [1.3, 0.6])
@@ -92,14 +138,18 @@ def test_without_the_papers_numbers_ours_are_there(points):
     for dataset in ("path", None):
         compared = compare.compare(points, dataset)
         assert compared.reference is None and compared.areas == []
-        assert len(compared.runs) == 7 and all(r["paper_total"] == "" and r["difference"] == "" for r in compared.rows)
+        assert len(compared.runs) == 7 and all(
+            r["paper_total"] == "" and r["difference"] == "" for r in compared.rows
+        )
         assert [r["total"] for r in compared.bests] == [87.5, 81.5, 81.5]
 
 
 def test_splits(points):
     assert compare.compare(points, "path", "train").bests[0]["total"] == 2.0
     assert compare.compare(points[-1:], "path").split == "train"
-    with pytest.raises(BadInput, match="split='valid': expected a split of the table, one of 'test'"):
+    with pytest.raises(
+        BadInput, match="split='valid': expected a split of the table, one of 'test'"
+    ):
         compare.compare(points, "path", "valid")
     with pytest.raises(BadInput, match="expected finite points"):
         compare.compare([row("---", 1.0, 1.0, status="diverged")], "path")
@@ -122,11 +172,17 @@ def test_the_script_prints_and_writes_the_same_table(points, tmp_path):
     disk.write_json(tmp_path / "provenance.json", {"data": {"name": "mnist_static"}})
     result = script(f"--workdir={tmp_path}")
     assert result.returncode == 0, result.stderr
-    assert "another draw" in result.stdout and "R = 20" in result.stdout and "diverged" in result.stdout
+    assert (
+        "another draw" in result.stdout
+        and "R = 20" in result.stdout
+        and "diverged" in result.stdout
+    )
     written = disk.read_table(tmp_path / "comparison.csv")
     expected = compare.compare(tables.read_points(tmp_path), "mnist_static").rows
     np.testing.assert_equal(written, expected)
-    assert [r["section"] for r in written] == ["run"] * 9 + ["hull"] * 4 + ["area"] * 2 + ["best"] * 3
+    assert [r["section"] for r in written] == ["run"] * 9 + ["hull"] * 4 + ["area"] * 2 + [
+        "best"
+    ] * 3
     flat = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "-+v β = 1 0 1 5.00 77.00 82.00 0.0 81.0 81.0 +1.00 Fig. 4c, 5; not annealed" in flat
     assert "6.2 74.1 80.3 +1.70 Fig. 4a, 6; annealed" in flat
@@ -139,8 +195,14 @@ def test_the_script_prints_markdown(points, tmp_path):
     lines = script(f"--workdir={tmp_path}", "--markdown").stdout.splitlines()
     tables = [line for line in lines if line.startswith("|")]
     assert sum(set(line) <= set("|-: ") for line in tables) == 4  # rules below four headers
-    assert "| `-+v` |  | β = 1 | 0.50 | 81.00 | 81.50 | 6.2 | 74.1 | 80.3 | +1.20 | Fig. 4a, 6; annealed |" in tables
-    assert "| `---` | decoder width 16 | R = 20 | 20.00 | 67.50 | 87.50 |  |  | 86.9 | +0.60 | Fig. 3; read off |" in tables
+    assert (
+        "| `-+v` |  | β = 1 | 0.50 | 81.00 | 81.50 | 6.2 | 74.1 | 80.3 | +1.20 "
+        "| Fig. 4a, 6; annealed |" in tables
+    )
+    assert (
+        "| `---` | decoder width 16 | R = 20 | 20.00 | 67.50 | 87.50 |  |  | 86.9 | +0.60 "
+        "| Fig. 3; read off |" in tables
+    )
     for block in "\n".join(lines).split("\n\n"):
         widths = {line.count("|") for line in block.splitlines()} if block.startswith("|") else {0}
         assert len(widths) == 1

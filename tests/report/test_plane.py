@@ -31,9 +31,20 @@ def rows(members, rate_of):
 
 @pytest.fixture
 def points():
-    mlp = product(Member(learning_rate=0.1), decoder_width=(8, 16), beta=(2.0, 0.5, 1.0), seed=(0, 1))
-    pixelcnn = product(Member(decoder="pixelcnn", learning_rate=0.2), beta=(0.5, 1.0), prior=("normal", "vampprior"))
-    return list(rows(mlp + pixelcnn, lambda m: (10 / m.beta + m.seed + m.decoder_width, 60 + 10 * m.beta + 3 * m.seed)))
+    mlp = product(
+        Member(learning_rate=0.1), decoder_width=(8, 16), beta=(2.0, 0.5, 1.0), seed=(0, 1)
+    )
+    pixelcnn = product(
+        Member(decoder="pixelcnn", learning_rate=0.2),
+        beta=(0.5, 1.0),
+        prior=("normal", "vampprior"),
+    )
+    return list(
+        rows(
+            mlp + pixelcnn,
+            lambda m: (10 / m.beta + m.seed + m.decoder_width, 60 + 10 * m.beta + 3 * m.seed),
+        )
+    )
 
 
 def test_curves_average_seeds_along_beta(points):
@@ -57,7 +68,10 @@ def test_averages_are_curves_of_their_own(points):
     """Not averaged with the last parameters, as seeds are."""
     averages = [{**point, "averaging": "ema", "rate": point["rate"] + 1} for point in points]
     labels = [curve.label for curve in plots.curves(points + averages)]
-    assert len(labels) == 8 and [label.endswith("averaging ema") for label in labels] == [True, False] * 4
+    assert (
+        len(labels) == 8
+        and [label.endswith("averaging ema") for label in labels] == [True, False] * 4
+    )
 
 
 def test_points_of_a_model_of_ones_own_are_one_curve():
@@ -75,9 +89,17 @@ def test_what_tells_groups_apart_is_in_the_label():
     members = product(Member(), learning_rate=(0.1, 0.2), beta=(1.0, 2.0))
     labels = [c.label for c in plots.curves(list(rows(members, lambda m: (m.beta, 3 - m.beta))))]
     assert labels == ["MLP, N(0, I), learning rate 0.1", "MLP, N(0, I), learning rate 0.2"]
-    members = [Member(decoder_width=8, decoder_depth=3), Member(decoder_width=4, decoder_depth=1), Member(decoder="pixelcnn")]
+    members = [
+        Member(decoder_width=8, decoder_depth=3),
+        Member(decoder_width=4, decoder_depth=1),
+        Member(decoder="pixelcnn"),
+    ]
     labels = [c.label for c in plots.curves(list(rows(members, lambda m: (1.0, 2.0))))]
-    assert labels == ["MLP, width 4, depth 1, N(0, I)", "MLP, width 8, depth 3, N(0, I)", "PixelCNN, N(0, I)"]
+    assert labels == [
+        "MLP, width 4, depth 1, N(0, I)",
+        "MLP, width 8, depth 3, N(0, I)",
+        "PixelCNN, N(0, I)",
+    ]
 
 
 def test_members_that_diverged_are_not_drawn(points):
@@ -102,7 +124,9 @@ def test_the_plane_draws_the_points_the_hull_and_the_diagonal(points):
         np.testing.assert_allclose(corner, (beta * rates + distortions).min())
     assert "nats" in axes.get_xlabel() and "nats" in axes.get_ylabel()
     shown = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert [c.label for c in plots.curves(points)] == [label for label in shown if label.startswith(("MLP", "Pixel"))]
+    assert [c.label for c in plots.curves(points)] == [
+        label for label in shown if label.startswith(("MLP", "Pixel"))
+    ]
     plt.close(figure)
 
 
@@ -112,7 +136,10 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     disk.write_table(workdir / "points.csv", POINT_COLUMNS, points)
     written = plots.draw_all(workdir)
     assert sorted(path.name for path in written) == sorted(
-        f"{name}{split}.{kind}" for name in plots.FIGURES for split in ("", "_train") for kind in ("png", "pdf")
+        f"{name}{split}.{kind}"
+        for name in plots.FIGURES
+        for split in ("", "_train")
+        for kind in ("png", "pdf")
     )
     before = {path.name: path.read_bytes() for path in written}
     assert before["rd_plane.png"][:4] == b"\x89PNG" and before["rd_plane.pdf"][:4] == b"%PDF"
@@ -120,7 +147,9 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     assert {path.name: path.read_bytes() for path in plots.draw_all(workdir)} == before
     with pytest.raises(BadInput, match="cannot be read"):
         plots.draw_all(tmp_path / "absent")
-    disk.write_table(workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}])
+    disk.write_table(
+        workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}]
+    )
     with pytest.raises(BadInput, match="expected a column 'split', as sweeps"):
         plots.draw_all(workdir)
 

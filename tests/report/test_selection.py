@@ -13,7 +13,7 @@ from rd_elbo.sweep.grid import Member
 
 
 def row(family="---", *, rate=10.0, distortion=80.0, status="ok", split="test", **fields):
-    """A row of points.csv. `family` is set apart from the member's own, which need not have all of them yet."""
+    """A row of points.csv; `family` may name one that members cannot have yet."""
     member = Member(**fields)
     return {
         **dataclasses.asdict(member),
@@ -57,11 +57,22 @@ def test_by_beta_prefers_an_autoregressive_decoder_then_more_betas():
     short = [row("-+-", decoder="pixelcnn", beta=beta, distortion=60.0) for beta in (0.5, 1.0)]
     long = [row("-+-", decoder="pixelcnn", decoder_width=8, beta=beta) for beta in (2.0, 0.5, 1.0)]
     chosen = selection.by_beta(factorised + short + long)
-    assert [(r["decoder"], r["decoder_width"], r["beta"]) for r in chosen] == [("pixelcnn", 8, beta) for beta in (0.5, 1.0, 2.0)]
+    assert [(r["decoder"], r["decoder_width"], r["beta"]) for r in chosen] == [
+        ("pixelcnn", 8, beta) for beta in (0.5, 1.0, 2.0)
+    ]
     # One beta is no curve.
-    assert [r["beta"] for r in selection.by_beta(factorised + short[:1], most=9)] == [0.1, 0.2, 0.5, 1.0, 2.0]
+    assert [r["beta"] for r in selection.by_beta(factorised + short[:1], most=9)] == [
+        0.1,
+        0.2,
+        0.5,
+        1.0,
+        2.0,
+    ]
     # Of as many betas, the lower R + D.
-    better = [row("-+-", decoder="pixelcnn", decoder_width=9, beta=beta, distortion=79.0) for beta in (0.5, 1.0, 4.0)]
+    better = [
+        row("-+-", decoder="pixelcnn", decoder_width=9, beta=beta, distortion=79.0)
+        for beta in (0.5, 1.0, 4.0)
+    ]
     assert {r["decoder_width"] for r in selection.by_beta(long + better)} == {9}
 
 
@@ -99,11 +110,19 @@ def test_by_family_takes_beta_one_and_nothing_annealed():
 
 
 def test_by_family_takes_the_nearest_beta_where_one_is_missing():
-    assert [r["beta"] for r in selection.by_family([row(beta=beta) for beta in (0.1, 4.0, 0.7)])] == [0.7]
+    assert [
+        r["beta"] for r in selection.by_family([row(beta=beta) for beta in (0.1, 4.0, 0.7)])
+    ] == [0.7]
     # In ratio, not in difference; of two as near, the lower.
-    assert [r["beta"] for r in selection.by_family([row(beta=beta) for beta in (0.3, 1.8)])] == [1.8]
-    assert [r["beta"] for r in selection.by_family([row(beta=beta) for beta in (2.0, 0.5)])] == [0.5]
-    assert [r["beta"] for r in selection.by_family([row(beta=beta) for beta in (0.0, 1e-9)])] == [1e-9]
+    assert [r["beta"] for r in selection.by_family([row(beta=beta) for beta in (0.3, 1.8)])] == [
+        1.8
+    ]
+    assert [r["beta"] for r in selection.by_family([row(beta=beta) for beta in (2.0, 0.5)])] == [
+        0.5
+    ]
+    assert [r["beta"] for r in selection.by_family([row(beta=beta) for beta in (0.0, 1e-9)])] == [
+        1e-9
+    ]
     assert selection.by_family([row(beta=1.0, kl_warmup_fraction=1.0)]) == []
 
 
@@ -121,9 +140,16 @@ def test_by_family_is_in_the_order_of_the_paper():
 def test_equal_elbo_by_hand():
     rates = [0.0, 1.0, 5.0, 9.0, 10.0, 20.0]
     totals = [91.0, 90.0, 92.0, 90.5, 93.9, 94.1]
-    rows = [row(rate=r, distortion=t - r, seed=i) for i, (r, t) in enumerate(zip(rates, totals, strict=True))]
+    rows = [
+        row(rate=r, distortion=t - r, seed=i)
+        for i, (r, t) in enumerate(zip(rates, totals, strict=True))
+    ]
     assert [r["rate"] for r in selection.equal_elbo(rows, most=3)] == [0.0, 5.0, 10.0]
-    assert [r["rate"] for r in selection.equal_elbo(rows, most=3, tolerance=5.0)] == [0.0, 10.0, 20.0]
+    assert [r["rate"] for r in selection.equal_elbo(rows, most=3, tolerance=5.0)] == [
+        0.0,
+        10.0,
+        20.0,
+    ]
     assert [r["rate"] for r in selection.equal_elbo(rows, tolerance=0.0)] == [1.0]
     assert [r["rate"] for r in selection.equal_elbo(rows, most=99)] == rates[:5]
     # The best one diverged: what was too far from it no longer is.
@@ -138,21 +164,35 @@ def test_along_frontier_by_hand():
     rows = [row(rate=float(r), distortion=float(d), seed=i) for i, (r, d) in enumerate(plane)]
     assert [r["rate"] for r in selection.along_frontier(rows, most=3)] == [0.0, 4.0, 8.0]
     assert [r["rate"] for r in selection.along_frontier(rows, most=5)] == [0.0, 1.0, 2.0, 4.0, 8.0]
-    assert [r["rate"] for r in selection.along_frontier(rows, most=6)] == [0.0, 1.0, 2.0, 3.0, 4.0, 8.0]
+    assert [r["rate"] for r in selection.along_frontier(rows, most=6)] == [
+        0.0,
+        1.0,
+        2.0,
+        3.0,
+        4.0,
+        8.0,
+    ]
     assert [r["rate"] for r in selection.along_frontier(rows)] == [0.0, 1.0, 2.0, 3.0, 4.0, 8.0]
     rows[4]["status"] = "diverged"
     assert [r["rate"] for r in selection.along_frontier(rows, most=2)] == [0.0, 4.0]
 
 
 def test_choose_fills_the_paper_s_figures_from_one_split():
-    rows = [row("-+-", beta=beta, rate=5 / beta, distortion=80 - 2 / beta) for beta in (0.5, 1.0, 2.0)]
-    rows += [row("---", decoder_width=8, beta=beta, rate=30 / beta, distortion=90.0) for beta in (0.5, 1.0)]
+    rows = [
+        row("-+-", beta=beta, rate=5 / beta, distortion=80 - 2 / beta) for beta in (0.5, 1.0, 2.0)
+    ]
+    rows += [
+        row("---", decoder_width=8, beta=beta, rate=30 / beta, distortion=90.0)
+        for beta in (0.5, 1.0)
+    ]
     others = [{**r, "split": "train", "rate": 1.0, "distortion": 1.0} for r in rows]
     chosen = selection.select(rows + others)
     assert all(c.row["split"] == "test" for c in chosen)
     panels = {}
     for c in chosen:
-        panels.setdefault((c.figure, c.panel, c.part), []).append((c.position, c.row["family"], c.row["beta"]))
+        panels.setdefault((c.figure, c.panel, c.part), []).append(
+            (c.position, c.row["family"], c.row["beta"])
+        )
     along_beta = [(0, "-+-", 0.5), (1, "-+-", 1.0), (2, "-+-", 2.0)]
     families = [(0, "---", 1.0), (1, "-+-", 1.0)]
     frontier = [(0, "-+-", 2.0), (1, "-+-", 1.0), (2, "-+-", 0.5)]
@@ -176,13 +216,19 @@ def test_nothing_to_choose_from_is_one_sentence():
 
 
 def test_a_run_of_target_rates_alone_has_no_panels_along_beta():
-    rows = [row("-+-", objective="target_rate", target_rate=r, rate=r, distortion=80 - 0.9 * r) for r in (1.0, 2.0)]
+    rows = [
+        row("-+-", objective="target_rate", target_rate=r, rate=r, distortion=80 - 0.9 * r)
+        for r in (1.0, 2.0)
+    ]
     assert {(c.figure, c.panel) for c in selection.select(rows)} == {(4, "d"), (6, "a"), (6, "b")}
 
 
 def test_a_member_and_its_average_are_shown_once():
     """Twins beside each other; or the lower one gone."""
     members = [row(beta=0.5), row(beta=1.0, distortion=70.0), row(beta=2.0)]
-    averages = [{**twin, "averaging": "ema", "distortion": d} for twin, d in zip(members, (79.0, 71.0, 80.0), strict=True)]
+    averages = [
+        {**twin, "averaging": "ema", "distortion": d}
+        for twin, d in zip(members, (79.0, 71.0, 80.0), strict=True)
+    ]
     kept = selection.one_of_each([*members, *averages])
     assert kept == [members[1], members[2], averages[0]]

@@ -53,14 +53,20 @@ def test_a_sweep_of_colour_pictures(trained):
     x = jnp.asarray(dataset.splits["test"], jnp.float32)
     # Nearly the table's distortion, with other draws of z: those of an untrained encoder say
     # little.
-    values = jax.jit(lambda key: model.decode(params, model.encode(params, x).sample(seed=key)).distribution)(jax.random.key(0))
+    values = jax.jit(
+        lambda key: model.decode(params, model.encode(params, x).sample(seed=key)).distribution
+    )(jax.random.key(0))
     d = -DiscretisedLogistic(values.loc, values.log_scale).log_prob(x).sum((1, 2, 3)).mean()
     np.testing.assert_allclose(point["distortion"], d, rtol=0.02)
     np.testing.assert_allclose(
-        model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean(), point["rate"], rtol=1e-5
+        model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean(),
+        point["rate"],
+        rtol=1e-5,
     )
     about = json.loads((workdir / "provenance.json").read_text())["data"]
-    assert "6x5x3, colour 0 to 255, mean" in about["origin"] and "8-bit levels kept" in about["origin"]
+    assert (
+        "6x5x3, colour 0 to 255, mean" in about["origin"] and "8-bit levels kept" in about["origin"]
+    )
     assert tables.read_points(workdir)[0] == point and tuple(point) == tables.POINT_COLUMNS
     assert (workdir / "figures").exists() or plots.draw_all(workdir)
 
@@ -74,7 +80,9 @@ def test_bits_per_dimension_in_the_table_of_the_terminal(trained, monkeypatch):
     screen = Console(width=80, record=True, file=io.StringIO())
     screen.print(console.points_table([point], "test", 90))
     said = screen.export_text()
-    assert "bits/dim" in said and f"{-point['elbo'] / 90 / math.log(2):.3f}" in said and " ok" in said
+    assert (
+        "bits/dim" in said and f"{-point['elbo'] / 90 / math.log(2):.3f}" in said and " ok" in said
+    )
     sys.modules.pop("console", None)
 
 
@@ -83,11 +91,15 @@ def test_a_gallery_of_colour_pictures(trained):
     chosen = [selection.Selected(5, "a", "reconstruction", "by_family", 0, points[0])]
     gallery.make(workdir, dataset, chosen, examples=2)
     arrays = disk.read_arrays(workdir / "gallery.npz")
-    assert arrays["reconstruction"].shape == (1, 5, 2, 6, 5, 3) and arrays["sample"].dtype == np.uint8
+    assert (
+        arrays["reconstruction"].shape == (1, 5, 2, 6, 5, 3) and arrays["sample"].dtype == np.uint8
+    )
     shown = gallery_figures.panel(disk.read_table(workdir / "gallery.csv"), arrays)
     np.testing.assert_allclose(shown.image[:6, :5], arrays["data"][0] / 255)
     middle = round(shown.columns[2])
-    average = arrays["reconstruction"][0, :, 0, 0, middle - round(shown.columns[2] - 2.5)].mean(0) / 255
+    average = (
+        arrays["reconstruction"][0, :, 0, 0, middle - round(shown.columns[2] - 2.5)].mean(0) / 255
+    )
     np.testing.assert_allclose(shown.image[0, middle], average)
     assert len(gallery_figures.draw_all(workdir)) == 2
 
@@ -99,11 +111,16 @@ def test_the_default_binarises_and_says_so(pictures, tmp_path):
     plan = config.load(given)
     assert plan.dataset.kind == "binary" and "binarised" in plan.dataset.origin
     kept = {**given, "data": {**section, "binarise": False}}
-    with pytest.raises(rd.BadInput, match="likelihood='bernoulli': expected data of zeros and ones, got 8-bit levels"):
+    with pytest.raises(
+        rd.BadInput,
+        match="likelihood='bernoulli': expected data of zeros and ones, got 8-bit levels",
+    ):
         config.load(kept)
     kept["grid"] = {"likelihood": "discretised_logistic"}
     assert config.load(kept).spec(config.load(kept).chunks()[0]).model.scale == 255
-    with pytest.raises(rd.BadInput, match=r"decoder='pixelcnn': expected images \(height, width\), got"):
+    with pytest.raises(
+        rd.BadInput, match=r"decoder='pixelcnn': expected images \(height, width\), got"
+    ):
         config.load({**kept, "grid": {**kept["grid"], "decoder": "pixelcnn"}})
 
 
@@ -114,7 +131,11 @@ def test_a_sweep_of_vectors(tmp_path):
     member = rd.Member(likelihood="gaussian", **{**TINY, "epochs": 20.0}, learning_rate=0.05)
     (point,) = rd.sweep([member], dataset, tmp_path / "run", splits=("test",))
     # Values that hardly vary have a density above 1.
-    assert point["status"] == "ok" and point["distortion"] < 0 and point["elbo"] == -(point["rate"] + point["distortion"])
+    assert (
+        point["status"] == "ok"
+        and point["distortion"] < 0
+        and point["elbo"] == -(point["rate"] + point["distortion"])
+    )
     assert tables.read_points(tmp_path / "run") == [point]
     assert len(plots.draw_all(tmp_path / "run")) == 4
     chosen = [selection.Selected(5, "a", "sample", "by_family", 0, point)]
@@ -126,7 +147,13 @@ def test_figures_and_frontiers_of_negative_distortions():
     points = [
         row(family, rate, distortion, likelihood="gaussian", beta=0.5 + i)
         for i, (family, rate, distortion) in enumerate(
-            [("---", 0.0, -1.0), ("---", 3.0, -20.0), ("--v", 9.0, -30.0), ("-+-", 5.0, 2.0), ("-++", 4.0, -24.0)]
+            [
+                ("---", 0.0, -1.0),
+                ("---", 3.0, -20.0),
+                ("--v", 9.0, -30.0),
+                ("-+-", 5.0, 2.0),
+                ("-++", 4.0, -24.0),
+            ]
         )
     ]
     axes = plots.rd_plane(points).axes[0]

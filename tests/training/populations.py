@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from rd_elbo.models.family import Architecture
 from rd_elbo.models.vae import Terms
 from rd_elbo.training import fit, regularisation, sharding, state

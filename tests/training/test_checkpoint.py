@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+
 from rd_elbo.training import checkpoint, fit, loop, sharding, step
 from rd_elbo.training.checkpoint import Checkpoints
 from tests.training.populations import Member, assert_identical, of, several, train

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from rd_elbo.training import evaluate, sharding, state
 from tests.training.populations import (
     SHAPE,

@@ -6,6 +6,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
+
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput
 from rd_elbo.models.family import paper_family

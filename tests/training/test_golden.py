@@ -7,6 +7,7 @@ rates and distortions of the data after them.
 
 import numpy as np
 import pytest
+
 from rd_elbo.training import evaluate
 from tests.training.populations import Member, images_of, several, train
 

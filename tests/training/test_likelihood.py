@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
+
 from rd_elbo import information
 from rd_elbo.exact import discrete
 from rd_elbo.exact.gaussian import PPCA
@@ -15,7 +17,6 @@ from rd_elbo.models.vae import VAE
 from rd_elbo.training import sharding, state
 from rd_elbo.training.fit import Fitted
 from rd_elbo.training.likelihood import columns, importance_weighted
-from scipy import stats
 
 TABLES = discrete.tables(
     source=[0.5, 0.3, 0.2],

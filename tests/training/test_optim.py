@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 import rd_elbo as rd
 from rd_elbo import objectives
 from rd_elbo.errors import BadInput

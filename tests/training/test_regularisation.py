@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from rd_elbo.errors import BadInput
 from rd_elbo.models.dropout import Dropout, Dropping
 from rd_elbo.models.vae import Terms

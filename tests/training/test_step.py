@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
 from rd_elbo import objectives
 from rd_elbo.models.vae import Terms
 from rd_elbo.training import evaluate, fit, loop, optim, sharding, state, step
