@@ -41,7 +41,7 @@ def _layer(params: dict[str, Weights], padded: Array, plane: Array, *, first: bo
       padded: (batch, height + 2, width + 4, inputs) input, framed by two rows above and two columns
         at each side.
       plane: (batch, height, width, planes) feature planes made from z.
-      first: Whether it is the input layer, which must not see the pixel itself.
+      first: True for the input layer, which must not see the pixel itself.
 
     Returns:
       (batch, height, width, width of the layer).
