@@ -1,6 +1,7 @@
 """Members and their names, and grids of them."""
 
 import dataclasses
+import hashlib
 import math
 
 import numpy as np
@@ -56,6 +57,7 @@ def test_names_of_members_from_before_fields_were_added():
     assert paper.name == PAPERS_NAME
     assert dataclasses.replace(paper, z_in_every_layer=False, causal_depth=5).name == PAPERS_NAME
     assert dataclasses.replace(paper, z_in_every_layer=True).name != PAPERS_NAME
+    assert Member(beta=0.5).name == hashlib.sha256(b'{"beta": 0.5}').hexdigest()[:10]
     assert Member(z_in_every_layer=True) == Member()
 
 
