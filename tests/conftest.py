@@ -14,9 +14,8 @@ import pytest
 _QUICKLY = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
 if _QUICKLY and tuple(map(int, metadata.version("jax").split(".")[:2])) < (0, 11):
     # A third of the compiler's time. Later versions have no other way, and do not know the flag.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
-    )
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 
 import jax  # noqa: E402
 

@@ -20,22 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What takes time, ours or not.
-_HEAVY = (
-    "absl.app",
-    "matplotlib.pyplot",
-    "ml_collections.config_flags",
-    "rich.progress",
-    "rich.table",
-    "scipy.io",
-)
+_HEAVY = ("absl.app", "matplotlib.pyplot", "ml_collections.config_flags")
+_HEAVY += ("rich.progress", "rich.table", "scipy.io")
 _HEAVY += ("rd_elbo.report.selection", "rd_elbo.report.compare", "rd_elbo.report.gallery")
 _HEAVY += ("rd_elbo.sweep.presets", "rd_elbo.sweep.run")
-_HEAVY += (
-    "rd_elbo.exact.alternating",
-    "rd_elbo.exact.toy",
-    "rd_elbo.exact.gaussian",
-    "rd_elbo.models.linear",
-)
+_HEAVY += ("rd_elbo.exact.alternating", "rd_elbo.exact.toy", "rd_elbo.exact.gaussian")
+_HEAVY += ("rd_elbo.models.linear",)
 _HEAVY += ("rd_elbo.plots", "rd_elbo.report.gallery_figures")
 # A child that trains in place of refusing is ended by a signal.
 _SECONDS = 60
@@ -52,9 +42,8 @@ class Forked:
     ) -> subprocess.CompletedProcess[str]:
         """Run `python <argv>` in `cwd`; `argv` begins with a script, or with -m and a module."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(
-            json.dumps({"argv": list(argv), "cwd": str(cwd), "seconds": seconds}) + "\n"
-        )
+        request = {"argv": list(argv), "cwd": str(cwd), "seconds": seconds}
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         return subprocess.CompletedProcess(list(argv), answer["code"], answer["out"], answer["err"])
@@ -84,7 +73,7 @@ def _serve() -> None:
 
     for line in sys.stdin:
         assert not xla_bridge.backends_are_initialized(), (
-            "a fork of a process with threads may hang"
+            "a process with threads may hang in a fork"
         )
         print(json.dumps(_fork(**json.loads(line))), flush=True)
 

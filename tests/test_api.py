@@ -61,18 +61,14 @@ def test_a_sweep_is_the_scripts(tmp_path):
     plan = config.load(given, pytest.fail)
     rows = sweeping.run(plan, tmp_path / "script").points
     digits = rd.load_data("mnist_static").head(64)
-    points = rd.sweep(
-        rd.product(TINY, beta=(0.5, 2.0)), digits, tmp_path / "call", eval_examples=20
-    )
+    members = rd.product(TINY, beta=(0.5, 2.0))
+    points = rd.sweep(members, digits, tmp_path / "call", eval_examples=20)
     assert points == rows and [p["examples"] for p in points] == [64, 64, 20, 20]
     for name in ("points.csv", "metrics.csv", "members.csv"):
         assert (tmp_path / "script" / name).read_bytes() == (tmp_path / "call" / name).read_bytes()
     # And it resumes: nothing is trained again.
     before = disk.sha256(tmp_path / "call" / "provenance.json")
-    assert (
-        rd.sweep(rd.product(TINY, beta=(0.5, 2.0)), digits, tmp_path / "call", eval_examples=20)
-        == rows
-    )
+    assert rd.sweep(members, digits, tmp_path / "call", eval_examples=20) == rows
     assert before and len(list((tmp_path / "call" / "chunks").iterdir())) == 1
 
 
@@ -121,9 +117,8 @@ def test_fit_is_the_populations_fit(tmp_path, monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
     points = rd.evaluate(result, x)
     assert points.column("beta").tolist() == [0.5, 2.0] and points[0]["status"] == "ok"
-    np.testing.assert_allclose(
-        points.column("elbo"), -(points.column("rate") + points.column("distortion")), rtol=1e-6
-    )
+    total = points.column("rate") + points.column("distortion")
+    np.testing.assert_allclose(points.column("elbo"), -total, rtol=1e-6)
 
 
 def test_points_are_a_table(tmp_path):

@@ -7,11 +7,8 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-SOURCES = sorted(
-    path
-    for folder in ("rd_elbo", "experiments", "scripts")
-    for path in (ROOT / folder).rglob("*.py")
-)
+FOLDERS = ("rd_elbo", "experiments", "scripts")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # An entry is a noun phrase; these begin one that leans on the entry before it, or on the name.
 LEANING = re.compile(
@@ -57,20 +54,15 @@ def test_entries_of_docstrings_can_be_read_alone(path):
 def test_an_entry_that_leans_on_another_is_found():
     text = "Do it.\n\nArgs:\n  x: (n,) nats.\n  y: Likewise.\n    What follows continues it.\n"
     text += "\nReturns:\n  What it took.\n"
-    assert [entry for entry in entries(text) if LEANING.match(entry)] == [
-        "Likewise.",
-        "What it took.",
-    ]
+    found = [entry for entry in entries(text) if LEANING.match(entry)]
+    assert found == ["Likewise.", "What it took."]
 
 
 def too_long(text):
     """Numbers of too long lines; tables, lone links and lone images cannot be broken."""
     lines = enumerate(text.splitlines(), start=1)
-    return [
-        i
-        for i, line in lines
-        if len(line) > WIDTH and not re.match(r"\s*(\||(- )?!?\[[^\]]*\]\([^)]*\)\S*$)", line)
-    ]
+    whole = re.compile(r"\s*(\||(- )?!?\[[^\]]*\]\([^)]*\)\S*$)")
+    return [i for i, line in lines if len(line) > WIDTH and not whole.match(line)]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -106,11 +98,11 @@ def identifiers(tree):
 
 def retired(source):
     found = {*identifiers(ast.parse(source))} - ALLOWED
-    return sorted(
-        name
-        for name in found
-        if RETIRED & {*re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_")}
-    )
+
+    def words(name):
+        return {*re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_")}
+
+    return sorted(name for name in found if RETIRED & words(name))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import itertools
 import pathlib
 import re
 import shlex
@@ -46,9 +47,8 @@ def test_python_of_the_readme(monkeypatch, capsys):
     assert len(lines) == 6 and all(re.fullmatch(LINE, line) for line in lines)
     points = names["points"]
     assert points.column("beta").tolist() == [0.1, 1.0, 4.0] and (points.column("steps") == 5).all()
-    np.testing.assert_allclose(
-        points.column("elbo"), -points.column("rate") - points.column("distortion")
-    )
+    total = points.column("rate") + points.column("distortion")
+    np.testing.assert_allclose(points.column("elbo"), -total)
 
 
 @pytest.mark.slow
@@ -59,10 +59,8 @@ def test_python_of_own_models(monkeypatch, capsys, tmp_path):
     assert len(lines) == 6 and all(re.fullmatch(LINE, line) for line in lines)
     np.testing.assert_allclose(names["rates"], [0.5] * 8 + [1.0] * 8, atol=0.01)
     images = names["images"]
-    assert (
-        names["TwoLayers"](64, (28, 28))
-        == rd.Member(decoder="two_layers", decoder_width=64).build((28, 28)).decoder
-    )
+    member = rd.Member(decoder="two_layers", decoder_width=64)
+    assert names["TwoLayers"](64, (28, 28)) == member.build((28, 28)).decoder
     assert images.shape == (10, 28, 28) and set(jnp.unique(images).tolist()) <= {0, 1}
 
 
@@ -75,15 +73,10 @@ def test_python_of_objectives(monkeypatch, capsys):
 def test_python_of_data(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     names, _ = run(ROOT / "docs" / "data.md", monkeypatch, capsys)
-    assert names["digits"].image_shape == (28, 28) and names["sizes"] == {
-        "train": 50,
-        "valid": 10,
-        "test": 10,
-    }
-    assert (
-        names["dataset"].image_shape == (20, 20)
-        and names["dataset"].kind == names["levels"].kind == "grey"
-    )
+    assert names["digits"].image_shape == (28, 28)
+    assert names["sizes"] == {"train": 50, "valid": 10, "test": 10}
+    assert names["dataset"].image_shape == (20, 20)
+    assert names["dataset"].kind == names["levels"].kind == "grey"
     assert names["vectors"].image_shape == (5,) and 8 < names["bits"] < 12
     assert names["mine"].origin.startswith(
         "file images.npz, 20x20, grey 0 to 255, mean 0.5, binarised with seed"
@@ -102,12 +95,10 @@ def test_python_of_api(monkeypatch, capsys):
 
 
 def test_every_page_with_python_is_run():
-    run_here = set(
-        re.findall(r'"docs" / "(\w+\.md)", monkeypatch', pathlib.Path(__file__).read_text())
-    )
-    assert run_here == {path.name for path in PAGES if "```python" in path.read_text()} - {
-        "README.md"
-    }
+    source = pathlib.Path(__file__).read_text()
+    run_here = set(re.findall(r'"docs" / "(\w+\.md)", monkeypatch', source))
+    with_python = {path.name for path in PAGES if "```python" in path.read_text()}
+    assert run_here == with_python - {"README.md"}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -121,9 +112,8 @@ def test_headings_that_a_page_names_exist(path):
     for name, heading in re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", path.read_text()):
         text = ((path.parent / name) if name else path).read_text()
         titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-        assert heading in {
-            re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles
-        }
+        anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert heading in anchors
 
 
 def test_every_page_is_reached_from_the_readme_and_from_the_index():
@@ -133,9 +123,8 @@ def test_every_page_is_reached_from_the_readme_and_from_the_index():
     assert pages <= set(re.findall(r"\]\(([^)#]+)\)", index))
     trees = "\n".join(re.findall(r"```\{toctree\}\n(.*?)```", index, re.DOTALL)).split()
     names = {tree for tree in trees if not tree.startswith(":")}
-    assert {f"{name}.md" for name in names} >= pages | {
-        f"../{path.relative_to(ROOT)}" for path in RESULTS
-    }
+    results = {f"../{path.relative_to(ROOT)}" for path in RESULTS}
+    assert {f"{name}.md" for name in names} >= pages | results
 
 
 def test_the_readme_is_short():
@@ -154,16 +143,8 @@ def test_the_citation_is_of_this_version():
 # Commands, as the pages have them: in indented or fenced blocks, and between backticks.
 CALL = r"(?:python|bin/python) (scripts/\w+\.py|-m experiments\.\w+)([^`|\n]*)"
 # Flags of other programs.
-OTHERS = {
-    "array",
-    "requeue",
-    "wrap",
-    "nodes",
-    "ntasks",
-    "ntasks-per-node",
-    "gpus-per-node",
-    "kill-on-bad-exit",
-}
+OTHERS = {"array", "requeue", "wrap", "nodes", "ntasks", "ntasks-per-node", "gpus-per-node"}
+OTHERS |= {"kill-on-bad-exit"}
 OTHERS |= {"job-name", "time", "cpus-per-task", "signal"}
 EXPERIMENTS = {"toy", "gaussian"}
 # ml_collections loads a configuration's file in a way that Python 3.11 warns of.
@@ -181,9 +162,7 @@ def commands():
     for path in PAGES:
         for program, rest in re.findall(CALL, text_of(path)):
             words = shlex.split(rest, comments=True)
-            words = words[
-                : next((i for i, word in enumerate(words) if word in (">", "|")), len(words))
-            ]
+            words = list(itertools.takewhile(lambda word: word not in (">", "|"), words))
             found.append((path, program, tuple(words)))
     return list(dict.fromkeys(found))
 
@@ -196,9 +175,8 @@ def flags_of(program):
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
             first = node.args[0]
-            if isinstance(first, ast.Constant) and re.match(
-                r"DEFINE_|add_argument", node.func.attr
-            ):
+            defines = re.match(r"DEFINE_|add_argument", node.func.attr)
+            if isinstance(first, ast.Constant) and defines:
                 if node.func.attr == "add_argument" and not first.value.startswith("--"):
                     listed = [key.value for key in node.keywords if key.arg == "choices"]
                     for leaf in (leaf for part in listed for leaf in ast.walk(part)):
@@ -220,12 +198,13 @@ def parsed(program, *arguments):
     return values["config"].value
 
 
+def said(call):
+    path, program, words = call
+    return f"{path.relative_to(ROOT)}: {program} {' '.join(words)}"
+
+
 @loads_configs
-@pytest.mark.parametrize(
-    "call",
-    commands(),
-    ids=lambda call: f"{call[0].relative_to(ROOT)}: {call[1]} {' '.join(call[2])}",
-)
+@pytest.mark.parametrize("call", commands(), ids=said)
 def test_commands_of_the_pages_exist(call):
     path, program, words = call
     experiment = program.removeprefix("-m experiments.") if program.startswith("-m") else None
@@ -241,14 +220,10 @@ def test_commands_of_the_pages_exist(call):
                 f"{path.name}: {word}"
             )
     if own:
-        file = (
-            []
-            if any(word.startswith("--config=") for word in own)
-            else [f"--config=configs/{experiment}.py"]
-        )
-        config = parsed(
-            program, *(word.replace("--config=", f"--config={ROOT}/") for word in (*file, *own))
-        )
+        if not any(word.startswith("--config=") for word in own):
+            own = [f"--config=configs/{experiment}.py", *own]
+        own = [word.replace("--config=", f"--config={ROOT}/") for word in own]
+        config = parsed(program, *own)
         if program == "scripts/sweep.py":
             assert grid.members_of(config.to_dict())
 
@@ -256,19 +231,10 @@ def test_commands_of_the_pages_exist(call):
 @loads_configs
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_flags_that_a_page_names_exist(path):
-    programs = [
-        f"scripts/{script.name}"
-        for script in (ROOT / "scripts").glob("*.py")
-        if "--" in script.read_text()
-    ]
-    runnable = [
-        program
-        for program in programs
-        if re.search(r"add_argument|DEFINE_", (ROOT / program).read_text())
-    ]
-    known = (
-        set.union(*(flags_of(program)[0] for program in (*runnable, "-m experiments.toy"))) | OTHERS
-    )
+    scripts = [script for script in (ROOT / "scripts").glob("*.py") if "--" in script.read_text()]
+    scripts = [path for path in scripts if re.search(r"add_argument|DEFINE_", path.read_text())]
+    programs = [*(f"scripts/{path.name}" for path in scripts), "-m experiments.toy"]
+    known = OTHERS.union(*(flags_of(program)[0] for program in programs))
     blank = blank_config("any").to_dict()
     experiments = [parsed(name, f"--config={ROOT}/configs/{name}.py") for name in EXPERIMENTS]
     for flag in re.findall(r"(?<![\w-])--(\w[\w.-]+)", text_of(path)):
@@ -290,17 +256,12 @@ def test_targets_of_make_that_a_page_names_exist(path):
 
 @loads_configs
 def test_a_command_with_a_field_that_does_not_exist_is_found():
+    def check(*words):
+        test_commands_of_the_pages_exist((README, "scripts/sweep.py", words))
+
     with pytest.raises((AttributeError, flags.Error)):
-        test_commands_of_the_pages_exist(
-            (README, "scripts/sweep.py", ("--config=configs/quickstart.py", "--config.grid.bet=1"))
-        )
+        check("--config=configs/quickstart.py", "--config.grid.bet=1")
     with pytest.raises(BadInput):
-        test_commands_of_the_pages_exist(
-            (
-                README,
-                "scripts/sweep.py",
-                ("--config=configs/quickstart.py", "--config.only=('mpl',)"),
-            )
-        )
+        check("--config=configs/quickstart.py", "--config.only=('mpl',)")
     with pytest.raises(AssertionError):
-        test_commands_of_the_pages_exist((README, "scripts/sweep.py", ("--workdirs=runs/mine",)))
+        check("--workdirs=runs/mine")

@@ -12,9 +12,8 @@ from rd_elbo.data import larochelle, mnist_static, network, static
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput
 
-REAL = (
-    pathlib.Path(__file__).parents[3] / "shared" / "data" / "larochelle_binarized_mnist_packed.npz"
-)
+SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
+REAL = SHARED / "larochelle_binarized_mnist_packed.npz"
 needs_real = pytest.mark.skipif(
     not REAL.exists(),
     reason="needs Larochelle & Murray's pixels, which are not part of the repository",
@@ -31,10 +30,8 @@ def test_embedded_digits():
     means = [round(float(dataset.splits[split].mean()), 4) for split in ("train", "valid", "test")]
     assert means == [0.1309, 0.1291, 0.1325]
     pixels = np.concatenate([dataset.splits[split] for split in ("train", "valid", "test")])
-    assert (
-        hashlib.sha256(np.packbits(pixels.reshape(70_000, -1), axis=1).tobytes()).hexdigest()
-        == mnist_static.PACKED_SHA256
-    )
+    packed = np.packbits(pixels.reshape(70_000, -1), axis=1).tobytes()
+    assert hashlib.sha256(packed).hexdigest() == mnist_static.PACKED_SHA256
 
 
 def test_embedded_digits_are_no_one_elses():
@@ -66,9 +63,8 @@ def test_packing_round_trip(shape):
     images = (np.random.RandomState(0).random_sample(shape) < 0.5).astype(np.uint8)
     import lzma
 
-    np.testing.assert_array_equal(
-        static.unpack_bits(lzma.decompress(static.pack(images)), shape[1:]), images
-    )
+    unpacked = static.unpack_bits(lzma.decompress(static.pack(images)), shape[1:])
+    np.testing.assert_array_equal(unpacked, images)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +96,8 @@ def test_larochelle_from_files_and_from_the_cache(text_files, tmp_path):
     # A damaged cache is made anew, not believed.
     damaged = cache / "binarized_mnist_test.xz"
     damaged.write_bytes(damaged.read_bytes()[:-1000])
-    assert (
-        data.load("binarized_mnist", manual_dir=text_files, cache_dir=cache).checksum()
-        == dataset.checksum()
-    )
+    again = data.load("binarized_mnist", manual_dir=text_files, cache_dir=cache)
+    assert again.checksum() == dataset.checksum()
 
 
 @needs_real
@@ -113,19 +107,13 @@ def test_larochelle_through_tensorflow_datasets(text_files, tmp_path, monkeypatc
     few, parse = 300, larochelle.parse
     monkeypatch.setattr(larochelle, "parse", lambda content: parse(content)[:few])
     with np.load(REAL) as packed:
-        expected = {
-            split: larochelle.canonical(np.unpackbits(packed[split][:few], axis=1))
-            for split in packed.files
-        }
-    digests = {
-        split: hashlib.sha256(np.packbits(bits, axis=1).tobytes()).hexdigest()
-        for split, bits in expected.items()
-    }
+        bits = {split: np.unpackbits(packed[split][:few], axis=1) for split in packed.files}
+    expected = {split: larochelle.canonical(rows) for split, rows in bits.items()}
+    again = {split: np.packbits(rows, axis=1).tobytes() for split, rows in expected.items()}
+    digests = {split: hashlib.sha256(packed).hexdigest() for split, packed in again.items()}
     monkeypatch.setattr(larochelle, "CANONICAL_SHA256", digests)
-    larochelle.prepare(
-        tfds.download.DownloadConfig(manual_dir=text_files, try_download_gcs=False),
-        tmp_path / "tfds",
-    )
+    download = tfds.download.DownloadConfig(manual_dir=text_files, try_download_gcs=False)
+    larochelle.prepare(download, tmp_path / "tfds")
     dataset = data.load("binarized_mnist", data_dir=tmp_path / "tfds", cache_dir=tmp_path / "cache")
     for split, bits in expected.items():
         np.testing.assert_array_equal(dataset.splits[split].reshape(few, -1), bits)
@@ -138,10 +126,8 @@ def test_a_changed_byte_is_refused(text_files, tmp_path):
         if "valid" in path.name:
             content[1000] ^= 1
         (tmp_path / path.name).write_bytes(content)
-    with pytest.raises(
-        BadInput,
-        match=r"manual_dir=.*: expected binarized_mnist_valid\.amat of SHA-256 1de3d397c40f",
-    ):
+    sentence = r"manual_dir=.*: expected binarized_mnist_valid\.amat of SHA-256 1de3d397c40f"
+    with pytest.raises(BadInput, match=sentence):
         data.load("binarized_mnist", manual_dir=tmp_path, cache_dir=tmp_path / "cache")
 
 
@@ -162,9 +148,8 @@ def test_a_missing_dataset_is_one_sentence_within_five_seconds(tmp_path, monkeyp
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(
-        BadInput, match=r"expected a readable binarized_mnist_train\.amat, got none"
-    ):
+    sentence = r"expected a readable binarized_mnist_train\.amat, got none"
+    with pytest.raises(BadInput, match=sentence):
         data.load("binarized_mnist", manual_dir=tmp_path, cache_dir=tmp_path / "cache")
 
 
@@ -182,11 +167,8 @@ def test_a_users_own_images(tmp_path):
     grey = np.random.RandomState(1).randint(0, 256, (70, 5, 4)).astype(np.uint8)
     np.savez(path, images=grey)
     splits = data.load("path", path=path).splits
-    assert {name: len(images) for name, images in splits.items()} == {
-        "train": 50,
-        "valid": 10,
-        "test": 10,
-    }
+    sizes = {name: len(images) for name, images in splits.items()}
+    assert sizes == {"train": 50, "valid": 10, "test": 10}
     everything = np.concatenate(list(splits.values())).reshape(70, -1)
     expected = static.binarise(grey).reshape(70, -1)
     assert sorted(map(bytes, everything)) == sorted(map(bytes, expected))

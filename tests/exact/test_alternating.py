@@ -22,9 +22,8 @@ BITS = np.asarray(list(itertools.product((0, 1), repeat=4)))
 def test_the_objective_never_rises(seed, beta, zeros):
     with jax.enable_x64(True):
         p, e, d, m = draw(seed, 12, 9, zeros)
-        d[:, :12] = (
-            0.9 * d[:, :12] + 0.1 / 12
-        )  # so that every symbol can be generated and the start is finite
+        # So that every symbol can be generated and the start is finite.
+        d[:, :12] = 0.9 * d[:, :12] + 0.1 / 12
         start = discrete.tables(p, e, d, 0.9 * m + 0.1 / len(m))
         before = float(discrete.distortion(start) + beta * discrete.rate(start))
         for parts in (alternating.PARTS, ("encoder", "prior"), ("decoder", "prior"), ("encoder",)):
@@ -38,51 +37,34 @@ def bernoulli_mixture(seed=0, codes=3):
     rng = np.random.default_rng(seed)
     p, on = rng.dirichlet(np.full(16, 0.5)), rng.uniform(0.2, 0.8, (codes, 4))
     d = np.prod(np.where(BITS[None] == 1, on[:, None], 1 - on[:, None]), axis=-1)
-    return (
-        p,
-        on,
-        discrete.tables(p, rng.dirichlet(np.ones(codes), 16), d, np.full(codes, 1 / codes)),
-    )
+    e = rng.dirichlet(np.ones(codes), 16)
+    return p, on, discrete.tables(p, e, d, np.full(codes, 1 / codes))
 
 
 def test_at_beta_one_it_is_em_of_a_mixture(x64):
     p, on, start = bernoulli_mixture()
-    t, history = alternating.minimise(
-        start, 1.0, 30, decoder_fit=alternating.bernoulli_products(BITS)
-    )
+    products = alternating.bernoulli_products(BITS)
+    t, history = alternating.minimise(start, 1.0, 30, decoder_fit=products)
     weights, codes = np.full(3, 1 / 3), range(3)
+
+    def likelihood(z, bits):
+        return np.prod([on[z, i] if bit else 1 - on[z, i] for i, bit in enumerate(bits)])
+
     for _ in range(30):
-        responsible = np.zeros((16, 3))
-        for x, bits in enumerate(BITS):
-            for z in codes:
-                responsible[x, z] = weights[z] * np.prod(
-                    [on[z, i] if bit else 1 - on[z, i] for i, bit in enumerate(bits)]
-                )
-            responsible[x] /= responsible[x].sum()
-        count = p @ responsible
-        on = np.asarray(
-            [
-                [
-                    sum(p[x] * responsible[x, z] * BITS[x, i] for x in range(16)) / count[z]
-                    for i in range(4)
-                ]
-                for z in codes
-            ]
-        )
-        weights = count
+        joint = [[weights[z] * likelihood(z, bits) for z in codes] for bits in BITS]
+        responsible = np.asarray([row / np.sum(row) for row in joint])
+        weights = p @ responsible
+        on = np.zeros((3, 4))
+        for z, i, x in itertools.product(codes, range(4), range(16)):
+            on[z, i] += p[x] * responsible[x, z] * BITS[x, i] / weights[z]
     np.testing.assert_allclose(np.exp(t.prior), weights, rtol=1e-10)
-    likelihood = [
-        np.prod([on[z, i] if bit else 1 - on[z, i] for i, bit in enumerate(bits)])
-        for z in codes
-        for bits in BITS
-    ]
-    np.testing.assert_allclose(np.exp(t.decoder).ravel(), likelihood, rtol=1e-10)
+    expected = [[likelihood(z, bits) for bits in BITS] for z in codes]
+    np.testing.assert_allclose(np.exp(t.decoder), expected, rtol=1e-10)
     assert (np.diff(history) <= 1e-14).all() and history[0] - history[-1] > 1e-3
     # The ELBO is tight after the encoder's step: then it is the log-likelihood of the mixture.
     tight = t._replace(encoder=alternating.encoder_step(t.prior, t.decoder, 1.0))
-    np.testing.assert_allclose(
-        discrete.elbo(tight), discrete.expect(t.source, discrete.evidence(t)), rtol=1e-12
-    )
+    evidence = discrete.expect(t.source, discrete.evidence(t))
+    np.testing.assert_allclose(discrete.elbo(tight), evidence, rtol=1e-12)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 2.0])
@@ -91,9 +73,8 @@ def test_the_objective_never_rises_with_bernoulli_products_whose_bits_become_cer
         p, _, start = bernoulli_mixture(seed, codes=4)
         p = np.random.default_rng(seed).dirichlet(np.full(16, 0.1))
         start = start._replace(source=jnp.log(p))
-        _, history = alternating.minimise(
-            start, beta, 300, decoder_fit=alternating.bernoulli_products(BITS)
-        )
+        products = alternating.bernoulli_products(BITS)
+        _, history = alternating.minimise(start, beta, 300, decoder_fit=products)
         assert np.isfinite(history).all() and (np.diff(history) <= 1e-12).all()
 
 
@@ -102,14 +83,11 @@ def test_the_encoders_step_keeps_its_digits_at_small_beta():
     m, log_d, beta = rng.dirichlet(np.ones(5)), np.log(rng.dirichlet(np.ones(6), 5)) - 50, 1e-3
     with jax.enable_x64(True):
         exact = alternating.encoder_step(jnp.log(m), jnp.asarray(log_d), beta)
-    single = alternating.encoder_step(
-        jnp.log(jnp.asarray(m, jnp.float32)), jnp.asarray(log_d, jnp.float32), beta
-    )
+    log_m = jnp.log(jnp.asarray(m, jnp.float32))
+    single = alternating.encoder_step(log_m, jnp.asarray(log_d, jnp.float32), beta)
     # The inputs' own rounding, a part in 2^24 of 50 divided by beta, is all that is left.
     np.testing.assert_allclose(np.exp(single), np.exp(exact), atol=0.02)
-    shifted = alternating.encoder_step(
-        jnp.log(jnp.asarray(m, jnp.float32)), jnp.asarray(log_d + 50, jnp.float32), beta
-    )
+    shifted = alternating.encoder_step(log_m, jnp.asarray(log_d + 50, jnp.float32), beta)
     np.testing.assert_allclose(np.exp(shifted), np.exp(exact), atol=1e-3)
 
 
@@ -125,11 +103,8 @@ def test_the_fit_of_bernoulli_products_is_the_best_of_them(x64):
     np.testing.assert_allclose(np.exp(fitted.decoder).sum(1), 1)
 
     def distortion(logits):
-        log_d = jnp.where(
-            BITS[None] == 1,
-            jax.nn.log_sigmoid(logits)[:, None],
-            jax.nn.log_sigmoid(-logits)[:, None],
-        ).sum(-1)
+        signed = jnp.where(BITS[None] == 1, logits[:, None], -logits[:, None])
+        log_d = jax.nn.log_sigmoid(signed).sum(-1)
         return discrete.distortion(t._replace(decoder=log_d))
 
     means = np.exp(fitted.decoder) @ BITS
@@ -150,17 +125,15 @@ def test_the_encoders_step_is_stationary_and_minimal(x64, beta):
 
     np.testing.assert_allclose(jax.grad(objective)(best), 0, atol=1e-14)
     for seed in range(20):
-        assert objective(
-            best + 0.3 * np.random.default_rng(seed).standard_normal(best.shape)
-        ) > objective(best)
+        other = best + 0.3 * np.random.default_rng(seed).standard_normal(best.shape)
+        assert objective(other) > objective(best)
 
 
 def test_at_beta_one_the_encoder_is_the_posterior(x64):
     t = random_tables(4)
     generated = np.exp(discrete.generating(t))
-    np.testing.assert_allclose(
-        np.exp(alternating.encoder_step(t.prior, t.decoder, 1.0)), (generated / generated.sum(0)).T
-    )
+    encoder = np.exp(alternating.encoder_step(t.prior, t.decoder, 1.0))
+    np.testing.assert_allclose(encoder, (generated / generated.sum(0)).T)
 
 
 def test_a_symbol_no_code_can_emit_keeps_the_prior(x64):

@@ -36,35 +36,26 @@ def draw(seed, symbols, codes, zeros):
         table = np.zeros((count, LARGEST))
         raw = rng.gamma(rng.choice([0.1, 1.0, 10.0]), size=(count, size)) + 1e-12
         raw *= rng.random(raw.shape) >= zeros
-        raw[np.arange(count), rng.integers(size, size=count)] += (
-            1e-3  # something is always possible
-        )
+        # Something is always possible.
+        raw[np.arange(count), rng.integers(size, size=count)] += 1e-3
         table[:, :size] = raw / raw.sum(1, keepdims=True)
         return table
 
     return rows(1, symbols)[0], rows(LARGEST, codes), rows(LARGEST, symbols), rows(1, codes)[0]
 
 
-cases = given(
-    st.integers(0, 2**32 - 1),
-    st.integers(2, LARGEST),
-    st.integers(2, LARGEST),
-    st.sampled_from([0.0, 0.0, 0.2, 0.7]),
-)
+SIZES = st.integers(2, LARGEST)
+cases = given(st.integers(0, 2**32 - 1), SIZES, SIZES, st.sampled_from([0.0, 0.0, 0.2, 0.7]))
 
 
 @functools.cache
 def everything():
     def run(t, log_q):
         values = {name: getattr(discrete, name)(t) for name in FUNCTIONALS}
-        values |= {
-            name: getattr(discrete, name)(t, log_q)
-            for name in ("generative_upper", "decoder_advantage", "density_gap")
-        }
-        values |= {
-            name: getattr(discrete, name)(t)
-            for name in ("elbo", "elbo_of", "posterior_gap", "evidence")
-        }
+        for name in ("generative_upper", "decoder_advantage", "density_gap"):
+            values[name] = getattr(discrete, name)(t, log_q)
+        for name in ("elbo", "elbo_of", "posterior_gap", "evidence"):
+            values[name] = getattr(discrete, name)(t)
         return values | {"entropy": discrete.entropy(t.source)}
 
     return jax.jit(run)
@@ -72,10 +63,8 @@ def everything():
 
 def values_of(t, q=None):
     with np.errstate(divide="ignore"):
-        return {
-            name: np.asarray(v)
-            for name, v in everything()(t, t.source if q is None else jnp.log(q)).items()
-        }
+        values = everything()(t, t.source if q is None else jnp.log(q))
+        return {name: np.asarray(value) for name, value in values.items()}
 
 
 def plog(weight, ratio):
@@ -113,9 +102,8 @@ def test_values_bounds_and_gaps_of_random_tables(seed, symbols, codes, zeros):
         v = values_of(discrete.tables(p, e, d, m), q)
     for name, value in written_out(p, e, d, m, q).items():
         np.testing.assert_allclose(v[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
-    rate, distortion, information, entropy = (
-        v[name] for name in ("rate", "distortion", "encoder_information", "entropy")
-    )
+    rate, distortion, entropy = v["rate"], v["distortion"], v["entropy"]
+    information, generative = v["encoder_information"], v["generative_information"]
     assert -1e-11 <= information <= min(entropy, np.log(codes)) + 1e-11
     assert entropy - distortion <= information + 1e-11 and information <= rate + 1e-11
     assert v["prior_gap"] >= -1e-11 and v["decoder_gap"] >= -1e-11
@@ -123,17 +111,10 @@ def test_values_bounds_and_gaps_of_random_tables(seed, symbols, codes, zeros):
     if np.isfinite(rate):
         np.testing.assert_allclose(rate - information, v["prior_gap"], atol=1e-11)
     if np.isfinite(distortion):
-        np.testing.assert_allclose(
-            information - (entropy - distortion), v["decoder_gap"], atol=1e-10
-        )
-        np.testing.assert_allclose(
-            v["decoder_advantage"] - v["density_gap"], entropy - distortion, atol=1e-10
-        )
-    assert (
-        v["generative_lower"]
-        <= v["generative_information"] + 1e-11
-        <= v["generative_upper"] + 2e-11
-    )
+        least = entropy - distortion
+        np.testing.assert_allclose(information - least, v["decoder_gap"], atol=1e-10)
+        np.testing.assert_allclose(v["decoder_advantage"] - v["density_gap"], least, atol=1e-10)
+    assert v["generative_lower"] <= generative + 1e-11 <= v["generative_upper"] + 2e-11
 
 
 @cases
@@ -144,17 +125,14 @@ def test_log_likelihood_is_elbo_plus_posterior_gap(seed, symbols, codes, zeros):
         v = values_of(discrete.tables(p, e, d, m))
         generated = v["evidence"] > -np.inf  # of others the model has no posterior
         finite = np.isfinite(v["elbo_of"])
-        np.testing.assert_allclose(
-            v["elbo_of"][finite] + v["posterior_gap"][finite], v["evidence"][finite], atol=1e-10
-        )
-        assert (v["posterior_gap"][generated] >= -1e-11).all() and np.isnan(
-            v["posterior_gap"][~generated]
-        ).all()
+        gap = v["posterior_gap"]
+        sums = v["elbo_of"][finite] + gap[finite]
+        np.testing.assert_allclose(sums, v["evidence"][finite], atol=1e-10)
+        assert (gap[generated] >= -1e-11).all() and np.isnan(gap[~generated]).all()
         assert (v["posterior_gap"][generated & ~finite] == np.inf).all()
         # The mean under p*, of an ELBO that may be infinite where p* is zero.
-        np.testing.assert_allclose(
-            np.where(p > 0, p * np.where(p > 0, v["elbo_of"], 0), 0).sum(), v["elbo"], rtol=1e-10
-        )
+        mean = (p * np.where(p > 0, v["elbo_of"], 0)).sum()
+        np.testing.assert_allclose(mean, v["elbo"], rtol=1e-10)
 
 
 @cases
@@ -162,15 +140,12 @@ def test_log_likelihood_is_elbo_plus_posterior_gap(seed, symbols, codes, zeros):
 def test_bounds_are_tight_where_theory_says_and_nowhere_else(seed, symbols, codes, zeros):
     with jax.enable_x64(True):
         t = discrete.tables(*draw(seed, symbols, codes, zeros))
-        best = t._replace(
-            prior=discrete.aggregate(t.source, t.encoder),
-            decoder=discrete.posterior(t.source, t.encoder),
-        )
+        prior, decoder = (f(t.source, t.encoder) for f in (discrete.aggregate, discrete.posterior))
+        best = t._replace(prior=prior, decoder=decoder)
         v = values_of(best)
         np.testing.assert_allclose(v["rate"], v["encoder_information"], atol=1e-11)
-        np.testing.assert_allclose(
-            v["entropy"] - v["distortion"], v["encoder_information"], atol=1e-11
-        )
+        least = v["entropy"] - v["distortion"]
+        np.testing.assert_allclose(least, v["encoder_information"], atol=1e-11)
         np.testing.assert_allclose(v["elbo"], -v["entropy"], atol=1e-11)
         # Half of another prior, or decoder, costs what it is away.
         shifted = jnp.logaddexp(best.prior, jnp.roll(best.prior, 1)) - np.log(2)
@@ -180,11 +155,8 @@ def test_bounds_are_tight_where_theory_says_and_nowhere_else(seed, symbols, code
         log_z = discrete.generating(t)
         evidence = discrete.evidence(t)
         usable = evidence > -jnp.inf
-        bayes = t._replace(
-            encoder=jnp.where(
-                usable[:, None], (log_z - jnp.where(usable, evidence, 0)).T, t.encoder
-            )
-        )
+        posterior = (log_z - jnp.where(usable, evidence, 0)).T
+        bayes = t._replace(encoder=jnp.where(usable[:, None], posterior, t.encoder))
         v = values_of(bayes, np.exp(evidence))
         np.testing.assert_allclose(v["generative_lower"], v["generative_information"], atol=1e-11)
         np.testing.assert_allclose(v["generative_upper"], v["generative_information"], atol=1e-11)
@@ -203,10 +175,8 @@ def random_tables(seed=0, symbols=5, codes=4):
 
 def test_best_prior_and_decoder_are_stationary_and_minimal(x64):
     t = random_tables()
-    prior, decoder = (
-        discrete.aggregate(t.source, t.encoder),
-        discrete.posterior(t.source, t.encoder),
-    )
+    prior = discrete.aggregate(t.source, t.encoder)
+    decoder = discrete.posterior(t.source, t.encoder)
 
     @jax.jit
     def rate(logits):
@@ -237,12 +207,8 @@ def test_infinite_where_the_paper_is(x64):
 def test_a_weight_that_underflows_outdoes_an_infinite_value(x64):
     assert discrete.expect(jnp.asarray([-1000.0, 0.0]), jnp.asarray([jnp.inf, 1.0])) == 1.0
     almost = jnp.asarray([[0.0, -1000.0], [-1000.0, 0.0]])
-    t = Tables(
-        jnp.log(jnp.asarray([0.5, 0.5])),
-        almost,
-        jnp.log(jnp.eye(2)),
-        jnp.log(jnp.asarray([0.5, 0.5])),
-    )
+    halves = jnp.log(jnp.asarray([0.5, 0.5]))
+    t = Tables(halves, almost, jnp.log(jnp.eye(2)), halves)
     assert discrete.distortion(t) == 0 and discrete.decoder_gap(t) == 0
     np.testing.assert_allclose(discrete.rate(t), np.log(2))
 
@@ -251,9 +217,8 @@ def test_mutual_information_of_known_joints(x64):
     independent = np.outer([0.2, 0.8], [0.5, 0.3, 0.2])
     np.testing.assert_allclose(discrete.mutual_information(jnp.log(independent)), 0, atol=1e-15)
     copied = jnp.log(jnp.diag(jnp.asarray([0.2, 0.8])))
-    np.testing.assert_allclose(
-        discrete.mutual_information(copied), -(0.2 * np.log(0.2) + 0.8 * np.log(0.8))
-    )
+    entropy = -(0.2 * np.log(0.2) + 0.8 * np.log(0.8))
+    np.testing.assert_allclose(discrete.mutual_information(copied), entropy)
 
 
 def test_generated_and_reconstructed_are_the_sums_they_are_called(x64):
@@ -267,9 +232,8 @@ def test_generated_and_reconstructed_are_the_sums_they_are_called(x64):
 def test_tables_vmap(x64):
     several = [random_tables(seed) for seed in range(3)]
     stacked = Tables(*(jnp.stack(columns) for columns in zip(*several, strict=True)))
-    np.testing.assert_allclose(
-        jax.vmap(discrete.rate)(stacked), [discrete.rate(t) for t in several]
-    )
+    rates = [discrete.rate(t) for t in several]
+    np.testing.assert_allclose(jax.vmap(discrete.rate)(stacked), rates)
 
 
 @pytest.mark.parametrize(
@@ -298,12 +262,7 @@ def test_rounding_is_forgiven():
 
 @pytest.mark.parametrize("wrong", range(4))
 def test_tables_that_do_not_fit_are_refused(wrong):
-    given_tables = [
-        np.full(3, 1 / 3),
-        np.full((3, 2), 1 / 2),
-        np.full((2, 3), 1 / 3),
-        np.full(2, 1 / 2),
-    ]
+    given_tables = [np.full(shape, 1 / shape[-1]) for shape in ((3,), (3, 2), (2, 3), (2,))]
     given_tables[wrong] = np.full((*given_tables[wrong].shape[:-1], 5), 1 / 5)
     with pytest.raises(BadInput, match="and prior: expected shapes"):
         discrete.tables(*given_tables)

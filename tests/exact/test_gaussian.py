@@ -12,6 +12,7 @@ from scipy import optimize, stats
 
 from rd_elbo.errors import BadInput
 from rd_elbo.exact import gaussian
+from rd_elbo.exact.gaussian import PPCA
 from rd_elbo.models.linear import linear_vae
 from rd_elbo.sweep.grid import Member
 from rd_elbo.training import fit, state
@@ -53,10 +54,8 @@ def test_the_slope_at_a_level_is_beta():
     beta, noise = np.asarray([0.3, 1.0, 4.0]), 0.7
     point = gaussian.water_filling(VARIANCES, beta * noise**2)
     h = 1e-5
-    slope = (
-        gaussian.boundary(VARIANCES, point.rate - h, noise)
-        - gaussian.boundary(VARIANCES, point.rate + h, noise)
-    ) / (2 * h)
+    left, right = (gaussian.boundary(VARIANCES, point.rate + d, noise) for d in (-h, h))
+    slope = (left - right) / (2 * h)
     np.testing.assert_allclose(slope, beta, rtol=1e-4)
 
 
@@ -71,10 +70,8 @@ def problem(seed=0, n=4):
 def test_the_boundary_is_the_least_that_any_linear_vae_reaches(x64, latent, beta):
     """Exact D + beta R of a linear VAE, minimised by scipy from several starts."""
     mean, matrix = problem()
-    noise, shapes = (
-        0.6,
-        {"V": (4, latent), "a": (latent,), "s": (latent,), "W": (latent, 4), "b": (4,)},
-    )
+    noise = 0.6
+    shapes = {"V": (4, latent), "a": (latent,), "s": (latent,), "W": (latent, 4), "b": (4,)}
 
     def terms(flat):
         parts, at = {}, 0
@@ -86,38 +83,26 @@ def test_the_boundary_is_the_least_that_any_linear_vae_reaches(x64, latent, beta
         spread = jnp.diag(parts["V"].T @ matrix @ parts["V"])
         rate = 0.5 * (spread + code**2 + scale2 - 1 - jnp.log(scale2)).sum()
         left = jnp.eye(4) - parts["V"] @ parts["W"]
-        error = (
-            jnp.trace(left.T @ matrix @ left) + ((mean - code @ parts["W"] - parts["b"]) ** 2).sum()
-        )
+        error = jnp.trace(left.T @ matrix @ left)
+        error += ((mean - code @ parts["W"] - parts["b"]) ** 2).sum()
         error += (scale2[:, None] * parts["W"] ** 2).sum()
         return rate, error / (2 * noise**2) + 2 * jnp.log(2 * jnp.pi * noise**2)
 
     objective = jax.jit(jax.value_and_grad(lambda flat: terms(flat)[1] + beta * terms(flat)[0]))
     size = sum(int(np.prod(shape)) for shape in shapes.values())
-    runs = [
-        optimize.minimize(
-            objective,
-            np.random.default_rng(s).standard_normal(size),
-            jac=True,
-            method="BFGS",
-            options={"gtol": 1e-9},
-        )
-        for s in range(6)
-    ]
+    starts = [np.random.default_rng(s).standard_normal(size) for s in range(6)]
+    how = dict(jac=True, method="BFGS", options={"gtol": 1e-9})
+    runs = [optimize.minimize(objective, start, **how) for start in starts]
     best = min(runs, key=lambda run: run.fun)
     rate, distortion = map(float, terms(jnp.asarray(best.x)))
-    np.testing.assert_allclose(
-        distortion, gaussian.boundary(VARIANCES, rate, noise, latent), rtol=1e-7
-    )
+    exact = gaussian.boundary(VARIANCES, rate, noise, latent)
+    np.testing.assert_allclose(distortion, exact, rtol=1e-7)
     at_beta = gaussian.water_filling(VARIANCES[:latent], beta * noise**2)
     np.testing.assert_allclose(rate, at_beta.rate, atol=1e-4)
     for run in runs:  # and nothing is below, wherever it ended
         r, d = map(float, terms(jnp.asarray(run.x)))
-        assert (
-            d
-            >= gaussian.boundary(VARIANCES, r, noise, latent)[0] - 1e-9
-            >= gaussian.boundary(VARIANCES, r, noise)[0] - 2e-9
-        )
+        few, all_latents = (gaussian.boundary(VARIANCES, r, noise, n)[0] for n in (latent, None))
+        assert d >= few - 1e-9 >= all_latents - 2e-9
 
 
 def linear_params(seed=0, n=4, latent=2, learned=False):
@@ -144,9 +129,8 @@ def test_closed_form_terms_are_the_mean_of_the_models_own(x64, noise):
     mean, matrix = x.mean(0), np.cov(x.T, bias=True)
     exact = gaussian.moments_to_terms(params, mean, matrix, noise)
     draws = [model.terms(params, jnp.asarray(x), jax.random.key(i)) for i in range(60)]
-    np.testing.assert_allclose(
-        exact.rate, draws[0].rate.mean(), rtol=1e-12
-    )  # closed form there too
+    # The model's own rate is in closed form too.
+    np.testing.assert_allclose(exact.rate, draws[0].rate.mean(), rtol=1e-12)
     sampled = np.asarray([d.distortion.mean() for d in draws])
     assert abs(sampled.mean() - exact.distortion) < 5 * sampled.std() / np.sqrt(60)
     assert sampled.std() / np.sqrt(60) < 0.02 * exact.distortion
@@ -156,21 +140,20 @@ def test_closed_form_terms_are_the_mean_of_the_models_own(x64, noise):
 def test_ppca_is_the_maximum_likelihood_fit_and_its_likelihood_scipys():
     x = np.random.default_rng(3).standard_normal((300, 4)) @ np.diag([2, 1, 0.5, 0.4]) + 1
     mean, matrix = x.mean(0), np.cov(x.T, bias=True)
-    model = gaussian.PPCA.fit(mean, matrix, 2)
+    model = PPCA.fit(mean, matrix, 2)
     log_likelihood = stats.multivariate_normal(model.mean, model.covariance).logpdf(x).mean()
     np.testing.assert_allclose(model.log_likelihood(mean, matrix), log_likelihood, rtol=1e-12)
     for seed in range(30):
         rng = np.random.default_rng(seed)
         noise = model.noise * np.exp(0.1 * rng.standard_normal())
-        other = model._replace(
-            weights=model.weights + 0.1 * rng.standard_normal(model.weights.shape), noise=noise
-        )
+        weights = model.weights + 0.1 * rng.standard_normal(model.weights.shape)
+        other = model._replace(weights=weights, noise=noise)
         assert other.log_likelihood(mean, matrix) < model.log_likelihood(mean, matrix)
 
 
 def test_ppca_of_equal_variances_has_no_direction():
     for n in range(3, 9):
-        model = gaussian.PPCA.fit(np.zeros(n), (0.1 + 0.37 * n) * np.eye(n), 1)
+        model = PPCA.fit(np.zeros(n), (0.1 + 0.37 * n) * np.eye(n), 1)
         np.testing.assert_allclose(model.weights, 0, atol=1e-7)
         np.testing.assert_allclose(model.noise**2, 0.1 + 0.37 * n)
 
@@ -180,9 +163,8 @@ def test_log_likelihood_is_elbo_plus_kl_to_the_posterior():
     x = np.random.default_rng(4).standard_normal((20, 4))
     params = linear_params(5)
     noise = 0.8
-    model = gaussian.PPCA(
-        params["decoder"]["mean"]["bias"], params["decoder"]["mean"]["kernel"].T, noise
-    )
+    decoder = params["decoder"]["mean"]
+    model = PPCA(decoder["bias"], decoder["kernel"].T, noise)
     gain, spread = model.posterior()
     # Against conditioning of the joint Gaussian of (z, x).
     cross = model.weights.T @ np.linalg.inv(model.covariance)
@@ -214,9 +196,8 @@ def test_the_trainer_of_image_models_finds_the_curve(beta):
     spec = state.TrainSpec(model, batch_size=64, schedule="half_linear", call_steps=256)
     fitted = fit.fit(spec, [model], state.HParams.of([member], spec), x, 1500)
     mean, matrix = x.mean(0, dtype=float), np.cov(x.T.astype(float), bias=True)
-    exact = gaussian.moments_to_terms(
-        jax.tree.map(lambda leaf: leaf[0], fitted.params), mean, matrix, 0.5
-    )
+    params = jax.tree.map(lambda leaf: leaf[0], fitted.params)
+    exact = gaussian.moments_to_terms(params, mean, matrix, 0.5)
     gap = exact.distortion - gaussian.boundary(np.linalg.eigvalsh(matrix), exact.rate, 0.5)[0]
     assert -1e-5 < gap < 0.02
     expected = gaussian.water_filling(np.linalg.eigvalsh(matrix), beta * 0.25)

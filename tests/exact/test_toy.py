@@ -38,9 +38,8 @@ def test_the_hand_built_optimum_lies_on_the_diagonal_at_the_information_about_th
     t = toy.optimum()
     information = discrete.mutual_information(jnp.log(toy.labelled_source()))
     np.testing.assert_allclose(discrete.rate(t), information, rtol=1e-12)
-    np.testing.assert_allclose(
-        discrete.rate(t) + discrete.distortion(t), discrete.entropy(t.source), rtol=1e-12
-    )
+    total = discrete.rate(t) + discrete.distortion(t)
+    np.testing.assert_allclose(total, discrete.entropy(t.source), rtol=1e-12)
     codes = toy.codes_and_bit(jnp.log(toy.labelled_source()), t.encoder)
     assert abs(codes.information - 0.385) < 5e-4 and abs(codes.larger_mass - 0.7) < 1e-12
 
@@ -58,9 +57,8 @@ def test_tables_are_the_formulas_symbol_by_symbol(x64, codes):
     for i in range(codes):
         weights = [math.exp(-((d["v"][j] * z[i] - d["c"][j]) ** 2)) for j in range(30)]
         np.testing.assert_allclose(np.exp(t.decoder[i]), np.asarray(weights) / sum(weights))
-    np.testing.assert_allclose(
-        np.exp(t.prior), np.exp(p["prior"]["l"]) / np.exp(p["prior"]["l"]).sum()
-    )
+    weights = np.exp(p["prior"]["l"])
+    np.testing.assert_allclose(np.exp(t.prior), weights / weights.sum())
 
 
 def test_sixty_sixty_and_thirty_parameters():
@@ -78,9 +76,8 @@ def test_terms_are_the_exact_functionals(x64):
     terms = model.terms(p, jnp.asarray(toy.source())[None], jax.random.key(0))
     np.testing.assert_allclose(terms.rate[0], discrete.rate(t), rtol=1e-13)
     np.testing.assert_allclose(terms.distortion[0], discrete.distortion(t), rtol=1e-13)
-    np.testing.assert_allclose(
-        terms.code[0], np.exp(discrete.aggregate(t.source, t.encoder)), rtol=1e-12
-    )
+    aggregate = np.exp(discrete.aggregate(t.source, t.encoder))
+    np.testing.assert_allclose(terms.code[0], aggregate, rtol=1e-12)
 
 
 def test_the_mean_over_observed_symbols_is_the_expectation(x64):
@@ -88,15 +85,11 @@ def test_the_mean_over_observed_symbols_is_the_expectation(x64):
     every = model.terms(p, jnp.eye(30), jax.random.key(0))
     whole = model.terms(p, jnp.asarray(toy.source())[None], jax.random.key(0))
     for name in ("rate", "distortion"):
-        np.testing.assert_allclose(
-            getattr(every, name) @ toy.source(), getattr(whole, name)[0], rtol=1e-12
-        )
+        mean = getattr(every, name) @ toy.source()
+        np.testing.assert_allclose(mean, getattr(whole, name)[0], rtol=1e-12)
     # Symbol by symbol they are -ELBO(x).
-    np.testing.assert_allclose(
-        -(every.rate + every.distortion),
-        discrete.elbo_of(model.tables(p, toy.source())),
-        rtol=1e-12,
-    )
+    elbo = discrete.elbo_of(model.tables(p, toy.source()))
+    np.testing.assert_allclose(-(every.rate + every.distortion), elbo, rtol=1e-12)
 
 
 def test_gradients_against_differences(x64):
@@ -124,13 +117,11 @@ def test_codes_and_bit_by_brute_force(x64):
     joint = toy.labelled_source()
     e = np.random.default_rng(0).dirichlet(np.full(4, 0.3), 30)
     codes = toy.codes_and_bit(jnp.log(joint), jnp.log(e))
-    table = np.asarray(
-        [[sum(joint[bit, x] * e[x, z] for x in range(30)) for z in range(4)] for bit in (0, 1)]
-    )
-    np.testing.assert_allclose(
-        codes.information,
-        (table * np.log(table / table.sum(0) / table.sum(1, keepdims=True))).sum(),
-    )
+    table = np.zeros((2, 4))
+    for bit, x, z in itertools.product(range(2), range(30), range(4)):
+        table[bit, z] += joint[bit, x] * e[x, z]
+    information = table * np.log(table / table.sum(0) / table.sum(1, keepdims=True))
+    np.testing.assert_allclose(codes.information, information.sum())
     assert codes.used == sum(table[:, z].sum() > 1e-3 for z in range(4))
     of_bit_0 = sum(table[:, z].sum() for z in range(4) if table[0, z] >= table[1, z])
     np.testing.assert_allclose(codes.larger_mass, max(of_bit_0, 1 - of_bit_0))
@@ -143,9 +134,8 @@ def learn(objective, learning_rate, seeds=8, steps=1500):
         toy.Toy(), objective, 1, adam_b2=0.95, dtype="float64", call_steps=256, vmap_size=2
     )
     hparams = state.HParams.of(members, spec)
-    fitted = fit.fit(
-        spec, [toy.Toy()] * seeds, hparams, toy.source()[None], steps, metrics_every=steps
-    )
+    models = [toy.Toy()] * seeds
+    fitted = fit.fit(spec, models, hparams, toy.source()[None], steps, metrics_every=steps)
     t = jax.vmap(lambda p: toy.Toy().tables(p, toy.source()))(fitted.params)
     return (
         np.asarray(jax.vmap(discrete.rate)(t)),

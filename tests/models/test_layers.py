@@ -35,10 +35,14 @@ GEOMETRIES = {
 }
 
 
+def assert_equal(ours, theirs):
+    """But for the rounding of float64."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-11, 1e-11), ours, theirs)
+
+
 def plain(x, w, padding, strides):
-    return lax.conv_general_dilated(
-        x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=layout)
 
 
 def twice(plain_or_ours):
@@ -49,9 +53,8 @@ def twice(plain_or_ours):
             y = conv(x, w, padding, strides)
             return y, conv_transpose(jnp.cos(y), w, x.shape[1:3], padding, strides)
         y = plain(x, w, padding, strides)
-        return y, jax.linear_transpose(lambda images: plain(images, w, padding, strides), x)(
-            jnp.cos(y)
-        )[0]
+        transposed = jax.linear_transpose(lambda images: plain(images, w, padding, strides), x)
+        return y, transposed(jnp.cos(y))[0]
 
     return function
 
@@ -81,17 +84,15 @@ def gradients(function, padding, strides):
 def test_values_and_gradients_are_those_of_xla(optimised, name):
     """In float32 and compiled as for users: by the library calls that they get."""
     x, w, padding, strides = draw(GEOMETRIES[name], dtype=jnp.float32)
-    ours, theirs = jax.jit(
-        lambda x, w: [gradients(f, padding, strides)(x, w) for f in (conv, plain)]
-    )(x, w)
+    both = [gradients(function, padding, strides) for function in (conv, plain)]
+    ours, theirs = jax.jit(lambda x, w: [function(x, w) for function in both])(x, w)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-4), ours, theirs)
 
 
 def test_gradients_are_those_of_finite_differences(x64):
     x, w, padding, strides = draw(GEOMETRIES["stride 2, even"])
-    check_grads(
-        jax.jit(lambda x, w: twice(conv)(x, w, padding, strides)), (x, w), order=1, modes=["rev"]
-    )
+    function = jax.jit(lambda x, w: twice(conv)(x, w, padding, strides))
+    check_grads(function, (x, w), order=1, modes=["rev"])
 
 
 @pytest.mark.parametrize(
@@ -113,9 +114,7 @@ def test_same_padding_is_that_of_lax(x64, size, kernel, strides):
         return ours, theirs
 
     ours, theirs = both(x, w)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs
-    )
+    assert_equal(ours, theirs)
 
 
 SHARED = [
@@ -134,9 +133,7 @@ def test_vmap_over_members_equals_a_loop(x64, name, axes):
     one = jax.jit(gradients(plain, padding, strides))
     alone = [one(pick(x, axes[0], i), pick(w, axes[1], i)) for i in range(3)]
     alone = jax.tree.map(lambda *parts: np.stack(parts), *alone)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone
-    )
+    assert_equal(together, alone)
 
 
 @pytest.mark.parametrize("axes", [(0, 0), (0, None)])
@@ -151,9 +148,7 @@ def test_the_form_for_other_platforms_computes_the_same(x64, axes):
     alone = [one(x[i], w[i] if axes[1] == 0 else w) for i in range(3)]
     alone = jax.tree.map(lambda *parts: np.stack(parts), *alone)
     together = lowered.compile()(x, w)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), together, alone
-    )
+    assert_equal(together, alone)
 
 
 def test_vmap_twice_and_inside_scan(x64):
@@ -186,10 +181,8 @@ def test_sizes_that_do_not_fit_are_refused():
         conv(jnp.zeros((1, 9, 9, 2)), jnp.zeros((5, 5, 3, 1)))
     with pytest.raises(ValueError, match="2 channels but the kernel takes 3"):
         conv_transpose(jnp.zeros((1, 5, 5, 2)), jnp.zeros((5, 5, 1, 3)), (9, 9))
-    with pytest.raises(
-        ValueError,
-        match=r"kernel of size 5, stride 1 and padding \(0, 0\) does not take 8 pixels to 5",
-    ):
+    sentence = r"kernel of size 5, stride 1 and padding \(0, 0\) does not take 8 pixels to 5"
+    with pytest.raises(ValueError, match=sentence):
         conv_transpose(jnp.zeros((1, 5, 5, 3)), jnp.zeros((5, 5, 1, 3)), (8, 9))
 
 
@@ -216,11 +209,9 @@ def test_gated_convolutions_are_the_papers_formula(same):
     np.testing.assert_allclose(*downwards(random_params(down, x), x), rtol=1e-4, atol=1e-5)
 
     z = normal(3, 2, 4, 4, 3) if same else normal(3, 2, 1, 1, 3)
-    up = (
-        GatedConvTranspose(4, (5, 5), (8, 8), (2, 2))
-        if same
-        else GatedConvTranspose(4, (8, 8), (8, 8), same=False)
-    )
+    up = GatedConvTranspose(4, (8, 8), (8, 8), same=False)
+    if same:
+        up = GatedConvTranspose(4, (5, 5), (8, 8), (2, 2))
     padding, strides = ("SAME", (2, 2)) if same else ("VALID", (1, 1))
 
     @jax.jit
@@ -274,10 +265,8 @@ def test_a_unit_without_weights_is_silent_and_has_no_gradient(x64):
 
 def test_only_a_single_pixel_is_painted_by_a_filter_of_the_whole_size():
     module = GatedConvTranspose(2, (5, 5), (10, 10), same=False)
-    with pytest.raises(
-        ValueError,
-        match=r"kernel=\(5, 5\) must be size=\(10, 10\) and the image \(1, 1\), not \(6, 6\)",
-    ):
+    sentence = r"kernel=\(5, 5\) must be size=\(10, 10\) and the image \(1, 1\), not \(6, 6\)"
+    with pytest.raises(ValueError, match=sentence):
         module.init(jax.random.key(0), jnp.zeros((1, 6, 6, 2)))
 
 
@@ -288,17 +277,14 @@ def test_every_lowering_is_the_same_convolution(x64, name, how):
     x, w, padding, strides = draw(GEOMETRIES[name], 3)
 
     def both(function):
-        own, shared = (
-            jax.vmap(gradients(function, padding, strides), axes) for axes in ((0, 0), (None, 0))
-        )
+        gradient = gradients(function, padding, strides)
+        own, shared = (jax.vmap(gradient, axes) for axes in ((0, 0), (None, 0)))
         return jax.jit(lambda x, w: [own(x, w), shared(x[0], w)])(x, w)
 
     theirs = both(plain)
     with lowering(how):
         ours = both(conv)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11), ours, theirs
-    )
+    assert_equal(ours, theirs)
 
 
 def test_lowerings_are_what_they_say(x64):
@@ -307,9 +293,8 @@ def test_lowerings_are_what_they_say(x64):
     text = {}
     for how in ("grouped", "looped", "matmul"):
         with lowering(how):
-            text[how] = (
-                jax.jit(jax.vmap(lambda x, w: conv(x, w, padding, strides))).lower(x, w).as_text()
-            )
+            together = jax.jit(jax.vmap(lambda x, w: conv(x, w, padding, strides)))
+            text[how] = together.lower(x, w).as_text()
     assert "feature_group_count = 3" in text["grouped"] and "while" not in text["grouped"]
     assert "while" in text["looped"] and "feature_group_count = 3" not in text["looped"]
     assert "dot_general" in text["matmul"] and "convolution" not in text["matmul"]
@@ -344,9 +329,7 @@ def test_layers_compute_in_the_dtype_of_their_input_and_have_gradients_of_their_
 def test_gated_dense_is_two_matrix_products(x64):
     layer, x = GatedDense(4), normal(0, 2, 5, 3)
     params = random_params(layer, x)
-    kernel, bias = (
-        np.asarray(params["params"]["kernel"], np.float64),
-        np.asarray(params["params"]["bias"], np.float64),
-    )
+    leaves = params["params"]
+    kernel, bias = (np.asarray(leaves[name], np.float64) for name in ("kernel", "bias"))
     linear, gating = (np.asarray(x) @ kernel[:, half] + bias[half] for half in (0, 1))
     np.testing.assert_allclose(layer.apply(params, x), linear / (1 + np.exp(-gating)), rtol=1e-6)

@@ -54,9 +54,7 @@ def test_values_and_gradients_under_vmap(x64, axes):
 
 def test_alone(x64):
     same(trailing(A[0], B[0]), plain(A[0], B[0]))
-    same(
-        jax.grad(scalar(trailing), (0, 1))(A[0], B[0]), jax.grad(scalar(plain), (0, 1))(A[0], B[0])
-    )
+    same(*(jax.grad(scalar(form), (0, 1))(A[0], B[0]) for form in (trailing, plain)))
 
 
 def test_a_gradient_through_vmap_of_what_members_share_is_summed(x64):

@@ -33,9 +33,8 @@ def logistic(dtype):
     """Log-probabilities (parameters, levels)."""
     mean, log_scale = np.asarray(GRID, dtype).T[..., None]
     levels = jnp.asarray(LEVELS, dtype)
-    return np.asarray(
-        jax.jit(lambda *at: DiscretisedLogistic(*at).log_prob(levels))(mean, log_scale)
-    )
+    log_prob = jax.jit(lambda *at: DiscretisedLogistic(*at).log_prob(levels))
+    return np.asarray(log_prob(mean, log_scale))
 
 
 def test_levels_are_differences_of_the_logistic_distribution_function(x64):
@@ -143,9 +142,8 @@ def test_continuous_bernoulli_near_zero_and_far_out():
 
 def test_draws_of_continuous_bernoulli(x64):
     chosen = np.array([-30.0, -0.9, -1e-4, 0.0, 5e-4, 1.5, 40.0])
-    draw = jax.jit(
-        lambda at: ContinuousBernoulli(at).sample(seed=jax.random.key(0), sample_shape=5000)
-    )
+    options = {"seed": jax.random.key(0), "sample_shape": 5000}
+    draw = jax.jit(lambda at: ContinuousBernoulli(at).sample(**options))
     x = np.asarray(draw(chosen))
     assert x.min() >= 0 and x.max() <= 1
     for i, logit in enumerate(chosen):
@@ -219,9 +217,8 @@ def test_encoders_see_levels_from_minus_one_to_one():
         # Pseudo-inputs are between 0 and 1 as they are.
         phi = 255 * jax.nn.sigmoid(params["prior"]["pseudo_inputs"])
         ours = [model.encode(params, x), model.encode(params, phi), plain.encode(params, x / 255)]
-        return [e.mean() for e in ours], model.prior_distribution(
-            params, x
-        ).components_distribution.loc
+        m = model.prior_distribution(params, x)
+        return [e.mean() for e in ours], m.components_distribution.loc
 
     (seen, of_phi, same), components = encoded(params)
     np.testing.assert_allclose(seen, same, rtol=1e-5)
@@ -303,6 +300,9 @@ def test_names_of_members_are_those_of_before():
     assert grid.Member(likelihood="gaussian").name != grid.Member().name
 
 
+GAUSSIAN = {"likelihood": "gaussian"}
+
+
 @pytest.mark.parametrize(
     ("fields", "data", "sentence"),
     [
@@ -320,16 +320,8 @@ def test_names_of_members_are_those_of_before():
             "'discretised_log",
         ),
         ({}, ("real", (4,)), "got real values. 'continuous_bernoulli' or 'gaussian' will do."),
-        (
-            {"likelihood": "gaussian"},
-            ("binary", (4, 4)),
-            "got data of zeros and ones. 'bernoulli' will do.",
-        ),
-        (
-            {"likelihood": "gaussian"},
-            ("grey", (4, 4)),
-            "likelihood='gaussian': expected real values, got 8-bit levels.",
-        ),
+        (GAUSSIAN, ("binary", (4, 4)), "got data of zeros and ones. 'bernoulli' will do."),
+        (GAUSSIAN, ("grey", (4, 4)), "'gaussian': expected real values, got 8-bit levels."),
         (
             {"likelihood": "continuous_bernoulli"},
             ("real", (4,)),
@@ -340,11 +332,7 @@ def test_names_of_members_are_those_of_before():
             ("binary", (16,)),
             "encoder='conv': expected images (height, width) or (height, width, channels), got",
         ),
-        (
-            {"encoder": "conv_iaf"},
-            ("binary", (16,)),
-            "got examples of shape (16,). 'dense' will do.",
-        ),
+        ({"encoder": "conv_iaf"}, ("binary", (16,)), "of shape (16,). 'dense' will do."),
         ({"decoder": "deconv"}, ("binary", (16,)), "decoder='deconv': expected images"),
         (
             {"decoder": "pixelcnn", "likelihood": "discretised_logistic"},

@@ -25,30 +25,16 @@ ARCHITECTURES = {
     f"{decoder}, {prior}": dataclasses.replace(SMALL, decoder=decoder, prior=prior, pseudo_inputs=4)
     for decoder, prior in (("mlp", "normal"), ("mlp", "vampprior"), ("pixelcnn", "normal"))
 }
-TINY = dict(
-    encoder_width=2,
-    decoder_width=3,
-    encoder_depth=1,
-    flow_steps=2,
-    flow_width=7,
-    flow_depth=1,
-    pseudo_inputs=4,
-)
+SIZES = dict(encoder_width=2, decoder_width=3, encoder_depth=1)
+SIZES |= dict(flow_steps=2, flow_width=7, flow_depth=1)
+TINY = dict(SIZES, pseudo_inputs=4)
 FAMILIES = {
     name: dataclasses.replace(SMALL, **paper_family(name), **TINY) for name in PAPER_FAMILIES
 }
 # Compiling takes long: each part is here once, the flow's encoder with each prior and a decoder
 # that costs nothing.
 FLOW = dict(encoder="conv_iaf", **TINY)
-NEW = dict(
-    encoder="resnet",
-    encoder_width=2,
-    encoder_depth=1,
-    decoder_width=3,
-    flow_steps=2,
-    flow_width=7,
-    flow_depth=1,
-)
+NEW = dict(SIZES, encoder="resnet")
 ARCHITECTURES |= {
     "--+": FAMILIES["--+"],
     "iaf, maf": dataclasses.replace(SMALL, **FLOW, prior="maf"),
@@ -99,9 +85,8 @@ def test_closed_form_rate_is_the_integral_of_its_definition():
         log_e, log_m = scipy.stats.norm.logpdf(z, mean[i], scale[i]), scipy.stats.norm.logpdf(z)
         return np.exp(log_e) * (log_e - log_m)
 
-    exact = sum(
-        scipy.integrate.quad(integrand, -30, 30, args=(i,), points=[mean[i]])[0] for i in range(2)
-    )
+    quad = functools.partial(scipy.integrate.quad, integrand, -30, 30)
+    exact = sum(quad(args=(i,), points=[mean[i]])[0] for i in range(2))
     np.testing.assert_allclose(information.closed_form_rate(e, m), exact, rtol=1e-5)
 
 
@@ -178,9 +163,8 @@ def test_bfloat16_examples_make_networks_compute_in_it_and_nothing_else(name):
     )
     assert np.linalg.norm(ours - theirs) < 0.03 * np.linalg.norm(theirs)
     # All convolutions, and the products of most of the arithmetic, are in bfloat16.
-    program = str(
-        jax.make_jaxpr(lambda x: model.terms(params, x, jax.random.key(3)))(x.astype(jnp.bfloat16))
-    )
+    traced = jax.make_jaxpr(lambda x: model.terms(params, x, jax.random.key(3)))
+    program = str(traced(x.astype(jnp.bfloat16)))
     made = [line.split("=")[0] for line in program.splitlines() if "conv_general_dilated[" in line]
     assert all("bf16" in line for line in made) and (made or "mlp" in name)
 
@@ -248,9 +232,8 @@ def test_bernoulli_of_binary_values_is_scipys_at_any_logit(dtype):
         by_hand = scipy.special.log_expit((2 * value - 1) * logits.astype(float))
         log_prob, slope = scored(logits, x)
         np.testing.assert_allclose(log_prob, by_hand, rtol=1e-6, atol=1e-30)
-        np.testing.assert_allclose(
-            slope, value - scipy.special.expit(logits.astype(float)), rtol=1e-5, atol=1e-7
-        )
+        expected = value - scipy.special.expit(logits.astype(float))
+        np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_vampprior_is_a_mixture_of_encodings():
@@ -272,61 +255,50 @@ def test_encoder_sees_pixels_from_minus_one_to_one():
     grey = jnp.full((1, *SHAPE), 0.5)
     scrambled = jax.tree.map(lambda leaf: leaf, params)
     scrambled["encoder"]["hidden_0"]["kernel"] = 100 * scrambled["encoder"]["hidden_0"]["kernel"]
-    np.testing.assert_array_equal(
-        model.encode(params, grey).mean(), model.encode(scrambled, grey).mean()
-    )
+    ours, theirs = (model.encode(p, grey).mean() for p in (params, scrambled))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def shapes_of(architecture):
+    init = architecture.build((28, 28)).init
+    return jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 28, 28)))
+
+
+def count(tree):
+    return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(tree))
+
+
+def gated(taps, inputs, units):
+    return 2 * (taps * inputs * units + units)
 
 
 def test_parameter_counts_at_full_size():
-    def count(**fields):
-        architecture = Architecture(
-            encoder_width=128, latent=32, decoder_depth=1, decoder_width=512, **fields
-        )
-        shapes = jax.eval_shape(
-            lambda: architecture.build((28, 28)).init(jax.random.key(0), jnp.zeros((1, 28, 28)))
-        )
-        return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes))
-
+    sizes = dict(encoder_width=128, latent=32, decoder_depth=1, decoder_width=512)
     encoder = 2 * (784 * 128 + 128) + 2 * (128 * 128 + 128) + 2 * (128 * 32 + 32)
     decoder = 2 * (32 * 512 + 512) + 512 * 784 + 784
-    assert count() == encoder + decoder == 678_224
-    assert count(prior="vampprior", pseudo_inputs=50) == encoder + decoder + 50 * 784 + 50
+    assert count(shapes_of(Architecture(**sizes))) == encoder + decoder == 678_224
+    mixture = Architecture(**sizes, prior="vampprior", pseudo_inputs=50)
+    assert count(shapes_of(mixture)) == encoder + decoder + 50 * 784 + 50
 
 
 def test_parameters_of_the_residual_networks_at_full_size():
-    architecture = Architecture(
-        encoder="resnet",
-        decoder="resnet",
-        encoder_width=32,
-        decoder_width=32,
-        latent=64,
-        encoder_depth=3,
-    )
-    shapes = jax.eval_shape(
-        architecture.build((28, 28)).init, jax.random.key(0), jnp.zeros((1, 28, 28))
-    )
-    gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
+    sizes = dict(encoder_width=32, decoder_width=32, latent=64, encoder_depth=3)
+    architecture = Architecture(encoder="resnet", decoder="resnet", **sizes)
+    shapes = shapes_of(architecture)
     residual = gated(9, 32, 32) + gated(9, 64, 64) + gated(9, 128, 128)
     encoder = gated(25, 1, 32) + gated(16, 32, 64) + gated(16, 64, 128) + 3 * residual
     encoder += gated(49, 128, 256) + 2 * (256 * 64 + 64)
-    decoder = (
-        gated(49, 64, 128) + gated(16, 128, 64) + gated(16, 64, 32) + 2 * residual + 25 * 32 + 1
-    )
-    for part, count in (("encoder", encoder), ("decoder", decoder)):
-        assert (
-            sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes[part])) == count
-        )
+    decoder = gated(49, 64, 128) + gated(16, 128, 64) + gated(16, 64, 32)
+    decoder += 2 * residual + 25 * 32 + 1
+    assert count(shapes["encoder"]) == encoder and count(shapes["decoder"]) == decoder
     assert architecture.family == "---"
 
 
 def test_family_names():
     assert Architecture().family == "---"
     assert Architecture(decoder="pixelcnn", prior="vampprior").family == "-+v"
-    assert (
-        Architecture(decoder="pixelvae", prior="realnvp").family
-        == "-++"
-        == Architecture(**NEW_PARTS).family
-    )
+    assert Architecture(decoder="pixelvae", prior="realnvp").family == "-++"
+    assert Architecture(**NEW_PARTS).family == "-++"
     assert len(PAPER_FAMILIES) == 12 == len({*FAMILIES.values()})
     assert all(architecture.family == name for name, architecture in FAMILIES.items())
     with pytest.raises(BadInput, match=r"family='-x-': expected one of '---', '--\+'"):
@@ -345,50 +317,28 @@ PAPER_PARAMETERS |= {"prior": {"-": 0, "+": 3_612_416, "v": 500 * 784 + 500}}
 def test_the_papers_families_have_the_papers_parameters(name):
     """Encoder 2.00 M and 3.61 M for its flow, decoder 1.00 M, prior 3.61 M."""
     sizes = PAPER_PARTS | (PAPER_STRONG if name[1] == "+" else PAPER_WEAK)
-    model = Architecture(**paper_family(name), **sizes).build((28, 28))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28)))
+    shapes = shapes_of(Architecture(**paper_family(name), **sizes))
     for part, sign in zip(("encoder", "decoder", "prior"), name, strict=True):
-        count = sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(shapes[part]))
-        assert count == PAPER_PARAMETERS[part][sign]
-    # The same from the layers' sizes: the MADEs, and the convolutional encoder and decoder.
-    gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
+        assert count(shapes[part]) == PAPER_PARAMETERS[part][sign]
+
+
+def test_the_papers_parameters_are_those_of_its_layers():
+    """MADEs, and the convolutional encoder and decoder, from the sizes of their layers."""
     made = 4 * ((64 * 640 + 640) + 2 * (640 * 640 + 640) + (640 * 64 + 64))
-    encoder = (
-        gated(25, 1, 32)
-        + gated(25, 32, 32)
-        + gated(25, 32, 64)
-        + gated(25, 64, 64)
-        + gated(49, 64, 256)
-        + 2 * (256 * 64 + 64)
-    )
-    decoder = (
-        gated(49, 64, 64)
-        + 2 * gated(25, 64, 64)
-        + gated(25, 64, 32)
-        + gated(25, 32, 32)
-        + gated(16, 32, 32)
-        + 25 * 32
-        + 1
-    )
-    assert (encoder, made, decoder) == (
-        1_999_424,
-        3_612_416,
-        998_753,
-    ) and encoder + made == 5_611_840
+    encoder = gated(25, 1, 32) + gated(25, 32, 32) + gated(25, 32, 64) + gated(25, 64, 64)
+    encoder += gated(49, 64, 256) + 2 * (256 * 64 + 64)
+    decoder = gated(49, 64, 64) + 2 * gated(25, 64, 64) + gated(25, 64, 32) + gated(25, 32, 32)
+    decoder += gated(16, 32, 32) + 25 * 32 + 1
+    assert PAPER_PARAMETERS["encoder"] == {"-": encoder, "+": encoder + made}
+    assert PAPER_PARAMETERS["prior"]["+"] == made and PAPER_PARAMETERS["decoder"]["-"] == decoder
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[
-            ("decoder", "mlpp"),
-            ("encoder", ""),
-            ("prior", None),
-            ("decoder_width", 0),
-            ("decoder_width", 2.5),
-            ("latent", True),
-        ],
-        *[("causal_depth", 0), ("z_in_every_layer", 1), ("z_in_every_layer", "True")],
+        *[("decoder", "mlpp"), ("encoder", ""), ("prior", None), ("decoder_width", 0)],
+        *[("decoder_width", 2.5), ("latent", True), ("causal_depth", 0)],
+        *[("z_in_every_layer", 1), ("z_in_every_layer", "True")],
     ],
 )
 def test_what_does_not_exist_is_refused_by_name(field, value):

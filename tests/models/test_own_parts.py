@@ -61,9 +61,8 @@ def test_a_class_is_filled_with_what_a_member_has():
 def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
     digits = rd.load_data("mnist_static").head(320)
     points = rd.sweep(rd.product(OWN, beta=(0.5, 1.0)), digits, tmp_path, splits=("test",))
-    assert {row["decoder"] for row in points} == {REFERENCE} and all(
-        row["rate"] > 0 for row in points
-    )
+    assert {row["decoder"] for row in points} == {REFERENCE}
+    assert all(row["rate"] > 0 for row in points)
     member, params = rd.load_params(tmp_path, points[0]["member"])
     model, x = member.build((28, 28)), jnp.asarray(digits.splits["test"], jnp.float32)
     rate = model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean()
@@ -111,13 +110,8 @@ def test_registered_parts_are_members_like_others(parts):
     rd.register_decoder("flat", Flat, sign="f")  # again, as a reloaded notebook does
     for _ in range(2):  # and a cell of a notebook, which is in no file
         rd.register_decoder("cell", eval("lambda member, shape: Flat(shape)", {"Flat": Flat}))
-    for name, given in (
-        ("mlp", Flat),
-        ("no name", Flat),
-        ("flat", 3),
-        ("flat", print),
-        ("mlp", print),
-    ):
+    taken = (("mlp", Flat), ("no name", Flat), ("mlp", print))
+    for name, given in (*taken, ("flat", 3), ("flat", print)):
         with pytest.raises(BadInput):
             rd.register_decoder(name, given)
     with pytest.raises(BadInput, match="sign='ff'"):

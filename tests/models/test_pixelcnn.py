@@ -1,5 +1,6 @@
 """The autoregressive decoder is a distribution: causal, normalised, sampled as it is scored."""
 
+import functools
 import itertools
 
 import jax
@@ -15,19 +16,14 @@ from tests.drawn import random_params
 KINDS = {
     "pixelcnn": lambda width, depth, shape: PixelCNNDecoder(width, depth, shape, planes=2),
     "pixelcnnpp": PixelCNNPPDecoder,
-    "pixelcnnpp, z in every layer": lambda width, depth, shape: PixelCNNPPDecoder(
-        width, depth, shape, z_in_every_layer=True
-    ),
+    "pixelcnnpp, z in every layer": functools.partial(PixelCNNPPDecoder, z_in_every_layer=True),
     "pixelvae": lambda width, depth, shape: PixelVAEDecoder(width, 1, depth, shape),
 }
 
 
 # Without z in every layer PixelCNN++ has only less to compile, and to go wrong; either takes long.
-MOST = [
-    "pixelcnn",
-    "pixelvae",
-    pytest.param("pixelcnnpp, z in every layer", marks=pytest.mark.slow),
-]
+SLOW = pytest.param("pixelcnnpp, z in every layer", marks=pytest.mark.slow)
+MOST = ["pixelcnn", "pixelvae", SLOW]
 
 
 def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=None):
@@ -86,9 +82,8 @@ def test_causality_at_full_size_on_random_pixels(kind):
 @pytest.mark.parametrize("kind", MOST)
 def test_z_reaches_every_pixel(kind):
     module, params, z = decoder((5, 4), kind=kind)
-    jacobian = rows_of_jacobian(
-        lambda z: module.apply(params, z).outputs(jnp.zeros((20, 5, 4))), z, 20
-    )
+    images = jnp.zeros((20, 5, 4))
+    jacobian = rows_of_jacobian(lambda z: module.apply(params, z).outputs(images), z, 20)
     assert (np.abs(jacobian) > 0).all()
 
 
@@ -110,10 +105,8 @@ def test_z_reaches_every_residual_layer_of_pixelcnnpp():
 def test_a_decoder_of_bfloat16_latents_draws_and_scores_in_float32(kind):
     """Logits, log-densities and uniforms are not bfloat16: 1 in 256 draws would tie."""
     module, params, z = decoder((5, 4), kind=kind, batch=2, noise=0.3)
-    assert (
-        jax.eval_shape(lambda: module.apply(params, z.astype(jnp.bfloat16)).planes).dtype
-        == jnp.bfloat16
-    )
+    planes = jax.eval_shape(lambda: module.apply(params, z.astype(jnp.bfloat16)).planes)
+    assert planes.dtype == jnp.bfloat16
 
     @jax.jit
     def scored():
@@ -172,19 +165,15 @@ def test_frequencies_of_samples_are_their_probabilities(kind):
     shape = (2, 2)
     module, params, z = decoder(shape, kind=kind)
     draws = 20_000
-    x = jax.jit(
-        lambda: module.apply(params, z).sample(seed=jax.random.key(11), sample_shape=draws)
-    )().reshape(draws, 4)
+    options = {"seed": jax.random.key(11), "sample_shape": draws}
+    x = jax.jit(lambda: module.apply(params, z).sample(**options))().reshape(draws, 4)
     counts = np.bincount(np.asarray(x @ jnp.array([8, 4, 2, 1])).astype(int), minlength=16)
     images = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=4))).reshape(16, 1, 2, 2)
-    expected = (
-        draws
-        * np.exp(np.asarray(jax.jit(lambda: module.apply(params, z).log_prob(images))()))[:, 0]
-    )
+    log_prob = jax.jit(lambda: module.apply(params, z).log_prob(images))()
+    expected = draws * np.exp(np.asarray(log_prob))[:, 0]
     chi_square = ((counts - expected) ** 2 / expected).sum()
-    assert (
-        chi_square < 37.7
-    )  # the 99.9 % point of chi-square with 15 degrees of freedom; the key is fixed
+    # The 99.9 % point of chi-square with 15 degrees of freedom; the key is fixed.
+    assert chi_square < 37.7
 
 
 def test_distribution_works_outside_the_call_that_made_it():
@@ -203,23 +192,16 @@ def test_parameter_count(depth):
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32)))
     planes, first = 32 * 784 * 2 + 784 * 2, 15 * 1 * 2 * 12 + 2 * 12 + 2 * 2 * 12
     block, readout = 15 * 12 * 2 * 12 + 2 * 12 + 2 * 2 * 12, 12 + 2 + 1
-    assert (
-        sum(leaf.size for leaf in jax.tree.leaves(params))
-        == planes + first + depth * block + readout
-    )
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == planes + first + depth * block + readout
 
 
 def test_parameter_count_of_pixelvae_at_full_size():
     module = PixelVAEDecoder(32, 2, 3, (28, 28))
     params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64)))
     gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
-    trunk = (
-        gated(49, 64, 64)
-        + 2 * gated(25, 64, 64)
-        + gated(25, 64, 32)
-        + gated(25, 32, 32)
-        + gated(16, 32, 32)
-    )
+    trunk = gated(49, 64, 64) + 2 * gated(25, 64, 64) + gated(25, 64, 32)
+    trunk += gated(25, 32, 32) + gated(16, 32, 32)
     causal = gated(15, 1, 32) + 3 * gated(15, 32, 32) + 4 * 2 * 32 * 32 + 32 + 32 + 1
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == trunk + causal == 1_099_585
 
@@ -229,25 +211,10 @@ def test_the_blocks_of_pixelcnnpp_and_their_shortcuts():
     network = nodes(2)
     layers = [node for node in network if node.residual is not None]
     for stream in ("down", "right"):
-        assert [node.level for node in layers if node.stream == stream] == [
-            0,
-            0,
-            1,
-            1,
-            2,
-            2,
-            2,
-            2,
-            1,
-            1,
-            0,
-            0,
-        ]
-    assert (
-        [node.kind for node in network].count("shrink")
-        == [node.kind for node in network].count("grow")
-        == 4
-    )
+        levels = [node.level for node in layers if node.stream == stream]
+        assert levels == [0, 0, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0]
+    kinds = [node.kind for node in network]
+    assert kinds.count("shrink") == kinds.count("grow") == 4
     for node in network:
         for other in (*node.besides, *(() if node.residual is None else (node.residual,))):
             assert network[other].level == node.level
@@ -283,8 +250,7 @@ def test_parameter_count_of_pixelcnnpp_at_full_size():
     resizing = 2 * (6 * 64 * 64 + 64) + 2 * (4 * 64 * 64 + 64) + 4 * (4 * 64 * 64 + 64)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count == plane + first + layers + resizing + 64 + 1 == 2_421_217
-    told = jax.eval_shape(
-        module.clone(z_in_every_layer=True).init, jax.random.key(0), jnp.zeros((1, 64))
-    )
+    init = module.clone(z_in_every_layer=True).init
+    told = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64)))
     planes = (64 + 1) * 784 * 4 + 24 * 4 * 2 * 64
     assert sum(leaf.size for leaf in jax.tree.leaves(told)) == count + planes

@@ -35,17 +35,8 @@ def points():
 def test_runs_stand_beside_every_printed_model_of_their_family_and_beta(points):
     compared = compare.compare(points, "binarized_mnist")
     assert compared.split == "test" and compared.reference.same_data
-    found = [
-        (
-            r["family"],
-            r["beta"],
-            r["target"],
-            r["kl_warmup_fraction"],
-            r["seed"],
-            r.get("paper_rate"),
-        )
-        for r in compared.runs
-    ]
+    names = ("family", "beta", "target", "kl_warmup_fraction", "seed", "paper_rate")
+    found = [tuple(r.get(name) for name in names) for r in compared.runs]
     assert found == [
         ("---", 0.1, "", 0.0, 0, None),
         ("---", 0.25, "", 0.0, 0, None),
@@ -57,22 +48,16 @@ def test_runs_stand_beside_every_printed_model_of_their_family_and_beta(points):
         ("-+v", 1.0, "", 0.5, 0, 0.0),
         ("-+v", 1.0, "", 0.5, 0, 6.2),
     ]
-    assert [r["model"] for r in compared.runs[:4]] == ["decoder width 16"] * 3 + [
-        "decoder width 128"
-    ]
+    models = [r["model"] for r in compared.runs[:4]]
+    assert models == ["decoder width 16"] * 3 + ["decoder width 128"]
     annealed = compared.runs[6]
-    assert (annealed["paper_annealed"], annealed["paper_distortion"], annealed["paper_how"]) == (
-        "yes",
-        74.1,
-        "figure",
-    )
+    assert annealed["paper_annealed"] == "yes" and annealed["paper_how"] == "figure"
+    assert annealed["paper_distortion"] == 74.1
     np.testing.assert_allclose(
         [annealed["total"], annealed["paper_total"], annealed["difference"]], [82.0, 80.3, 1.7]
     )
-    assert (
-        compared.runs[5]["paper_annealed"] == "no"
-        and compared.runs[3]["paper_annealed"] == "not stated"
-    )
+    assert compared.runs[5]["paper_annealed"] == "no"
+    assert compared.runs[3]["paper_annealed"] == "not stated"
 
 
 def test_areas_are_against_the_papers_hull():
@@ -93,19 +78,14 @@ def test_areas_are_against_the_papers_hull():
     triangles = (np.diff(rates) * -np.diff(distortions)).sum() / 2
     np.testing.assert_allclose(steps["area"], 3 * 156 + triangles)
     # Diverged points, other splits and worse points change nothing.
-    more = [
-        *ours,
-        row("---", 30.0, 90.0),
-        row("---", 1.0, 1.0, split="train"),
-        row("---", 1.0, 1.0, status="diverged"),
-    ]
+    left_out = [row("---", 1.0, 1.0, split="train"), row("---", 1.0, 1.0, status="diverged")]
+    more = [*ours, row("---", 30.0, 90.0), *left_out]
     assert compare.compare(more, "mnist_static").areas == [steps, hull]
 
 
 def test_rates_that_the_paper_does_not_cover():
-    areas = compare.compare(
-        [row("---", 200.0, 3.0), row("---", 210.0, 2.0)], "binarized_mnist"
-    ).areas
+    beyond = [row("---", 200.0, 3.0), row("---", 210.0, 2.0)]
+    areas = compare.compare(beyond, "binarized_mnist").areas
     assert [np.isnan(r["area"]) and np.isnan(r["mean_gap"]) for r in areas] == [True, True]
 
 
@@ -113,22 +93,12 @@ def test_the_best_of_each_family(points):
     bests = {r["family"]: r for r in compare.compare(points, "binarized_mnist").bests}
     assert list(bests) == ["---", "-+v", "all"]
     weak, strong, best = bests.values()
-    assert (weak["total"], weak["paper_total"], weak["paper_how"]) == (
-        87.5,
-        86.9,
-        "digitised",
-    ) and "paper_rate" not in weak
-    assert (strong["total"], strong["seed"], strong["paper_rate"], strong["paper_annealed"]) == (
-        81.5,
-        0,
-        6.2,
-        "yes",
-    )
-    assert (best["total"], best["paper_rate"], best["paper_distortion"]) == (
-        81.5,
-        8.3,
-        71.9,
-    ) and "-+v" in best["model"]
+    assert (weak["total"], weak["paper_total"]) == (87.5, 86.9)
+    assert weak["paper_how"] == "digitised" and "paper_rate" not in weak
+    assert (strong["total"], strong["seed"], strong["paper_rate"]) == (81.5, 0, 6.2)
+    assert strong["paper_annealed"] == "yes"
+    assert (best["total"], best["paper_rate"], best["paper_distortion"]) == (81.5, 8.3, 71.9)
+    assert "-+v" in best["model"]
     frozen = row("---", 1.0, 2.0, status="diverged")  # at its last finite state
     assert compare.compare([*points, frozen], "binarized_mnist").bests == [weak, strong, best]
     np.testing.assert_allclose([best["difference"], weak["difference"]], [1.3, 0.6])
@@ -138,9 +108,8 @@ def test_without_the_papers_numbers_ours_are_there(points):
     for dataset in ("path", None):
         compared = compare.compare(points, dataset)
         assert compared.reference is None and compared.areas == []
-        assert len(compared.runs) == 7 and all(
-            r["paper_total"] == "" and r["difference"] == "" for r in compared.rows
-        )
+        assert len(compared.runs) == 7
+        assert all(r["paper_total"] == "" and r["difference"] == "" for r in compared.rows)
         assert [r["total"] for r in compared.bests] == [87.5, 81.5, 81.5]
 
 
@@ -172,17 +141,12 @@ def test_the_script_prints_and_writes_the_same_table(points, tmp_path):
     disk.write_json(tmp_path / "provenance.json", {"data": {"name": "mnist_static"}})
     result = script(f"--workdir={tmp_path}")
     assert result.returncode == 0, result.stderr
-    assert (
-        "another draw" in result.stdout
-        and "R = 20" in result.stdout
-        and "diverged" in result.stdout
-    )
+    assert all(text in result.stdout for text in ("another draw", "R = 20", "diverged"))
     written = disk.read_table(tmp_path / "comparison.csv")
     expected = compare.compare(tables.read_points(tmp_path), "mnist_static").rows
     np.testing.assert_equal(written, expected)
-    assert [r["section"] for r in written] == ["run"] * 9 + ["hull"] * 4 + ["area"] * 2 + [
-        "best"
-    ] * 3
+    sections = ["run"] * 9 + ["hull"] * 4 + ["area"] * 2 + ["best"] * 3
+    assert [r["section"] for r in written] == sections
     flat = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "-+v β = 1 0 1 5.00 77.00 82.00 0.0 81.0 81.0 +1.00 Fig. 4c, 5; not annealed" in flat
     assert "6.2 74.1 80.3 +1.70 Fig. 4a, 6; annealed" in flat

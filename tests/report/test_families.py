@@ -20,14 +20,8 @@ def twelve(offset=0.0):
     for i, family in enumerate(paper.FAMILIES):
         for beta in BETAS:
             rate = (4.0 if family[1] == "+" else 26.0) / beta + 0.1 * i
-            made.append(
-                row(
-                    family,
-                    rate,
-                    float(np.interp(rate, rates, distortions)) + 0.3 + 0.05 * i + offset,
-                    beta=beta,
-                )
-            )
+            distortion = float(np.interp(rate, rates, distortions)) + 0.3 + 0.05 * i + offset
+            made.append(row(family, rate, distortion, beta=beta))
     return made
 
 
@@ -60,9 +54,8 @@ def test_each_family_has_the_papers_marker(drawn):
     lines = markers(axes)
     assert len(lines) == 12
     # ColorBrewer's Paired as matplotlib has it, in the paper's order.
-    for line, family, colour in zip(
-        lines, paper.FAMILIES, plt.colormaps["Paired"].colors, strict=True
-    ):
+    paired = plt.colormaps["Paired"].colors
+    for line, family, colour in zip(lines, paper.FAMILIES, paired, strict=True):
         own = np.array([(p["rate"], p["distortion"]) for p in points if p["family"] == family])
         np.testing.assert_array_equal(line.get_xydata(), own)
         assert line.get_marker() == {"-": "o", "+": "s", "v": "D"}[family[2]]
@@ -70,9 +63,8 @@ def test_each_family_has_the_papers_marker(drawn):
         assert (face != "white") == (family[0] == "+")
         shown = face if family[0] == "+" else line.get_markeredgecolor()
         np.testing.assert_allclose(colors.to_rgb(shown), colour, atol=1e-3)
-        light = (
-            colors.rgb_to_hsv(colors.to_rgb(shown))[2] - colors.rgb_to_hsv(colors.to_rgb(shown))[1]
-        )
+        _, saturation, value = colors.rgb_to_hsv(colors.to_rgb(shown))
+        light = value - saturation
         assert (light > 0.35) == (family[1] == "-"), family  # pale against full colours
 
 
@@ -87,11 +79,8 @@ def test_figure3a_has_frontier_hull_diagonal_and_the_papers_frontier_behind(draw
     theirs = curve(axes, "paper's frontier")
     np.testing.assert_array_equal(theirs[:, 0], [0.0, 80.5])
     np.testing.assert_array_equal(theirs[:, -1], [156.0, 4.8])
-    assert all(
-        line.get_zorder() < markers(axes)[0].get_zorder()
-        for line in axes.lines
-        if "paper" in str(line.get_label())
-    )
+    papers = [line for line in axes.lines if "paper" in str(line.get_label())]
+    assert all(line.get_zorder() < markers(axes)[0].get_zorder() for line in papers)
     # Everything is in view, the paper's too, in all four panels alike.
     for panel in figure.axes:
         assert panel.get_xlim()[1] > 156 and panel.get_ylim()[1] > distortions.max()
@@ -110,9 +99,8 @@ def test_figure3a_groups_by_each_part(drawn):
         steps = [line for line in axes.lines if line.get_linestyle() == "-"]
         assert len(dots) == len(steps) == len(signs)
         for sign, cloud, line in zip(signs, dots, steps, strict=True):
-            own = np.array(
-                [(p["rate"], p["distortion"]) for p in points if p["family"][position] == sign]
-            ).T
+            own = [p for p in points if p["family"][position] == sign]
+            own = np.array([(p["rate"], p["distortion"]) for p in own]).T
             np.testing.assert_array_equal(cloud.get_xydata().T, own)
             np.testing.assert_array_equal(line.get_xydata().T, frontier.stepwise(*own))
         part = ("encoder", "decoder", "prior")[position]
@@ -136,11 +124,8 @@ def test_figure3b_is_framed_as_in_the_paper_if_the_families_bests_are_in_it(draw
     np.testing.assert_allclose(heights, [p["rate"] + p["distortion"] for p in points])
     title = figure.legends[0].get_title().get_text()
     outside = sum(p["rate"] > 40 or not 79 <= p["rate"] + p["distortion"] <= 90 for p in points)
-    assert (
-        outside > 0
-        and f"48 models, {outside} of them outside" in title
-        and "79 to 90 nats as in the paper" in title
-    )
+    assert outside > 0 and f"48 models, {outside} of them outside" in title
+    assert "79 to 90 nats as in the paper" in title
     theirs = curve(axes, "paper's frontier")
     np.testing.assert_allclose(theirs[:, 0], [0, 80.5])
     np.testing.assert_allclose(theirs[1].min(), 80.3)
@@ -216,18 +201,12 @@ def test_the_papers_frontier_is_drawn_on_the_test_split_of_its_data_alone(tmp_pa
 
 def test_an_old_table_of_families_is_drawn(tmp_path):
     """Without columns of fields that came later."""
-    columns = [
-        name for name in POINT_COLUMNS if name not in ("kl_warmup_fraction", "target_weight")
-    ]
+    added = ("kl_warmup_fraction", "target_weight")
+    columns = [name for name in POINT_COLUMNS if name not in added]
     points = [p for p in twelve() if p["family"] in ("---", "-+-", "--v", "--+")]
-    disk.write_table(
-        tmp_path / "points.csv", columns, [{name: p[name] for name in columns} for p in points]
-    )
+    old = [{name: p[name] for name in columns} for p in points]
+    disk.write_table(tmp_path / "points.csv", columns, old)
     written = plots.draw_all(tmp_path)
-    assert [path.name for path in written][4:] == [
-        "figure3a.png",
-        "figure3a.pdf",
-        "figure3b.png",
-        "figure3b.pdf",
-    ]
+    figures = [f"{name}.{kind}" for name in ("figure3a", "figure3b") for kind in ("png", "pdf")]
+    assert [path.name for path in written][4:] == figures
     assert all(path.stat().st_size > 1000 for path in written)

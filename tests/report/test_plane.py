@@ -31,20 +31,15 @@ def rows(members, rate_of):
 
 @pytest.fixture
 def points():
-    mlp = product(
-        Member(learning_rate=0.1), decoder_width=(8, 16), beta=(2.0, 0.5, 1.0), seed=(0, 1)
-    )
-    pixelcnn = product(
-        Member(decoder="pixelcnn", learning_rate=0.2),
-        beta=(0.5, 1.0),
-        prior=("normal", "vampprior"),
-    )
-    return list(
-        rows(
-            mlp + pixelcnn,
-            lambda m: (10 / m.beta + m.seed + m.decoder_width, 60 + 10 * m.beta + 3 * m.seed),
-        )
-    )
+    mlp = Member(learning_rate=0.1)
+    mlp = product(mlp, decoder_width=(8, 16), beta=(2.0, 0.5, 1.0), seed=(0, 1))
+    pixelcnn = Member(decoder="pixelcnn", learning_rate=0.2)
+    pixelcnn = product(pixelcnn, beta=(0.5, 1.0), prior=("normal", "vampprior"))
+
+    def terms(m):
+        return 10 / m.beta + m.seed + m.decoder_width, 60 + 10 * m.beta + 3 * m.seed
+
+    return list(rows(mlp + pixelcnn, terms))
 
 
 def test_curves_average_seeds_along_beta(points):
@@ -68,10 +63,7 @@ def test_averages_are_curves_of_their_own(points):
     """Not averaged with the last parameters, as seeds are."""
     averages = [{**point, "averaging": "ema", "rate": point["rate"] + 1} for point in points]
     labels = [curve.label for curve in plots.curves(points + averages)]
-    assert (
-        len(labels) == 8
-        and [label.endswith("averaging ema") for label in labels] == [True, False] * 4
-    )
+    assert [label.endswith("averaging ema") for label in labels] == [True, False] * 4
 
 
 def test_points_of_a_model_of_ones_own_are_one_curve():
@@ -124,9 +116,8 @@ def test_the_plane_draws_the_points_the_hull_and_the_diagonal(points):
         np.testing.assert_allclose(corner, (beta * rates + distortions).min())
     assert "nats" in axes.get_xlabel() and "nats" in axes.get_ylabel()
     shown = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert [c.label for c in plots.curves(points)] == [
-        label for label in shown if label.startswith(("MLP", "Pixel"))
-    ]
+    shown = [label for label in shown if label.startswith(("MLP", "Pixel"))]
+    assert [c.label for c in plots.curves(points)] == shown
     plt.close(figure)
 
 
@@ -147,9 +138,8 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     assert {path.name: path.read_bytes() for path in plots.draw_all(workdir)} == before
     with pytest.raises(BadInput, match="cannot be read"):
         plots.draw_all(tmp_path / "absent")
-    disk.write_table(
-        workdir / "points.csv", ("rate", "distortion"), [{"rate": 1.0, "distortion": 2.0}]
-    )
+    point = {"rate": 1.0, "distortion": 2.0}
+    disk.write_table(workdir / "points.csv", tuple(point), [point])
     with pytest.raises(BadInput, match="expected a column 'split', as sweeps"):
         plots.draw_all(workdir)
 
