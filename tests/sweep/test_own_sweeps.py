@@ -61,11 +61,7 @@ def test_a_sweep_of_colour_pictures(trained):
     d = -DiscretisedLogistic(values.loc, values.log_scale).log_prob(x).sum((1, 2, 3)).mean()
     np.testing.assert_allclose(point["distortion"], d, rtol=0.02)
     rates = model.encode(params, x).kl_divergence(model.prior_distribution(params, x))
-    np.testing.assert_allclose(
-        rates.mean(),
-        point["rate"],
-        rtol=1e-5,
-    )
+    np.testing.assert_allclose(rates.mean(), point["rate"], rtol=1e-5)
     about = json.loads((workdir / "provenance.json").read_text())["data"]
     assert "6x5x3, colour 0 to 255, mean" in about["origin"]
     assert "8-bit levels kept" in about["origin"]
@@ -140,17 +136,11 @@ def test_a_sweep_of_vectors(tmp_path):
 
 
 def test_figures_and_frontiers_of_negative_distortions():
+    terms = [("---", 0.0, -1.0), ("---", 3.0, -20.0), ("--v", 9.0, -30.0)]
+    terms += [("-+-", 5.0, 2.0), ("-++", 4.0, -24.0)]
     points = [
         row(family, rate, distortion, likelihood="gaussian", beta=0.5 + i)
-        for i, (family, rate, distortion) in enumerate(
-            [
-                ("---", 0.0, -1.0),
-                ("---", 3.0, -20.0),
-                ("--v", 9.0, -30.0),
-                ("-+-", 5.0, 2.0),
-                ("-++", 4.0, -24.0),
-            ]
-        )
+        for i, (family, rate, distortion) in enumerate(terms)
     ]
     axes = plots.rd_plane(points).axes[0]
     low, high = axes.get_ylim()
