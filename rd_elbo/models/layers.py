@@ -16,7 +16,7 @@ from rd_elbo.models.geometry import UNPADDED, Padding, Pair, same_padding
 from rd_elbo.models.vmap_conv import conv, conv_transpose
 
 # Parameters that are read from a file are NumPy's.
-Weights = Array | np.ndarray
+Parameter = Array | np.ndarray
 
 
 def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
@@ -28,7 +28,7 @@ def gate(h: Float[Array, "*batch two units"]) -> Float[Array, "*batch units"]:
     return h[..., 0, :] * nn.sigmoid(h[..., 1, :])
 
 
-def in_dtype_of(x: Array, kernel: Weights) -> Array:
+def in_dtype_of(x: Array, kernel: Parameter) -> Array:
     """Cast a kernel to the dtype of its layer's input, in which the layer computes.
 
     The parameter itself, and so its gradient, keeps its own dtype. Examples in bfloat16 make a
@@ -38,7 +38,7 @@ def in_dtype_of(x: Array, kernel: Weights) -> Array:
     return jnp.asarray(kernel, x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else kernel.dtype)
 
 
-def biased(h: Float[Array, "*shape"], bias: Weights) -> Float[Array, "*shape"]:
+def biased(h: Float[Array, "*shape"], bias: Parameter) -> Float[Array, "*shape"]:
     """Add a bias to a layer's result `h`, and keep the dtype of `h`.
 
     The addition has the precision of the bias, and so has its gradient, a sum over all examples and
@@ -49,7 +49,7 @@ def biased(h: Float[Array, "*shape"], bias: Weights) -> Float[Array, "*shape"]:
 
 def pointwise(
     x: Float[Array, "*batch inputs"],
-    kernel: Float[Weights, "kernel_inputs halves units"],
+    kernel: Float[Parameter, "kernel_inputs halves units"],
 ) -> Float[Array, "*batch halves units"]:
     """Map each pixel or example linearly to its halves, in the dtype of `x`."""
     # Not an einsum with the kernel as it is: that one's gradient comes out transposed.
@@ -59,8 +59,8 @@ def pointwise(
 
 def conv_to_halves(
     x: Float[Array, "batch height width inputs"],
-    kernel: Float[Weights, "rows columns kernel_inputs halves units"],
-    bias: Float[Weights, "halves units"],
+    kernel: Float[Parameter, "rows columns kernel_inputs halves units"],
+    bias: Float[Parameter, "halves units"],
     padding: Padding = UNPADDED,
     strides: Pair = (1, 1),
 ) -> Float[Array, "batch new_height new_width halves units"]:

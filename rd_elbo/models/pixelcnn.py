@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models.causal import CausalImage, readout_kernel
 from rd_elbo.models.decoders import deconv_trunk
-from rd_elbo.models.layers import Weights, conv_to_halves, gate, lecun_pair, pointwise
+from rd_elbo.models.layers import Parameter, conv_to_halves, gate, lecun_pair, pointwise
 from rd_elbo.models.likelihoods import with_outputs
 
 _ROWS, _COLUMNS = 3, 5
@@ -33,7 +33,7 @@ def causal_mask(*, includes_centre: bool) -> np.ndarray:
     return mask
 
 
-def _layer(params: dict[str, Weights], padded: Array, plane: Array, *, first: bool) -> Array:
+def _layer(params: dict[str, Parameter], padded: Array, plane: Array, *, first: bool) -> Array:
     """Apply one gated causal layer: the input layer, or a residual block.
 
     Args:
