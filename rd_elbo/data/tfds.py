@@ -102,7 +102,8 @@ def _feature(features: Mapping[str, Any], said: str) -> str:
     }
     name = "image" if "image" in arrays else next(iter(arrays), None)
     if name is None or (name != "image" and len(arrays) > 1):
-        found = ", ".join(map(repr, arrays)) or "none"
+        # A prepared dataset gives its features in no fixed order.
+        found = ", ".join(map(repr, sorted(arrays))) or "none"
         raise BadInput(
             f"{said}: expected a feature 'image', or one array of numbers, got {found}. Save "
             "the examples as an .npz and load it by name='path'."
