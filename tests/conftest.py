@@ -14,10 +14,13 @@ from importlib import metadata
 import pytest
 
 _QUICKLY = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
-if _QUICKLY and tuple(map(int, metadata.version("jax").split(".")[:2])) < (0, 11):
-    # A third of the compiler's time. Later versions have no other way, and do not know the flag.
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+if _QUICKLY:
+    # Workers of pytest fill the cores; threads of the compiler only add work.
+    chosen = ["--xla_cpu_parallel_codegen_split_count=1"]
+    if tuple(map(int, metadata.version("jax").split(".")[:2])) < (0, 11):
+        # A third of the compiler's time. Later versions have no other way, and lack the flag.
+        chosen.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join([*chosen, os.environ.get("XLA_FLAGS", "")])
 
 import jax  # noqa: E402
 

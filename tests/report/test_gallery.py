@@ -18,6 +18,7 @@ from rd_elbo.report import gallery, gallery_figures
 from rd_elbo.sweep import config, tables
 from rd_elbo.sweep.folder import open_run
 from rd_elbo.sweep.run import run as sweep
+from tests.drawn import random_params
 from tests.report.galleries import CHOICES, MEMBERS, SHAPE, TINY, assert_apart, choice
 
 
@@ -141,7 +142,7 @@ def run(tmp_path):
     """A run of untrained members; the i-th MLP cannot but draw `pattern(i)`."""
     workdir = tmp_path / "run"
     for i, member in enumerate(MEMBERS):
-        params = member.build(SHAPE).init(jax.random.key(i), jnp.zeros((1, *SHAPE)))
+        params = random_params(member.build(SHAPE), jnp.zeros((1, *SHAPE)), seed=i)
         if member.decoder == "mlp":
             bias = jnp.asarray(100.0 * (2 * pattern(i) - 1)).reshape(-1)
             params["decoder"]["logits"]["bias"] = bias
@@ -327,12 +328,13 @@ def _check_the_script(trained, script):
     assert result.returncode == 0 and figures[0].read_bytes() == before
 
 
-def test_changed_data_are_refused(trained, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(trained, copy)
-    assert tables.recorded_data(copy).splits["test"].shape == (64, 28, 28)
-    config = disk.read_json(copy / "config.json")
-    config["data"]["examples"] = 65
-    disk.write_json(copy / "config.json", config)
+def test_changed_data_are_refused(tmp_path):
+    section = {"name": "mnist_static", "examples": 64}
+    digest = config.load_data(section)[0].checksum()
+    disk.write_json(tmp_path / "provenance.json", {"data": {"sha256": digest}})
+    disk.write_json(tmp_path / "config.json", {"blocks": {}, "data": section})
+    assert tables.recorded_data(tmp_path).splits["test"].shape == (64, 28, 28)
+    changed = {"blocks": {}, "data": {**section, "examples": 65}}
+    disk.write_json(tmp_path / "config.json", changed)
     with pytest.raises(BadInput, match=r"'mnist_static' of SHA-256 \w{64}, got data of \w{64}"):
-        tables.recorded_data(copy)
+        tables.recorded_data(tmp_path)
