@@ -58,10 +58,7 @@ MODELS = {
     "pixelvae": _member(32, 32, encoder="conv", decoder="pixelvae", causal_depth=4, latent=64),
     "pixelcnnpp": _member(32, 64, encoder="conv", decoder="pixelcnnpp", decoder_depth=2, latent=64),
 }
-TINY = {
-    "dense": _member(8, 8, latent=4),
-    "conv": _member(2, 2, **_WEAK | {"encoder_depth": 1, "decoder_depth": 1}),
-}
+TINY = {"dense": _member(8, 8, latent=4)}
 COLUMNS = (
     *("model", "members", "lowering", "arithmetic", "batch", "seconds_per_member_step"),
     *("spread", "member_steps_per_second", "flops_per_second", "fraction_of_peak"),
@@ -119,7 +116,6 @@ def plan() -> Iterator[Case]:
 
 def tiny_plan() -> Iterator[Case]:
     """The same in seconds."""
-    yield Case("conv", 2, "looped", "default")
     for lowering in ("auto", ONE_BY_ONE):
         yield Case("dense", 2, lowering, "default")
 

@@ -98,11 +98,11 @@ def together(workdir, count, mesh, killed, seconds, dice):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="a folder for the runs")
-    counts = {"kills": 25, "terminations": 10, "damages": 20, "shards": 1, "mesh": 1}
-    for name, count in counts.items():
-        parser.add_argument(f"--{name}", type=int, default=count)
-    args, dice, wrong, began = parser.parse_args(), random.Random(0), 0, time.monotonic()
-    base = args.workdir
+    numbers = {"kills": 25, "terminations": 10, "damages": 20, "shards": 1, "mesh": 1, "seed": 0}
+    for name, number in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=number)
+    args, wrong, began = parser.parse_args(), 0, time.monotonic()
+    base, dice = args.workdir, random.Random(args.seed)
     reference = [base / f"reference{devices}" for devices in (1, 2)]
     for devices, folder in enumerate(reference, start=1):
         if (result := ended(start(folder, devices)))[0]:

@@ -13,6 +13,7 @@ import pytest
 from rd_elbo import disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import config, grid, overrides, run, tables
+from tests.optimised import OPTIMISED
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = {"encoder_width": 6, "latent": 3, "decoder_width": 6, "decoder_depth": 1}
@@ -203,8 +204,6 @@ def script(name, *arguments, **environment):
 
 
 QUICK = "--config=configs/quickstart.py:quick"
-# Compiled as for users.
-OPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
 
 
 @pytest.fixture(scope="module")
