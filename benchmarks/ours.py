@@ -47,8 +47,10 @@ class Population:
     def __init__(self, problem: Problem, devices: int | None = None):
         self.members = problem.members
         mesh = sharding.make_mesh(devices, problem.members)
-        together = sharding.VMAP_SIZE.get(mesh.devices.flat[0].platform, self.members)
-        self.unit = 1 if self.members <= together * mesh.size else _STEPS
+        own_share = -(-self.members // mesh.size)
+        how = own_share, mesh.devices.flat[0].platform
+        together = problem.spec.vmap_size or sharding.default_vmap_size(problem.params, *how)
+        self.unit = 1 if own_share <= together else _STEPS
         own = problem.spec, problem.params, problem.hparams
         self.run = trainer(*own, mesh, problem.data)
 

@@ -156,7 +156,7 @@ def spec_of(case: Case, member: grid.Member, shape: tuple[int, int]) -> TrainSpe
         member.build(shape),
         batch_size=BATCH,
         optimizer=member.optimizer,
-        vmap_size=1 if by_member else None,
+        vmap_size=1 if by_member else case.members,
         lowering="auto" if by_member else case.lowering,
         **ARITHMETIC[case.arithmetic],
     )

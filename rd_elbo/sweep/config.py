@@ -55,8 +55,9 @@ class Population:
     Attributes:
       devices: Devices of each process to spread members over; None means all of them.
       chunk_size: The most members of a group trained together; None means the whole group.
-      vmap_size: The most members that a device advances side by side; None means 16 on CPU and all
-        of a chunk on accelerators, where large convolutions train fastest one by one (1).
+      vmap_size: The most members that a device advances side by side; None is the default of
+        the platform, see `training.sharding.default_vmap_size`; on accelerators large convolutions
+        train fastest one by one (1).
       max_padding_overhead: Wasted work that mixing widths may cost, see `grouping.groups`.
       checkpoint_seconds: The least time between two checkpoints.
       metrics_every: Steps between two rows of metrics.csv; None means at most 1,000 rows a member.

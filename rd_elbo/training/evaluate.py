@@ -114,8 +114,9 @@ def compile_for(
 
 def neutral(spec: TrainSpec, vmap_size: int | None) -> TrainSpec:
     """The part of a spec that an evaluation depends on, so that others share its program."""
-    if vmap_size is None:
-        most = sharding.VMAP_SIZE.get(jax.default_backend(), _VMAP_SIZE_ELSEWHERE)
+    on_cpu = jax.default_backend() == "cpu"
+    if vmap_size is None and (spec.vmap_size or not on_cpu):
+        most = sharding.VMAP_SIZE_ON_CPU if on_cpu else _VMAP_SIZE_ELSEWHERE
         vmap_size = min(spec.vmap_size or most, most)
     return TrainSpec(spec.model, dtype=spec.dtype, lowering=spec.lowering, vmap_size=vmap_size)
 

@@ -24,9 +24,11 @@ from jaxtyping import Array, PyTree
 from rd_elbo.errors import BadInput, Failed
 
 MEMBER_AXIS = "member"
-# Members that a device advances side by side unless told otherwise; on platforms that are not named
-# here, all of them. On CPU a few states fit into a cache, and hundreds do not.
-VMAP_SIZE = {"cpu": 16}
+# The most members that a CPU advances side by side unless told otherwise: the states of a few fit
+# into its cache, those of hundreds do not.
+VMAP_SIZE_ON_CPU = 16
+# Axes of the kernel of a convolution of images.
+_KERNEL_AXES = 4
 # Only process 0 caches compiled programs, so it may be that much ahead.
 TIMEOUT = 600.0
 _ANNOUNCED = 20.0
@@ -169,7 +171,8 @@ def spread(
         entry per device, and arrays that all share.
       mesh: Members, and what is one per device, are spread over its devices; the shared arrays are
         on each of them.
-      vmap_size: The most members that a device advances side by side; None means `VMAP_SIZE`.
+      vmap_size: The most members that a device advances side by side; None means
+        `default_vmap_size`.
 
     Returns:
       The function of all members, with devices first in place of what is one per device.
@@ -177,7 +180,7 @@ def spread(
 
     def on_each_device(own: PyTree, of_device: PyTree, *shared: Array) -> PyTree:
         count = len(jax.tree.leaves(own)[0])
-        most = vmap_size or VMAP_SIZE.get(mesh.devices.flat[0].platform, count)
+        most = vmap_size or default_vmap_size(own, count, mesh.devices.flat[0].platform)
         if most >= count:
             return members(own, of_device, *shared)
         # Equal parts: a smaller last one is a second program to compile.
@@ -208,6 +211,28 @@ def spread(
         )(own, of_device, *shared)
 
     return on_all
+
+
+def default_vmap_size(own: PyTree, count: int, platform: str) -> int:
+    """Members that a device advances side by side unless told otherwise.
+
+    | platform | with a convolution | without |
+    |---|---|---|
+    | CPU | 1 | at most 16 |
+    | others | all | all |
+
+    XLA on CPU loops over the kernels of members, and a loop around whole steps costs less than one
+    in each layer. Small dense layers share their overheads.
+
+    Args:
+      own: Tree of arrays with members first; a kernel of a convolution has four axes more.
+      count: Number of members on a device.
+      platform: Platform of the device, such as "cpu".
+    """
+    if platform != "cpu":
+        return count
+    convolutional = any(x.ndim > _KERNEL_AXES for x in jax.tree.leaves(own))
+    return 1 if convolutional else min(count, VMAP_SIZE_ON_CPU)
 
 
 def side_by_side(member: Callable[..., PyTree]) -> Callable[..., PyTree]:

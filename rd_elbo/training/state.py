@@ -70,7 +70,7 @@ class TrainSpec:
       shifts: Whether members see images moved, see `HParams.shift`.
       call_steps: The most steps of one call of the compiled program.
       vmap_size: The most members that a device advances side by side; the others wait until these
-        have made the steps of the call. None means 16 on CPU and all of them on accelerators.
+        have made the steps of the call. None means `sharding.default_vmap_size`.
     """
 
     model: Trainable

@@ -270,6 +270,19 @@ def test_vmap_size_changes_nothing():
     assert_same(trained(members, spec={"vmap_size": 2}).params, trained(members).params)
 
 
+@pytest.mark.parametrize(("kernel", "together"), [((3, 3, 1, 2), 1), ((5, 2), 16)])
+def test_members_with_convolutions_are_advanced_one_by_one_on_cpu(kernel, together):
+    traced = []
+
+    def members(own, _):
+        traced.append(len(own))
+        return own
+
+    own = jax.ShapeDtypeStruct((32, *kernel), "float32")
+    done = jax.eval_shape(sharding.spread(members, sharding.make_mesh(1), None), own, ())
+    assert set(traced) == {together} and done.shape == own.shape
+
+
 def test_parameters_of_this_process_are_those_of_all():
     fitted = trained(several(BASE, seed=(0, 1, 2)), devices=2)
     own = dict(fitted.local())
