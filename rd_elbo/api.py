@@ -139,11 +139,12 @@ def sweep(
     dataset = data.load(dataset) if isinstance(dataset, str) else dataset
     members, how = grid.unique(members), config.Population(**population)
     about: dict[str, Any] = {"name": dataset.name, "splits": list(splits)}
+    about |= {"binarise": False} if dataset.kind == "grey" else {}
     about |= {} if eval_examples is None else {"eval_examples": eval_examples}
     # Files of JSON are sorted by name.
     blocks = {f"{i:06}": _finite(dataclasses.asdict(m)) for i, m in enumerate(members)}
     recorded = {
-        "name": "rd.sweep",
+        "name": config.RD_SWEEP,
         "data": about,
         "blocks": blocks,
         "population": {name: value for name, value in population.items() if value is not None},

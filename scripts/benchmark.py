@@ -134,7 +134,7 @@ def arguments() -> argparse.Namespace:
         if getattr(args, name) is not None:
             number(f"--{name}", getattr(args, name), above=True)
     if (args.what == "vmap_size") != (args.config is not None):
-        raise BadInput(f"--config={args.config!r} goes with vmap_size, which needs it")
+        raise BadInput(f"--config={args.config!r}: expected a configuration with vmap_size alone.")
     return args
 
 

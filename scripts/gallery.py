@@ -33,11 +33,11 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     workdir, console = terminal.required_workdir(_WORKDIR.value), Console()
     if _REDRAW.value:
-        for flag in (_EXAMPLES, _SEED, _SPLIT):
+        for flag in (_EXAMPLES, _SEED, _SPLIT, _DATA_PATH):
             if flag.present:
                 raise BadInput(
-                    f"--{flag.name}={flag.value} has no effect with --redraw, which draws the "
-                    "gallery in --workdir"
+                    f"--{flag.name}={flag.value}: expected no value with --redraw, which draws the "
+                    "gallery in --workdir. Leave it out."
                 )
     with terminal.writing(workdir):
         if not _REDRAW.value:

@@ -137,10 +137,8 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
     """Reads the flags and readies the process; raises `BadInput`."""
     for flag in (_CONFIG, _WORKDIR):
         if not flag.value and not (flag is _WORKDIR and _DRY_RUN.value):
-            raise BadInput(
-                f"--{flag.name} is missing; for example --config=configs/quickstart.py "
-                "--workdir=runs/mine"
-            )
+            example = "--config=configs/quickstart.py --workdir=runs/mine"
+            raise BadInput(terminal.missing(flag.name, example))
     # A fault of a file is one sentence; libraries would add their traces.
     logging.set_verbosity(logging.FATAL)
     config = _CONFIG.value.to_dict()

@@ -136,7 +136,9 @@ def write(workdir: pathlib.Path | str, comparison: Comparison) -> pathlib.Path:
     try:
         disk.write_table(path, COLUMNS, comparison.rows)
     except OSError as error:
-        raise BadInput(f"{str(path)!r} cannot be written ({error.strerror})") from error
+        raise BadInput(
+            f"{str(path)!r}: expected a file to write, got none ({error.strerror})."
+        ) from error
     return path
 
 

@@ -53,7 +53,7 @@ def make_mesh(devices: int | None = None, members: int | None = None) -> Mesh:
         by_process[device.process_index].append(device)
     fewest = min(map(len, by_process))
     if devices is not None and devices > fewest:
-        raise BadInput(f"devices={devices!r}: expected at most {fewest}, the devices of a process")
+        raise BadInput(f"devices={devices!r}: expected at most {fewest}, the devices of a process.")
     most = min(devices or fewest, members or fewest) if count == 1 else devices or fewest
     chosen = [device for own in by_process for device in own[:most]]
     return Mesh(np.asarray(chosen), (MEMBER_AXIS,))

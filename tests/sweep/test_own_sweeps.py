@@ -131,7 +131,7 @@ def test_a_sweep_of_vectors(tmp_path):
     assert tables.read_points(tmp_path / "run") == [point]
     assert len(plots.draw_all(tmp_path / "run")) == 4
     chosen = [selection.Selected(5, "a", "sample", "by_family", 0, point)]
-    with pytest.raises(rd.BadInput, match=r"examples of shape \(3,\), which are no images"):
+    with pytest.raises(rd.BadInput, match=r"for a gallery, got examples of shape \(3,\)"):
         gallery.make(tmp_path / "run", dataset, chosen)
 
 
