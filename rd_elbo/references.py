@@ -31,7 +31,10 @@ def load(field: str, reference: str) -> Any:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"{expected}, and {module_name!r} cannot be imported ({why}).") from error
+        raise BadInput(
+            f"{expected}, and {module_name!r} cannot be imported ({why}). Correct it, or start in "
+            "its folder."
+        ) from error
     if not name or not hasattr(module, name):
         raise BadInput(f"{expected}, and {module_name!r} has no {name!r}.")
     return getattr(module, name)

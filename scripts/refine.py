@@ -121,11 +121,11 @@ def train(
             sys.exit(host.STOPPED)
         except (OSError, Failed) as error:
             why = disk.gist(error) if isinstance(error, OSError) else str(error)
-            print(f"error: {workdir}: {why}; what is done is kept", file=sys.stderr)
+            print(f"error: {workdir}: {why}; finished work is saved", file=sys.stderr)
             sys.exit(1)
         if outcome.failed:
             name, reason = next(iter(outcome.failed.items()))
-            print(f"error: member {name} failed ({reason}); the rest is kept", file=sys.stderr)
+            print(f"error: member {name} failed ({reason}); the rest is saved", file=sys.stderr)
             sys.exit(1)
         points, added = outcome.points, added + len(chosen)
         for r in chosen:

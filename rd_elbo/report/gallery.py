@@ -2,7 +2,7 @@
 
 A reconstruction is z ~ e(z|x) of a test image and then d(x|z), a sample is z ~ m(z) and then
 d(x|z). Of every z several images are drawn: the first is shown as it is, and all of them as their
-mean, which tells what z determines from what d makes up.
+mean, which shows what z determines from what d makes up.
 """
 
 import dataclasses

@@ -24,8 +24,8 @@ from jaxtyping import Array, PyTree
 from rd_elbo.errors import BadInput, Failed
 
 MEMBER_AXIS = "member"
-# Members that a device advances side by side unless told otherwise; on platforms that are not named
-# here, all of them. On CPU a few states fit into a cache, and hundreds do not.
+# Members that a device advances side by side unless a number is given; on platforms not named here,
+# all of them. On CPU a few states fit into a cache, and hundreds do not.
 VMAP_SIZE = {"cpu": 16}
 # Only process 0 caches compiled programs, so it may be that much ahead.
 TIMEOUT = 600.0
