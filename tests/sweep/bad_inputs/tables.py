@@ -141,6 +141,7 @@ TABLES = [
     ),
     # The first of them could be drawn.
     Row((*FIGURES, "--splits", "test", "valid"), "split='valid': expected finite points", finished),
+    Row((*COMPARE, "--data_path=x"), "--data_path='x': expected no value without --ch", finished),
     Row((*COMPARE, "--split=valid"), "split='valid': expected a split of the table", finished),
     Row(
         FIGURES,
