@@ -259,6 +259,13 @@ def fit(
     Raises:
       BadInput: If an argument is not allowed.
     """
+    examples = _array(examples)
+    for given in hyperparameters:
+        if isinstance(given, Member):
+            raise BadInput(
+                f"hyperparameters={given.name!r}: expected those of rd.product without a Member, "
+                "got a member, whose model would be ignored. Leave it out, or use rd.sweep."
+            )
     complete = isinstance(optimizer, optax.GradientTransformation)
     if schedule is not None and (complete or callable(learning_rate)):
         what = "optimizer" if complete else "learning_rate"
@@ -289,6 +296,26 @@ def fit(
         callback=callback,
     )
     return Result(fitted, tuple(hyperparameters))
+
+
+def _array(examples: Any) -> np.ndarray | jax.Array:
+    """Examples as an array; `BadInput` if they are none, or not finite."""
+    if isinstance(examples, data.Dataset):
+        raise BadInput(
+            f"examples={examples.name!r}: expected an array, got a dataset. Give a split, such as "
+            "dataset.splits['train']."
+        )
+    if isinstance(examples, jax.Array):
+        return examples
+    array = np.asarray(examples)
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        raise BadInput(
+            f"examples: expected an array of numbers, examples first, got {array.dtype} of shape "
+            f"{array.shape}."
+        )
+    if not np.isfinite(array).all():
+        raise BadInput("examples: expected finite numbers, got NaN or infinite ones.")
+    return array
 
 
 def evaluate(
@@ -324,7 +351,7 @@ def evaluate(
     Raises:
       BadInput: If `averaging` is "ema" and no member has an average.
     """
-    fitted, members = result.fitted, result.hyperparameters
+    fitted, members, examples = result.fitted, result.hyperparameters, _array(examples)
     seeds = [member.seed for member in members]
     found = evaluation.evaluate(fitted, seeds, examples, split, averaging=averaging)
     active = evaluation.active_units(found)

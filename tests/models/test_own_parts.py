@@ -7,6 +7,7 @@ import sys
 
 import distrax
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -168,3 +169,35 @@ def test_an_optimizer_by_reference_in_a_sweep():
     tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, batch_size=32)
     points = rd.sweep(rd.product(tiny, optimizer=("optax:adamw",)), digits, splits=("test",))
     assert [(row["optimizer"], row["status"]) for row in points] == [("optax:adamw", "ok")]
+
+
+class Pixels(nn.Module):
+    """What a decoder may return by mistake."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, z):
+        logits = nn.Dense(20)(z)
+        made = {"array": logits, "flat": distrax.Independent(distrax.Bernoulli(logits), 1)}
+        return made.get(self.kind, distrax.Bernoulli(logits.reshape(-1, 4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "latent", "words"),
+    [
+        # Its distortion would be a mean over pixels.
+        (Pixels("single"), 2, r"decoder: .* over arrays of shape \(4, 5\), .* single numbers"),
+        (Pixels("flat"), 2, r"decoder: .*, got one over arrays of shape \(20,\)"),
+        (Pixels("array"), 2, "decoder: .* returns a distribution, .* got an array"),
+        (Flat((4, 5)), 3, r"prior: .* \(2,\), that of the encoder, .* \(3,\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(decoder, latent, words):
+    encoder = rd.models.DenseEncoder(width=3, depth=1, latent=2)
+
+    def init(key, x):
+        return rd.VAE(encoder, decoder, rd.models.StandardNormal(latent)).init(key, x)
+
+    with pytest.raises(BadInput, match=words):
+        jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 4, 5)))
