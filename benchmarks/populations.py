@@ -22,10 +22,10 @@ Say = Callable[[str], None]
 
 
 def of_sizes(counts: list[int], seconds: float, vmap_size: int | None, say: Say) -> None:
-    """Tell the milliseconds per member-step of populations of several sizes.
+    """Report the milliseconds per member-step of populations of several sizes.
 
     Members are small MLPs (encoder and decoder of width 16) on 50,000 images. Calls count from the
-    fifth on, and their lengths are told too.
+    fifth on, and their lengths are reported too.
 
     Args:
       counts: Numbers of members.

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_dict
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/gaussian.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     quick = form == "quick"
     config = ConfigDict()
     config.name = "gaussian"

@@ -17,7 +17,7 @@ from rd_elbo.sweep.config import blank
 def get_config(form: str = "full") -> ConfigDict:
     """The grid, or with form "quick" a corner of it."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/many.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("many")
     config.data.examples = 256
     config.base = ConfigDict(

@@ -29,7 +29,7 @@ STRONG = {"decoder": "pixelcnn", "decoder_width": 16, "decoder_depth": 4, "epoch
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/mnist_frontier.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("mnist_frontier")
     config.data.name = "binarized_mnist"
     config.data.splits = ("test", "valid")

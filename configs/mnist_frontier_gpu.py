@@ -33,9 +33,7 @@ TRAINING = {
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(
-            f"configs/mnist_frontier_gpu.py has the forms full and quick, not {form!r}"
-        )
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("mnist_frontier_gpu")
     config.data.name = "binarized_mnist"
     config.data.splits = ("test", "valid")

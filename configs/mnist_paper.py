@@ -35,7 +35,7 @@ BETAS = (0.1, 0.15, 0.25, 0.4, 0.7, 0.8, 0.9, 1.0, 1.1, 2.0, 10.0)
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/mnist_paper.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("mnist_paper")
     config.data.name = "binarized_mnist"
     config.base = ConfigDict(

@@ -37,7 +37,7 @@ AIMED = ("-+-", "+++", "-+v")
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/mnist_small.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("mnist_small")
     config.data.splits = ("test",)
     config.base = ConfigDict({**SMALL_PARTS, **SMALL_TRAINING, "seed": 0})

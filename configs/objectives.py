@@ -6,8 +6,8 @@
 The family -+- at the size and with the training of configs/mnist_small.py, where the ELBO drops the
 code, under every objective: beta at 0.3 and 1; a KL warm-up; a target rate of 10 nats, with a
 warm-up and without; a target distortion, by a multiplier (GECO); ten free bits, which are nats.
-Then four times as long: beta, and the target rate; and --- by beta, to tell what of its distance to
-the paper is training time.
+Then four times as long: beta, and the target rate; and --- by beta, to measure the share of
+training time in its distance to the paper.
 
 Claim: at R = 10, ten free bits end 5.8 nats below the distortion of the model without a code, a
 target rate 3.9 with a warm-up and 1.0 without; the target distortion is met within 1.2. With four
@@ -33,7 +33,7 @@ LONGER = 4.0
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/objectives.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("objectives")
     config.data.splits = ("test",)
     config.base = ConfigDict({**SMALL_PARTS, **SMALL_TRAINING, "seed": 0})

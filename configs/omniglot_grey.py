@@ -22,7 +22,7 @@ BETAS = (0.1, 0.3, 1.0, 3.0)
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick", which takes a minute and shows nothing."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/omniglot_grey.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("omniglot_grey")
     config.data.update({"name": "omniglot_tfds", "binarise": False, "splits": ("test",)})
     config.base = ConfigDict(

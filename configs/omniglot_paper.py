@@ -33,7 +33,7 @@ STRONG_BETAS = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, *WEAK_BETAS)
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/omniglot_paper.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("omniglot_paper")
     config.data.name = "omniglot_burda"
     config.base = ConfigDict(

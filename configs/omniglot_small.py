@@ -38,7 +38,7 @@ STRONG_BETAS = (0.1, 0.3, 0.6, 0.8, 1.0)
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/omniglot_small.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("omniglot_small")
     config.data.name = "omniglot_burda"
     config.data.splits = ("test",)

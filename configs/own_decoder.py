@@ -17,7 +17,7 @@ from rd_elbo.sweep.config import blank
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick", which takes seconds and shows nothing."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/own_decoder.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("own_decoder")
     config.data.eval_examples = 10_000
     config.base = ConfigDict(

@@ -23,7 +23,7 @@ VAMPPRIOR_BETAS = (0.1, 0.251, 1.0, 4.0)
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick", which takes seconds and shows nothing."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/quickstart.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("quickstart")
     # Of the training split; the test split is reported on in full.
     config.data.eval_examples = 10_000

@@ -29,7 +29,7 @@ LEARNING_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 def get_config(form: str = "full") -> ConfigDict:
     """The configuration; `form` is "full" or "quick"."""
     if form not in ("full", "quick"):
-        raise ValueError(f"configs/schedules.py has the forms full and quick, not {form!r}")
+        raise ValueError(f"form={form!r}: expected 'full' or 'quick'.")
     config = blank("schedules")
     config.data.splits = ("test",)
     config.base = ConfigDict({**SMALL_PARTS, "beta": (0.3, 1.0), "seed": 0})

@@ -56,13 +56,14 @@ def main(
         if _REDRAW.value:
             if any(a.lstrip("-").startswith("config") for a in sys.argv[1:]):
                 raise BadInput(
-                    "--config has no effect with --redraw, which draws what is in --workdir"
+                    "--config: expected no value with --redraw, which draws what is in --workdir. "
+                    "Leave it out."
                 )
             held = disk.read_json(workdir / "config.json")
             held = held.get("name") if isinstance(held, dict) else None
             if held != name:
                 raise BadInput(
-                    f"--workdir={str(workdir)!r} holds a run of {held!r}, not of {name!r}"
+                    f"workdir={str(workdir)!r}: expected a run of {name!r}, got one of {held!r}."
                 )
         else:
             config = aliases.current(_CONFIG.value.to_dict(), terminal.warn)
@@ -70,7 +71,8 @@ def main(
                 check(config)
             except KeyError as error:
                 raise BadInput(
-                    f"--config is not one of the experiment {name!r}: it has no field {error}"
+                    f"--config: expected a configuration of {name!r} with the field {error}, got "
+                    "one without."
                 ) from error
             if config.get("name") != name:
                 raise BadInput(
@@ -99,8 +101,8 @@ def main(
             if not _REDRAW.value:
                 raise
             raise BadInput(
-                f"the tables in --workdir={str(workdir)!r} are damaged ({error!r}); run the "
-                "experiment again"
+                f"workdir={str(workdir)!r}: expected tables as they were written, got damaged ones "
+                f"({error!r}). Run the experiment again."
             ) from error
         console.print(f"tables in {workdir}, figures in {drawn}", soft_wrap=True, highlight=False)
 

@@ -146,7 +146,7 @@ def _points(
         finite = finite and bool(np.isfinite(sampled).all())
         gap = math.nan
         if not finite:
-            # Of a model that diverged there is nothing to tell.
+            # A model that diverged has no moments.
             sampled = np.full_like(sampled, math.nan)
         elif study.name == "ppca":
             likelihood = gaussian.PPCA.fit(mean, matrix, study.latent).log_likelihood(mean, matrix)

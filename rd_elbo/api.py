@@ -139,11 +139,12 @@ def sweep(
     dataset = data.load(dataset) if isinstance(dataset, str) else dataset
     members, how = grid.unique(members), config.Population(**population)
     about: dict[str, Any] = {"name": dataset.name, "splits": list(splits)}
+    about |= {"binarise": False} if dataset.kind == "grey" else {}
     about |= {} if eval_examples is None else {"eval_examples": eval_examples}
     # Files of JSON are sorted by name.
     blocks = {f"{i:06}": _finite(dataclasses.asdict(m)) for i, m in enumerate(members)}
     recorded = {
-        "name": "rd.sweep",
+        "name": config.RD_SWEEP,
         "data": about,
         "blocks": blocks,
         "population": {name: value for name, value in population.items() if value is not None},
@@ -258,6 +259,13 @@ def fit(
     Raises:
       BadInput: If an argument is not allowed.
     """
+    examples = _array(examples)
+    for given in hyperparameters:
+        if isinstance(given, Member):
+            raise BadInput(
+                f"hyperparameters={given.name!r}: expected those of rd.product without a Member, "
+                "got a member, whose model would be ignored. Leave it out, or use rd.sweep."
+            )
     complete = isinstance(optimizer, optax.GradientTransformation)
     if schedule is not None and (complete or callable(learning_rate)):
         what = "optimizer" if complete else "learning_rate"
@@ -288,6 +296,26 @@ def fit(
         callback=callback,
     )
     return Result(fitted, tuple(hyperparameters))
+
+
+def _array(examples: Any) -> np.ndarray | jax.Array:
+    """Examples as an array; `BadInput` if they are none, or not finite."""
+    if isinstance(examples, data.Dataset):
+        raise BadInput(
+            f"examples={examples.name!r}: expected an array, got a dataset. Give a split, such as "
+            "dataset.splits['train']."
+        )
+    if isinstance(examples, jax.Array):
+        return examples
+    array = np.asarray(examples)
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        raise BadInput(
+            f"examples: expected an array of numbers, examples first, got {array.dtype} of shape "
+            f"{array.shape}."
+        )
+    if not np.isfinite(array).all():
+        raise BadInput("examples: expected finite numbers, got NaN or infinite ones.")
+    return array
 
 
 def evaluate(
@@ -323,7 +351,7 @@ def evaluate(
     Raises:
       BadInput: If `averaging` is "ema" and no member has an average.
     """
-    fitted, members = result.fitted, result.hyperparameters
+    fitted, members, examples = result.fitted, result.hyperparameters, _array(examples)
     seeds = [member.seed for member in members]
     found = evaluation.evaluate(fitted, seeds, examples, split, averaging=averaging)
     active = evaluation.active_units(found)

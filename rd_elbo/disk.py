@@ -149,11 +149,9 @@ def read_arrays(path: pathlib.Path | str) -> dict[str, np.ndarray]:
             raise ValueError("something in the file is no array")
         return found
     except OSError as error:
-        raise BadInput(
-            f"arrays {str(path)!r} cannot be read ({error.strerror or error})"
-        ) from error
+        raise _unreadable(f"arrays {str(path)!r}", error) from error
     except DAMAGE as error:
-        raise BadInput(f"arrays {str(path)!r} are damaged ({error})") from error
+        raise _damaged(f"arrays {str(path)!r}", error) from error
 
 
 def read_json(path: pathlib.Path | str) -> Any:
@@ -165,9 +163,17 @@ def read_json(path: pathlib.Path | str) -> Any:
     try:
         return json.loads(pathlib.Path(path).read_text())
     except OSError as error:
-        raise BadInput(f"{str(path)!r} cannot be read ({error.strerror})") from error
+        raise _unreadable(repr(str(path)), error) from error
     except ValueError as error:
-        raise BadInput(f"{str(path)!r} is damaged ({error})") from error
+        raise _damaged(repr(str(path)), error) from error
+
+
+def _unreadable(what: str, error: OSError) -> BadInput:
+    return BadInput(f"{what}: expected a readable file, got none ({error.strerror or error}).")
+
+
+def _damaged(what: str, error: Exception) -> BadInput:
+    return BadInput(f"{what}: expected a file as it was written, got a damaged one ({error}).")
 
 
 class _Lines:
@@ -193,13 +199,14 @@ def read_table(path: pathlib.Path | str) -> list[dict[str, Any]]:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise BadInput(f"table {str(path)!r} cannot be read ({error.strerror})") from error
+        raise _unreadable(f"table {str(path)!r}", error) from error
     except (ValueError, csv.Error) as error:
-        raise BadInput(f"table {str(path)!r} is damaged ({gist(error)})") from error
+        raise _damaged(f"table {str(path)!r}", error) from error
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise BadInput(
-                f"table {str(path)!r}, line {number}, has another number of fields than the header"
+                f"table {str(path)!r}, line {number}: expected as many fields as its header has, "
+                "got more or fewer."
             )
     parsed = ({name: _parse(name, value) for name, value in row.items()} for row in rows)
     return [aliases.renamed(row, aliases.COLUMNS) for row in parsed]

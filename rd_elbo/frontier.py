@@ -15,6 +15,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
+from rd_elbo.errors import BadInput
+
 
 def pareto(
     rate: Float[np.ndarray, " points"], distortion: Float[np.ndarray, " points"]
@@ -32,7 +34,7 @@ def pareto(
       first.
 
     Raises:
-      ValueError: If the arrays differ in length or hold NaN.
+      BadInput: If the arrays differ in length or hold NaN.
     """
     rate, distortion = _checked(rate, distortion)
     order = np.lexsort((np.arange(len(rate)), distortion, rate))
@@ -60,7 +62,7 @@ def convex_hull(
       Indices of the corners, by rising rate; slopes -dD/dR fall strictly from corner to corner.
 
     Raises:
-      ValueError: If the arrays differ in length or hold NaN.
+      BadInput: If the arrays differ in length or hold NaN.
     """
     rate, distortion = _checked(rate, distortion)
     corners: list[int] = []
@@ -89,7 +91,7 @@ def stepwise(
       by `pareto`.
 
     Raises:
-      ValueError: If the arrays differ in length or hold NaN.
+      BadInput: If the arrays differ in length or hold NaN.
     """
     kept = pareto(rate, distortion)
     return np.repeat(np.asarray(rate, float)[kept], 2)[1:], np.repeat(
@@ -113,7 +115,7 @@ def hull(
       by `convex_hull`.
 
     Raises:
-      ValueError: If the arrays differ in length or hold NaN.
+      BadInput: If the arrays differ in length or hold NaN.
     """
     kept = convex_hull(rate, distortion)
     return np.asarray(rate, float)[kept], np.asarray(distortion, float)[kept]
@@ -177,7 +179,7 @@ def area_between(
       common.
 
     Raises:
-      ValueError: If the arrays of a polyline differ in length, hold what is not finite, or its
+      BadInput: If the arrays of a polyline differ in length, hold what is not finite, or its
         rates fall.
     """
     first, second = _polyline(rate, distortion), _polyline(other_rate, other_distortion)
@@ -227,9 +229,9 @@ def _on_segment(x: np.ndarray, y: np.ndarray, begins: np.ndarray, at: np.ndarray
 def _polyline(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, y = _checked(x, y)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("rate and distortion of a polyline must be finite")
+        raise BadInput("rate, distortion: expected finite numbers in a curve, got others.")
     if (np.diff(x) < 0).any():
-        raise ValueError("the rates of a polyline must not fall")
+        raise BadInput("rate: expected rates that do not fall along a curve, got falling ones.")
     return x, y
 
 
@@ -241,10 +243,10 @@ def _turn(x: np.ndarray, y: np.ndarray, a: int, b: int, c: int) -> float:
 def _checked(rate: np.ndarray, distortion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rate, distortion = np.asarray(rate, float), np.asarray(distortion, float)
     if rate.ndim != 1 or rate.shape != distortion.shape:
-        raise ValueError(
-            f"rate and distortion must be two lists of one length, not of shapes {rate.shape} and "
-            f"{distortion.shape}"
+        raise BadInput(
+            f"rate, distortion: expected two lists of one length, got shapes {rate.shape} and "
+            f"{distortion.shape}."
         )
     if np.isnan(rate).any() or np.isnan(distortion).any():
-        raise ValueError("rate and distortion must not be NaN; leave such points out")
+        raise BadInput("rate, distortion: expected no NaN, got one. Leave such points out.")
     return rate, distortion

@@ -100,7 +100,8 @@ def join(
     missing = [name for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
         raise BadInput(
-            f"--{missing[0]} is missing; give --coordinator, --processes and --process together"
+            f"--{missing[0]}: expected a value, got none. Give --coordinator, --processes and "
+            "--process together."
         )
     if not missing:
         count, own = whole("processes", processes), whole("process", process, 0)

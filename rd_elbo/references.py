@@ -1,11 +1,7 @@
 """Objects of the user's own by name: "package.module:name", as entry points write it."""
 
-import functools
-import hashlib
 import importlib
-import inspect
 import os
-import pathlib
 import sys
 from typing import Any
 
@@ -17,7 +13,6 @@ def is_reference(value: Any) -> bool:
     return isinstance(value, str) and ":" in value
 
 
-@functools.cache
 def load(field: str, reference: str) -> Any:
     """Import the object that a field names; modules in the current folder are found too.
 
@@ -36,16 +31,10 @@ def load(field: str, reference: str) -> Any:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadInput(f"{expected}, and {module_name!r} cannot be imported ({why}).") from error
+        raise BadInput(
+            f"{expected}, and {module_name!r} cannot be imported ({why}). Correct it, or start in "
+            "its folder."
+        ) from error
     if not name or not hasattr(module, name):
         raise BadInput(f"{expected}, and {module_name!r} has no {name!r}.")
     return getattr(module, name)
-
-
-def source(made: Any) -> str:
-    """SHA-256 of the file that an object is written in, 16 digits; "" if it is in none."""
-    try:
-        path = inspect.getsourcefile(inspect.unwrap(made))
-        return hashlib.sha256(pathlib.Path(path or "").read_bytes()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return ""

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rd_elbo import frontier
+from rd_elbo.errors import BadInput
 
 # Betas closer than this part of each other are told apart by noise alone.
 _CLOSEST = 0.01
@@ -58,12 +59,12 @@ def propose(
       Proposals by falling area, all positive.
 
     Raises:
-      ValueError: If the arrays differ in length or hold NaN.
+      BadInput: If the arrays differ in length or hold NaN.
     """
     weights = np.asarray(beta, float)
     corners = frontier.convex_hull(rate, distortion)
     if weights.shape != np.shape(rate):
-        raise ValueError(f"beta must have the shape of rate, {np.shape(rate)}, not {weights.shape}")
+        raise BadInput(f"beta: expected the shape of rate, {np.shape(rate)}, got {weights.shape}.")
     found = []
     for left, right in itertools.pairwise(corners):
         width = float(rate[right] - rate[left])

@@ -26,8 +26,8 @@ the rate of a float32 matrix product on all cores, measured in the same run.
 
 `scaling` measures the quickstart's MLP at 1 to 64 members and draws member-steps per second.
 `page` writes docs/benchmarks.md from the tables.
-`members` trains more and more small MLPs and tells the time per member-step and the lengths of the
-calls. `vmap_size` trains each group of a sweep with several numbers of members side by side, and
+`members` trains more and more small MLPs and reports times per member-step and lengths of calls.
+`vmap_size` trains each group of a sweep with several numbers of members side by side, and
 recommends one for `population.vmap_size`.
 """
 
@@ -134,7 +134,7 @@ def arguments() -> argparse.Namespace:
         if getattr(args, name) is not None:
             number(f"--{name}", getattr(args, name), above=True)
     if (args.what == "vmap_size") != (args.config is not None):
-        raise BadInput(f"--config={args.config!r} goes with vmap_size, which needs it")
+        raise BadInput(f"--config={args.config!r}: expected a configuration with vmap_size alone.")
     return args
 
 

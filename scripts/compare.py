@@ -54,16 +54,24 @@ def main() -> None:
     parser.add_argument("--workdir", type=pathlib.Path, help="a run directory with a points.csv")
     parser.add_argument("--check", type=pathlib.Path, help="a run directory to evaluate again")
     parser.add_argument("--tolerance", type=float, default=0.05, help="nats that --check allows")
+    parser.add_argument("--data_path", help="with --check: present place of data that were moved")
     parser.add_argument("--split", help="the split to compare; by default the test split")
     parser.add_argument(
         "--markdown", action="store_true", help="print Markdown, for a page of results"
     )
     args = parser.parse_args()
     if args.check and not args.workdir:
-        hold(args.check, args.tolerance)
+        hold(args.check, args.tolerance, args.data_path)
         return
     if not args.workdir or args.check:
-        raise BadInput("give one of --workdir, to compare a run, and --check, to evaluate it again")
+        raise BadInput(
+            f"--workdir={args.workdir and str(args.workdir)!r}: expected --workdir, to compare a "
+            "run, or --check, to evaluate it again. Give one of them."
+        )
+    if args.data_path:
+        raise BadInput(
+            f"--data_path={args.data_path!r}: expected no value without --check. Leave it out."
+        )
     points = tables.read_points(args.workdir)
     comparison = compare.compare(points, tables.data_name(args.workdir), args.split)
     written = compare.write(args.workdir, comparison)
@@ -82,13 +90,13 @@ def main() -> None:
         show(f"tables in {written} and, with the band of our hull, {band}")
 
 
-def hold(workdir: pathlib.Path, tolerance: float) -> None:
+def hold(workdir: pathlib.Path, tolerance: float, data_path: str | None) -> None:
     """Says whether the table of a run holds; ends the process with code 1 where it does not."""
     number("tolerance", tolerance)
     population = restore.settings_of(workdir)
     host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
     host.check_platform()
-    run, console = restore.open_run(workdir), Console()
+    run, console = restore.open_run(workdir, data_path), Console()
     with terminal.progress_bar(console) as progress:
         found = check.differences(run, progress)
     worst = check.worst(found)

@@ -71,7 +71,7 @@ def parse(argv: list[str]) -> list[str]:
             sys.argv[1:] = [new.get(argument, argument) for argument in sys.argv[1:]]
         rest: list[str] = flags.FLAGS(argv)
         if len(rest) > 1:
-            raise BadInput(f"{rest[1]!r} is not understood; everything is given as --flag=value")
+            raise BadInput(f"{rest[1]!r}: expected flags alone, got a word. Write --flag=value.")
         return rest
     except flags.UnrecognizedFlagError as error:
         reason = f"--{error.flagname}: expected one of {', '.join(_own_flags())}."
@@ -91,10 +91,15 @@ def _own_flags() -> list[str]:
     return [f"--{name}" for name in names if "." not in name]
 
 
+def missing(flag: str, example: str) -> str:
+    """The sentence on a flag that a script cannot do without."""
+    return f"--{flag}: expected a value, got none. Give one, such as {example}."
+
+
 def required_workdir(given: str | None, example: str = "mine") -> pathlib.Path:
     """The run directory that a script cannot do without."""
     if not given:
-        raise BadInput(f"--workdir is missing; for example --workdir=runs/{example}")
+        raise BadInput(missing("workdir", f"--workdir=runs/{example}"))
     return pathlib.Path(given)
 
 
@@ -115,11 +120,13 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
             fields.append((i, match[1], value))
     if not files:
         if fields:
-            raise BadInput("--config is missing; for example --config=configs/quickstart.py")
+            raise BadInput(missing("config", "--config=configs/quickstart.py"))
         return present
     if len(files) > 1:
         first, second = files[:2]
-        raise BadInput(f"--config is given twice, as {first!r} and as {second!r}; give one of them")
+        raise BadInput(
+            f"--config={second!r}: expected one configuration, got {first!r} too. Give one of them."
+        )
     overrides.check((field, value) for _, field, value in fields)
     config = load_config(files[0])
     for i, field, value in fields:
@@ -152,8 +159,8 @@ def load_config(file: str) -> ConfigDict:
             pass
     except OSError as error:
         raise BadInput(
-            f"--config={file!r} cannot be read ({error.strerror}); give a path to a file, relative "
-            "to the current folder"
+            f"--config={file!r}: expected a readable file, got none ({error.strerror}). Give a "
+            "path relative to the current folder."
         ) from error
     try:
         values = flags.FlagValues()
@@ -163,7 +170,9 @@ def load_config(file: str) -> ConfigDict:
             return config
         getattr(config, "to_dict", None)  # ml_collections raises here what it has put off
     except Exception as error:
-        raise BadInput(f"--config={file!r} cannot be loaded ({_cause(error, path)})") from error
+        raise BadInput(
+            f"--config={file!r}: expected a file that loads, got an error ({_cause(error, path)})."
+        ) from error
     raise BadInput(
         f"--config={file!r}: expected a ConfigDict from get_config, got {type(config).__name__!r}."
     )
@@ -182,7 +191,7 @@ def _cause(error: BaseException, path: str) -> str:
         text = " ".join(str(error).split())
     # An unknown form is a ValueError in the file's own words.
     if isinstance(error, ValueError):
-        return text
+        return text.rstrip(".")
     where = f" in line {lines[-1]}" if lines else ""
     return f"{type(error).__name__}{where}: {text}"
 
@@ -192,13 +201,14 @@ def _check_field(config: ConfigDict, field: str, value: str) -> None:
     above, names = "config", field.split(".")
     for name in names:
         if not isinstance(config, ConfigDict):
-            raise BadInput(f"config has no field {field!r}: {above} has no fields of its own")
+            raise BadInput(
+                f"--config.{field}: expected a field that there is, got {name!r}. {above} has none."
+            )
         if name not in config:
             alike = difflib.get_close_matches(name, config, 1)
             known = ", ".join(config) or "none"
-            advice = f"did you mean {alike[0]!r}?" if alike else f"there are {known}"
-            where = "" if above == "config" else f" (in {above})"
-            raise BadInput(f"config has no field {field!r}; {advice}{where}")
+            advice = f"Did you mean {alike[0]!r}?" if alike else f"There are {known}."
+            raise BadInput(f"--config.{field}: expected a field of {above}, got {name!r}. {advice}")
         kind, config, above = config.get_type(name), config[name], f"{above}.{name}"
     # ml_collections takes the keys of a dictionary for the values of an axis.
     if kind is tuple and value.lstrip().startswith("{"):
@@ -232,8 +242,10 @@ def writing(workdir: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         elsewhere = error.filename and str(error.filename) != str(workdir)
-        reason = disk.gist(error) + (f" ({error.filename!r})" if elsewhere else "")
-        raise BadInput(f"workdir={str(workdir)!r} cannot be written to: {reason}") from error
+        reason = disk.gist(error) + (f", {str(error.filename)!r}" if elsewhere else "")
+        raise BadInput(
+            f"workdir={str(workdir)!r}: expected a folder to write to, got none ({reason})."
+        ) from error
 
 
 def duration(seconds: float) -> str:

@@ -29,6 +29,8 @@ _SPLIT = flags.DEFINE_string("split", "test", "The split to evaluate.")
 _CHUNK = flags.DEFINE_integer("chunk", 1, "Draws at a time; more need more memory.")
 _VMAP_SIZE = flags.DEFINE_integer("vmap_size", None, "Members side by side; 1 for large models.")
 
+_DATA_PATH = flags.DEFINE_string("data_path", None, "Present place of data that were moved.")
+
 
 @terminal.guarded
 def main(_: list[str]) -> None:
@@ -37,7 +39,7 @@ def main(_: list[str]) -> None:
     population = restore.settings_of(workdir)
     host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
     host.check_platform()
-    run = restore.open_run(workdir)
+    run = restore.open_run(workdir, _DATA_PATH.value)
     sound = dict.fromkeys(p["member"] for p in run.points if p["status"] == "ok")
     if missing := len(sound) - len(run.saved()):
         sentence = f"{terminal.counted(missing, 'member')} without saved parameters left out"

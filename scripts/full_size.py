@@ -1,4 +1,4 @@
-"""Trains every family at the paper's size for a few steps and tells what a step takes here.
+"""Trains every family at the paper's size for a few steps and reports the time of a step.
 
     python scripts/full_size.py --workdir=runs/full_size
     python scripts/full_size.py --workdir=runs/full_size --families="---,++v" --steps=40

@@ -22,7 +22,7 @@ from rd_elbo.sweep import tables
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run directory with its parameters.")
 _EXAMPLES = flags.DEFINE_integer("examples", 8, "Images of the split to show.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the images' choice and of all draws.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the choice of images and of all draws.")
 _SPLIT = flags.DEFINE_string("split", "test", "Split of images, rates and distortions.")
 _REDRAW = flags.DEFINE_bool("redraw", False, "Only draw the figures again, from tables.")
 _DATA_PATH = flags.DEFINE_string("data_path", None, "Present place of data that were moved.")
@@ -33,11 +33,11 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     workdir, console = terminal.required_workdir(_WORKDIR.value), Console()
     if _REDRAW.value:
-        for flag in (_EXAMPLES, _SEED, _SPLIT):
+        for flag in (_EXAMPLES, _SEED, _SPLIT, _DATA_PATH):
             if flag.present:
                 raise BadInput(
-                    f"--{flag.name}={flag.value} has no effect with --redraw, which draws the "
-                    "gallery in --workdir"
+                    f"--{flag.name}={flag.value}: expected no value with --redraw, which draws the "
+                    "gallery in --workdir. Leave it out."
                 )
     with terminal.writing(workdir):
         if not _REDRAW.value:

@@ -45,6 +45,7 @@ _TRAIN = flags.DEFINE_bool("train", False, "Train what is proposed.")
 _TOLERANCE = flags.DEFINE_float("tolerance", 1.0, "Area, nats^2, below which nothing is trained.")
 _MOST = flags.DEFINE_integer("most", 8, "The most members to add.")
 _TOGETHER = flags.DEFINE_integer("together", 1, "Members to train before the next proposals.")
+_DATA_PATH = flags.DEFINE_string("data_path", None, "Present place of data that were moved.")
 
 
 def proposals_table(found: Sequence[Refinement], scope: str) -> Table:
@@ -82,6 +83,10 @@ def main(_: list[str]) -> None:
     for scope in ("all", "group"):
         console.print(proposals_table(found, scope), highlight=False)
     console.print(f"{split} split; areas in nats²", highlight=False)
+    if not _TRAIN.value and _DATA_PATH.present:
+        raise BadInput(
+            f"--data_path={_DATA_PATH.value!r}: expected no value without --train. Leave it out."
+        )
     if _TRAIN.value:
         train(workdir, points, split, console)
 
@@ -98,7 +103,9 @@ def train(
     population = restore.settings_of(workdir)
     host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
     host.check_platform()
-    plan = configs.load(tables.recorded_config(workdir), terminal.warn)
+    config, place = tables.recorded_config(workdir), _DATA_PATH.value
+    with tables.advice_on_moved_data(place):
+        plan = configs.load(config, terminal.warn, place)
     added, stop = 0, host.Stop()
     while (best := worth(points, split)) and added < _MOST.value:
         chosen = best[: min(_TOGETHER.value, _MOST.value - added)]
@@ -114,11 +121,11 @@ def train(
             sys.exit(host.STOPPED)
         except (OSError, Failed) as error:
             why = disk.gist(error) if isinstance(error, OSError) else str(error)
-            print(f"error: {workdir}: {why}; what is done is kept", file=sys.stderr)
+            print(f"error: {workdir}: {why}; finished work is saved", file=sys.stderr)
             sys.exit(1)
         if outcome.failed:
             name, reason = next(iter(outcome.failed.items()))
-            print(f"error: member {name} failed ({reason}); the rest is kept", file=sys.stderr)
+            print(f"error: member {name} failed ({reason}); the rest is saved", file=sys.stderr)
             sys.exit(1)
         points, added = outcome.points, added + len(chosen)
         for r in chosen:

@@ -47,20 +47,30 @@ from rd_elbo.training.sharding import agree
 from rd_elbo.training.state import parameter_shapes
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "What to train: a file in configs/, perhaps with :quick."
+    "config", None, "Configuration: a Python file such as those in configs/, perhaps with :quick."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run directory to fill.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what a run has left in workdir.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be trained, in what memory.")
-_SHARD = flags.DEFINE_string("shard", None, "The share of this process: i/n, auto or auto/n.")
-_COLLECT = flags.DEFINE_bool("collect", False, "Only write tables of what is there.")
-_RETRAIN = flags.DEFINE_enum("retrain", None, ["stale"], "Train again what another version did.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove the run in workdir first.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print chunks, steps and memory; train nothing.")
+_SHARD = flags.DEFINE_string("shard", None, "Share of this process: i/n, auto or auto/n.")
+_COLLECT = flags.DEFINE_bool("collect", False, "Only write tables of the finished members.")
+_RETRAIN = flags.DEFINE_enum(
+    "retrain", None, ["stale"], "Train again the members of another version of the code."
+)
 _BUDGET = flags.DEFINE_string("budget", None, "Stop after so long, such as 90s, 25m or 8h.")
-_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write event files, see workdir.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One mesh of all processes of the cluster.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Outside one: address:port of process 0.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many they are.")
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write event files for TensorBoard too.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Make one mesh of the devices of all processes."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Address and port of process 0, host:port, outside a cluster that JAX knows.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, with --coordinator.")
+_PROCESS = flags.DEFINE_integer(
+    "process", None, "Index of this process, from 0, with --coordinator."
+)
 
 
 def seconds_of(budget: str) -> float:
@@ -90,8 +100,9 @@ def describe(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
     if shard.count > 1:
         busiest = shards.imbalance([sum(plan.work(chunk)) for chunk in chunks], shard.count)
         console.print(
-            f"The busiest of {shard.count} shards has {busiest:.2f} times the mean work; with "
-            f"population.chunk_size={recommended(plan, shard.count)} it is the best.",
+            f"The busiest of {shard.count} shards has {busiest:.2f} times the mean work. "
+            f"Recommended: --config.population.chunk_size={recommended(plan, shard.count)}",
+            soft_wrap=True,
             highlight=False,
         )
 
@@ -137,10 +148,8 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
     """Reads the flags and readies the process; raises `BadInput`."""
     for flag in (_CONFIG, _WORKDIR):
         if not flag.value and not (flag is _WORKDIR and _DRY_RUN.value):
-            raise BadInput(
-                f"--{flag.name} is missing; for example --config=configs/quickstart.py "
-                "--workdir=runs/mine"
-            )
+            example = "--config=configs/quickstart.py --workdir=runs/mine"
+            raise BadInput(terminal.missing(flag.name, example))
     # A fault of a file is one sentence; libraries would add their traces.
     logging.set_verbosity(logging.FATAL)
     config = _CONFIG.value.to_dict()
@@ -181,7 +190,8 @@ def main(_: list[str]) -> None:
     sizes = f"{len(plan.dataset.splits['train'])} training examples"
     own = f"; shard {shard}{f', {shard.origin}' if shard.origin else ''}" * (shard.count > 1)
     members = terminal.counted(len(plan.members), "member")
-    console.print(f"{members} on {plan.dataset.name} ({sizes}){own}", highlight=False)
+    line = f"{members} on {plan.dataset.name} ({sizes}){own}"
+    console.print(line, soft_wrap=True, highlight=False)
     if axes := overrides.in_words(plan.config):
         console.print(f"in every block: {axes}", soft_wrap=True, highlight=False)
     origin = f"data: {plan.dataset.origin}"
@@ -232,8 +242,9 @@ def finish(
     """Draws the figures, prints the table, and ends with the exit code."""
     code = 1 if outcome.failed else 0
     if outcome.missing:
-        shown = ", ".join(f"{i} ({count} members)" for i, count in sorted(outcome.missing.items()))
-        console.print(f"missing: shard {shown}", soft_wrap=True, highlight=False)
+        missing = sorted(outcome.missing.items())
+        shown = ", ".join(f"{terminal.counted(n, 'member')} of shard {i}" for i, n in missing)
+        console.print(f"missing: {shown}", soft_wrap=True, highlight=False)
     if not outcome.written:
         sys.exit(code)
     usable = any(point["status"] == "ok" for point in outcome.points)

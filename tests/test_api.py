@@ -20,6 +20,7 @@ from rd_elbo.sweep import run as sweeping
 from rd_elbo.training import checkpoint, fit, state
 
 TINY = rd.Member(encoder_width=4, decoder_width=4, latent=2, epochs=0.5, batch_size=16)
+X = np.random.RandomState(0).randint(0, 2, (8, 4, 4), np.uint8)
 
 
 @pytest.mark.slow
@@ -153,3 +154,18 @@ def test_product_without_members_is_of_hyperparameters():
     grid = rd.product(beta=(0.1, 1.0), seed=range(2))
     assert [(h.beta, h.seed) for h in grid] == [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
     assert all(h.divergence_threshold == math.inf and h.learning_rate == 1e-3 for h in grid)
+
+
+@pytest.mark.parametrize(
+    ("examples", "grid", "words"),
+    [
+        (rd.Dataset.from_arrays(X, X), rd.product(beta=(1.0,)), "expected an array, got a dataset"),
+        (np.full((8, 4, 4), np.nan), rd.product(beta=(1.0,)), "finite numbers, got NaN"),
+        (X.astype(str), rd.product(beta=(1.0,)), "expected an array of numbers, examples first"),
+        (X, rd.product(rd.Member(), beta=(1.0,)), "got a member, whose model would be ignored"),
+    ],
+)
+def test_what_fit_would_misread_is_refused(examples, grid, words):
+    model = rd.Member(encoder_width=4, decoder_width=4, latent=2).build((4, 4))
+    with pytest.raises(rd.BadInput, match=words):
+        rd.fit(model, examples, grid, steps=1, batch_size=4)

@@ -56,7 +56,7 @@ def test_torn_and_missing_tables_are_refused(tmp_path):
     path.write_text("a,b\n1,2\n3\n")
     with pytest.raises(BadInput, match="line 3"):
         disk.read_table(path)
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="expected a readable file"):
         disk.read_table(tmp_path / "absent.csv")
 
 

@@ -42,7 +42,8 @@ def run(path, monkeypatch, capsys):
     return names, capsys.readouterr().out.splitlines()
 
 
-def test_python_of_the_readme(monkeypatch, capsys):
+def test_python_of_the_readme(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     names, lines = run(README, monkeypatch, capsys)
     assert len(lines) == 6 and all(re.fullmatch(LINE, line) for line in lines)
     points = names["points"]

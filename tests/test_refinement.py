@@ -66,5 +66,5 @@ def test_the_triangle_by_hand():
     assert propose(rate, distortion, np.asarray([2.0, 0.5, 1.0]), tried=[1.005]) == []
     # The left model is worse at its own beta than the right one is: its line bounds nothing.
     assert propose(rate, distortion, np.asarray([0.9, 0.5, 1.0])) == []
-    with pytest.raises(ValueError, match="beta must have the shape"):
+    with pytest.raises(ValueError, match="beta: expected the shape"):
         propose(rate, distortion, np.ones(2))

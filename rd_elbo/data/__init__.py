@@ -72,7 +72,7 @@ def load(
             given = value if isinstance(value, bool) else os.fspath(value)
             raise BadInput(
                 f"{option}={given!r}: expected data.name to be {' or '.join(_USERS[option])}, "
-                f"got {name!r}. Leave {option} out."
+                f"got {name!r}. Give data.name, or leave {option} out."
             )
     if name == "path":
         if path is None:

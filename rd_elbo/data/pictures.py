@@ -32,7 +32,7 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
     if missing := [split for split in ("train", "test") if split not in present]:
         raise BadInput(
             f"{where}: expected sub-folders 'train' and 'test', got {', '.join(present)} without "
-            f"{missing[0]!r}"
+            f"{missing[0]!r}. Add it."
         )
     splits = {split: _paths(folder / split) for split in present}
     beside = set(_paths(folder)) - {path for paths in splits.values() for path in paths}
@@ -55,7 +55,7 @@ def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _stack(folder: pathlib.Path, paths: list[pathlib.Path]) -> np.ndarray:
     if not paths:
-        raise BadInput(f"path={str(folder)!r}: expected PNGs, got a folder without one")
+        raise BadInput(f"path={str(folder)!r}: expected PNGs, got a folder without one.")
     first, mode = _open(paths[0])
     stack = np.empty((len(paths), *first.shape), np.uint8)
     for i, path in enumerate(paths):

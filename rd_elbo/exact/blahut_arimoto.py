@@ -2,11 +2,10 @@
 
 By the algorithm of Blahut and Arimoto. R(D) = min I(x; z) over encoders with E d(x, z) <= D. Each
 point of the curve is the least of D + beta I for one beta, where the slope is -dD/dR = beta; the
-encoder and the best prior are improved in turn. Arimoto's and Blahut's bound tells after every
-round how far from the optimum it is at most, so what is returned is known to that accuracy. Where
-many symbols are almost interchangeable the algorithm needs millions of rounds; slopes that it
-leaves unfinished are finished by Newton's method on the same convex problem, and held to the same
-certificate.
+encoder and the best prior are improved in turn. Arimoto's and Blahut's bound limits the distance
+from the optimum after every round, so the result is known to that accuracy. Where many symbols are
+almost interchangeable the algorithm needs millions of rounds; slopes that it leaves unfinished are
+finished by Newton's method on the same convex problem, and held to the same certificate.
 """
 
 import functools

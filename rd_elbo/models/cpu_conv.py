@@ -7,7 +7,7 @@
   by a few zeros, and fills the vector registers.
 - **The gradient of a kernel is summed over tiles of the batch** that fit a core's cache.
 
-results/benchmarks/README.md tells what each of them gains.
+results/benchmarks/README.md has the gain of each.
 """
 
 import functools

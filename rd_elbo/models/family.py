@@ -88,7 +88,7 @@ class Architecture:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Map from the kinds of the user's own parts to the SHA-256 of their files."""
+        """Map from the kinds of the user's own parts to the SHA-256 of their text."""
         made = zip(KINDS, self._parts, strict=True)
         return {kind: part.source for kind, part in made if part.source}
 

@@ -162,8 +162,8 @@ class GatedConvTranspose(nn.Module):
         """The gated images."""
         if not self.same and (self.kernel != self.size or x.shape[1:3] != (1, 1)):
             raise ValueError(
-                f"kernel={self.kernel} must be size={self.size} and the image (1, 1), "
-                f"not {x.shape[1:3]}, unless same"
+                f"kernel={self.kernel}: expected size={self.size} and images of (1, 1) pixel where "
+                f"same=False, got images of {x.shape[1:3]}. Give same=True."
             )
         kernel = self.param("kernel", self._init, (*self.kernel, x.shape[-1], 2, self.units))
         bias = self.param("bias", nn.initializers.zeros, (2, self.units))

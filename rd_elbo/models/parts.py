@@ -38,7 +38,8 @@ class Part:
       pads: Whether a narrower part embedded in zeros trains exactly as it would alone. This holds
         for linear gating and ReLU; normalised weights, for one, break it (0/0).
       uses: Optional fields of the architecture that have an effect on the part.
-      source: SHA-256 of the file of the user's own part, 16 digits; "" for the library's parts.
+      source: SHA-256 of the text of the user's own part, 16 digits; "" for the library's parts.
+      made_by: Module and name of the class or function of the user's own part.
       axes: Numbers of axes that an example may have, such as (2, 3) for images with and without
         colour; () for any.
       likelihoods: Likelihoods that a decoder takes; () where it has one of its own.
@@ -50,6 +51,7 @@ class Part:
     pads: bool = True
     uses: tuple[str, ...] = ()
     source: str = ""
+    made_by: str = ""
     axes: tuple[int, ...] = ()
     likelihoods: tuple[str, ...] = ()
     drops: bool = False

@@ -10,7 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from rd_elbo import references
+from rd_elbo import references, sources
 from rd_elbo.errors import BadInput
 from rd_elbo.models.parts import KINDS, PARTS, Build, ImageShape, Part
 
@@ -133,9 +133,8 @@ def register(
         raise BadInput(f"name={name!r}: expected a word of letters and digits, got something else.")
     given = {"sign": sign, "pads": pads}
     part = of_class(kind, name, build, **{k: v for k, v in given.items() if v is not None})
-    # A cell of a notebook that runs again has no file: "" is equal to "".
-    mine = name not in PARTS[kind] and _parts[kind].get(name, part).source == part.source
-    if not mine:
+    taken = name in PARTS[kind] or _parts[kind].get(name, part).made_by != part.made_by
+    if taken:
         raise BadInput(f"name={name!r}: expected one that is not taken, got {kind} {name!r}.")
     _parts[kind][name] = part
 
@@ -162,9 +161,11 @@ def of_class(kind: str, name: str, build: Any, **declared: Any) -> Part:
     own |= declared
     if not isinstance(own["sign"], str) or len(own["sign"]) != 1:
         raise BadInput(f"sign={own['sign']!r}: expected one character, got something else.")
-    source = references.source(build)
+    source = sources.digest(build)
+    # The same cell or module may make a changed part of this name.
+    made_by = f"{getattr(build, '__module__', '')}:{getattr(build, '__qualname__', '')}"
     if not (isinstance(build, type) and issubclass(build, nn.Module)):
-        return Part(build=build, source=source, **own)
+        return Part(build=build, source=source, made_by=made_by, **own)
     fields = [f for f in dataclasses.fields(build) if f.init and f.name not in ("parent", "name")]
 
     def fill(architecture: Any, image_shape: ImageShape) -> nn.Module:
@@ -174,14 +175,21 @@ def of_class(kind: str, name: str, build: Any, **declared: Any) -> Part:
             needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
             if needed and f.name not in known:
                 raise BadInput(
-                    f"{kind}={name!r}: its field {f.name!r} has no default and is none of a "
-                    "member. Give it a default."
+                    f"{kind}={name!r}: expected fields of a member or with a default, got "
+                    f"{f.name!r}. Give it a default."
                 )
         return build(**{f.name: known[f.name] for f in fields if f.name in known})
 
-    return Part(build=fill, uses=tuple(f.name for f in fields), source=source, **own)
+    return Part(
+        build=fill, uses=tuple(f.name for f in fields), source=source, made_by=made_by, **own
+    )
 
 
-@functools.cache
 def _own(kind: str, reference: str) -> Part:
-    return of_class(kind, reference, references.load(kind, reference))
+    return _of_reference(kind, reference, references.load(kind, reference))
+
+
+# The object is a key too: a cell of a notebook that runs again makes another one.
+@functools.cache
+def _of_reference(kind: str, reference: str, build: Any) -> Part:
+    return of_class(kind, reference, build)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rd_elbo import information
+from rd_elbo.errors import BadInput
 from rd_elbo.models import flows
 from rd_elbo.models.dropout import Dropping
 
@@ -78,6 +79,9 @@ class VAE:
         distribution over z.
       scale: Divisor of examples before the encoder sees them, such as 255 for 8-bit levels; the
         decoder's distribution takes them as they are.
+
+    Raises:
+      BadInput: If a part is no flax module.
     """
 
     encoder: nn.Module
@@ -85,19 +89,36 @@ class VAE:
     prior: nn.Module
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        for part in ("encoder", "decoder", "prior"):
+            if not isinstance(module := getattr(self, part), nn.Module):
+                what = "its class" if isinstance(module, type) else type(module).__name__
+                raise BadInput(f"{part}: expected a flax module, got {what}. Make an instance.")
+
     def init(self, key: Array, x: Array) -> Params:
         """Draw parameters {"encoder": ..., "decoder": ..., "prior": ...}.
 
         Args:
           key: Key of the draw.
           x: (batch, ...) examples, of which shape and dtype matter.
+
+        Raises:
+          BadInput: If a part returns no distribution, or one over something else than the others.
         """
         of_encoder, of_decoder, of_prior, of_z = jax.random.split(key, 4)
-        x = self._scaled(x)
-        encoder = self.encoder.init(of_encoder, x)
+        shape, x = x.shape[1:], self._scaled(x)
+        e, encoder = self.encoder.init_with_output(of_encoder, x)
+        latent = _event_shape("encoder", e)
+        if len(latent) != 1:
+            raise BadInput(
+                f"encoder: expected a distribution over vectors z, got one over {_shown(latent)}. "
+                "Wrap it in distrax.Independent."
+            )
+        d, decoder = self.decoder.init_with_output(of_decoder, e.sample(seed=of_z))
+        _check_event("decoder", d, shape, "the shape of an example")
         encode = functools.partial(self.encoder.apply, encoder)
-        decoder = self.decoder.init(of_decoder, encode(x).sample(seed=of_z))
-        prior = self.prior.init(of_prior, encode, x)
+        m, prior = self.prior.init_with_output(of_prior, encode, x)
+        _check_event("prior", m, latent, "that of the encoder")
         parts = {"encoder": encoder, "decoder": decoder, "prior": prior}
         return {name: dict(variables.get("params", {})) for name, variables in parts.items()}
 
@@ -204,6 +225,30 @@ class VAE:
         self, params: Params, scaled: Array, dropout: Dropping | None = None
     ) -> distrax.DistributionLike:
         return _call(self.encoder, params["encoder"], scaled, dropout, 0)
+
+
+def _event_shape(part: str, made: Any) -> tuple[int, ...]:
+    # That of a flow is its base's, and costs no trace of the flow.
+    made = made.distribution if flows.is_flow(made) else made
+    if not hasattr(made, "event_shape"):
+        kind = "an array" if isinstance(made, jax.Array) else type(made).__name__
+        raise BadInput(
+            f"{part}: expected a module that returns a distribution, such as distrax's, got {kind}."
+        )
+    return tuple(made.event_shape)
+
+
+def _check_event(part: str, made: Any, shape: tuple[int, ...], whose: str) -> None:
+    """Raise unless a part's distribution is over arrays of a shape; its log_prob sums over them."""
+    if (own := _event_shape(part, made)) != shape:
+        raise BadInput(
+            f"{part}: expected a distribution over {_shown(shape)}, {whose}, got one over "
+            f"{_shown(own)}. Reshape it, or wrap it in distrax.Independent."
+        )
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"arrays of shape {shape}" if shape else "single numbers"
 
 
 def _call(module: nn.Module, params: Any, x: Array, dropout: Dropping | None, part: int) -> Any:

@@ -49,13 +49,13 @@ class Resampled:
         self.split, self.rows = split, tables.usable(points, split)
         self.values = _column(self.rows, "rate"), _column(self.rows, "distortion")
         if missing := [name for name in _ERRORS if name not in self.rows[0]]:
-            raise BadInput(f"{missing[0]}: expected a column of this name in points.csv, got none")
+            raise BadInput(f"{missing[0]}: expected a column of this name in points.csv, got none.")
         of_rate, of_distortion, of_total = (_column(self.rows, name) for name in _ERRORS)
         errors = of_rate, of_distortion, of_total
         if not np.isfinite(errors).all():
             raise BadInput(
-                f"rate_se: expected finite standard errors of the split {split!r}, got others; one "
-                "example alone has none"
+                f"rate_se: expected finite standard errors of the split {split!r}, got others. One "
+                "example alone has none."
             )
         # A member and its average are two configurations, not two seeds of one.
         keys = [
@@ -109,7 +109,9 @@ def write(workdir: pathlib.Path | str, resampled: Resampled) -> pathlib.Path:
     try:
         disk.write_table(path, COLUMNS, rows)
     except OSError as error:
-        raise BadInput(f"{str(path)!r} cannot be written ({error.strerror})") from error
+        raise BadInput(
+            f"{str(path)!r}: expected a file to write, got none ({error.strerror})."
+        ) from error
     return path
 
 

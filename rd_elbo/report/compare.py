@@ -53,7 +53,7 @@ _THEIRS = (
 )
 _AREA = ("curve", "lowest_rate", "highest_rate", "area", "above", "below", "mean_gap")
 COLUMNS = ("section", "split", *_OURS, *_THEIRS, *_AREA)
-# What has a column of its own; any other field in which runs of a family differ is told in `model`.
+# What has a column of its own; any other field in which runs of a family differ is in `model`.
 _OF_OBJECTIVES = {*OBJECTIVES, "objective", "kl_warmup_fraction", "seed"}
 
 
@@ -117,7 +117,7 @@ def compare(
         known = ", ".join(map(repr, splits))
         raise BadInput(f"split={split!r}: expected a split of the table, one of {known}.")
     reference = paper.reference(dataset)
-    # A member's last parameters and their average are two models, which `model` tells apart.
+    # A member's last parameters and their average are two models, which `model` distinguishes.
     points = [{**point, "averaging": tables.averaging_of(point)} for point in points]
     usable = tables.usable(points, split)
     varying = _varying(points)
@@ -136,7 +136,9 @@ def write(workdir: pathlib.Path | str, comparison: Comparison) -> pathlib.Path:
     try:
         disk.write_table(path, COLUMNS, comparison.rows)
     except OSError as error:
-        raise BadInput(f"{str(path)!r} cannot be written ({error.strerror})") from error
+        raise BadInput(
+            f"{str(path)!r}: expected a file to write, got none ({error.strerror})."
+        ) from error
     return path
 
 

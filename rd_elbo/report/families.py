@@ -59,8 +59,7 @@ _BAND: dict[str, Any] = {
 def worth_drawing(points: Sequence[Row], split: str = "test") -> bool:
     """Whether the split's points are of enough families for these figures.
 
-    Enough are four, with weak and strong decoders among them. Fewer are told apart better by
-    `plots.rd_plane`.
+    Four are enough, with weak and strong decoders among them. `plots.rd_plane` shows fewer better.
     """
     families = {point["family"] for point in tables.usable(points, split)}
     return len(families) >= 4 and {"-", "+"} <= {family[1] for family in families}

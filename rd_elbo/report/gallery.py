@@ -2,7 +2,7 @@
 
 A reconstruction is z ~ e(z|x) of a test image and then d(x|z), a sample is z ~ m(z) and then
 d(x|z). Of every z several images are drawn: the first is shown as it is, and all of them as their
-mean, which tells what z determines from what d makes up.
+mean, which shows what z determines from what d makes up.
 """
 
 import dataclasses
@@ -148,17 +148,17 @@ def make(
     shape = dataset.image_shape
     if len(shape) != 2 and not (len(shape) == 3 and shape[-1] == 3):
         raise BadInput(
-            f"dataset {dataset.name!r} has examples of shape {shape}, which are no images "
-            "(height, width) or (height, width, 3); there is no gallery of them"
+            f"dataset {dataset.name!r}: expected images (height, width) or (height, width, 3) for "
+            f"a gallery, got examples of shape {shape}."
         )
     workdir = pathlib.Path(workdir)
     if not (workdir / "params").is_dir():
         raise BadInput(
-            f"workdir={str(workdir)!r} has no folder params: there are no trained models to draw "
-            "from, only tables"
+            f"workdir={str(workdir)!r}: expected a folder 'params' of saved parameters, got tables "
+            "alone. Run the sweep's command there."
         )
     if not selected:
-        raise BadInput("there is no model to show in a gallery")
+        raise BadInput("selected=(): expected at least one model to show, got none.")
     split = selected[0].row["split"]
     if split not in dataset.splits:
         known = ", ".join(map(repr, dataset.splits))

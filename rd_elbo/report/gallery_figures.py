@@ -325,7 +325,8 @@ def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
     missing += [name for name in shown if not table or name not in table[0]]
     if missing:
         raise BadInput(
-            f"the gallery of workdir={str(workdir)!r} has no {missing[0]!r}; make it again"
+            f"workdir={str(workdir)!r}: expected a gallery with {missing[0]!r}, got one without. "
+            "Make it again."
         )
     examples, members = arrays["data"].shape, arrays["member"].size
     shapes = {arrays[part].shape for part in _PARTS}
@@ -335,15 +336,15 @@ def _check(workdir: pathlib.Path, table: Sequence[Row], arrays: Arrays) -> None:
     )
     if len(examples) not in (3, 4) or not all(fitting):
         raise BadInput(
-            f"gallery.npz of workdir={str(workdir)!r} has arrays that do not belong together; "
-            "make it again"
+            f"gallery.npz of workdir={str(workdir)!r}: expected arrays that belong together, got "
+            "others. Make the gallery again."
         )
     drawn = set(arrays["member"].tolist())
     for line, row in enumerate(table, start=2):
         if _parameters(row) not in drawn:
             raise BadInput(
-                f"gallery.npz of workdir={str(workdir)!r} has no pictures of {row['member']!r}, "
-                "which gallery.csv names"
+                f"gallery.npz of workdir={str(workdir)!r}: expected pictures of "
+                f"{row['member']!r}, which gallery.csv names, got none. Make the gallery again."
             )
         try:
             choice("part", row["part"], _PARTS)

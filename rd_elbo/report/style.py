@@ -16,7 +16,7 @@ from rd_elbo import disk
 # Okabe & Ito's palette, safe for the colour-blind, in an order that keeps neighbours apart in
 # lightness too.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-# As in Alemi et al. 2018, Figure 3: the shape tells the prior.
+# As in Alemi et al. 2018, Figure 3: the shape stands for the prior.
 MARKERS = {"-": "o", "+": "s", "v": "D"}
 STYLE: dict[Any, Any] = {
     "font.family": "serif",

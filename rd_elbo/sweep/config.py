@@ -15,6 +15,7 @@ A configuration is a nested mapping (scripts make it with ml_collections):
 
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,7 +36,11 @@ Config = Mapping[str, Any]
 _SECTIONS = ("name", "data", "base", "blocks", "only", "grid", "train", "population")
 _SCALARS = {"epochs": float, "batch_size": int, "learning_rate": float}
 _SCALARS |= {"optimizer": str, "schedule": str}
-_DATA_OPTIONS = ("path", "manual_dir", "data_dir", "binarise")
+# The name of configurations that `rd.sweep` records.
+RD_SWEEP = "rd.sweep"
+# Fields of the data that say where they are.
+PLACES = ("path", "manual_dir", "data_dir")
+_DATA_OPTIONS = (*PLACES, "binarise")
 # Steps are counted in 32 bits.
 _MOST_STEPS = 2**31
 # A training step is about three forward passes.
@@ -191,12 +196,17 @@ def blank(name: str) -> ConfigDict:
     return config
 
 
-def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
+def load(
+    config: Config,
+    report: Callable[[str], None] = warnings.warn,
+    place: str | os.PathLike[str] | None = None,
+) -> Plan:
     """Check a configuration, load its data and decide what is trained together.
 
     Args:
       config: The configuration.
       report: Callback with a sentence on each deprecated name.
+      place: Present place of data that were moved, see `load_data`.
 
     Raises:
       BadInput: If anything in it cannot be done.
@@ -210,7 +220,7 @@ def load(config: Config, report: Callable[[str], None] = warnings.warn) -> Plan:
     members = grid.members_of(config)
     population = load_population(config.get("population") or {}, report)
     plain = {section: _plain(section, value) for section, value in config.items()}
-    dataset, evaluated = load_data(config.get("data") or {})
+    dataset, evaluated = load_data(config.get("data") or {}, place)
     plan = Plan(plain, dataset, evaluated, members, population)
     for member in members:
         steps = grid.Group((member,)).steps(len(dataset.splits["train"]))
@@ -241,8 +251,15 @@ def load_population(section: Mapping[str, Any], report: Callable[[str], None]) -
     return Population(**given)
 
 
-def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.ndarray]]:
+def load_data(
+    section: Mapping[str, Any], place: str | os.PathLike[str] | None = None
+) -> tuple[data.Dataset, dict[str, np.ndarray]]:
     """The data that the section `data` of a configuration describes.
+
+    Args:
+      section: The section.
+      place: Present file or folder of data that were moved, or that were arrays; None means the
+        place that the section names.
 
     Returns:
       The dataset, and the images of each split that points are reported on.
@@ -263,10 +280,31 @@ def load_data(section: Mapping[str, Any]) -> tuple[data.Dataset, dict[str, np.nd
         if count is not None:
             whole(f"data.{option}", count)
     options = {option: value for option, value in section.items() if value is not None}
-    dataset = data.load(name, **options)
+    if place is None:
+        dataset = data.load(name, **options)
+    else:
+        source, option = _source(name, options, place)
+        dataset = data.load(source, **{**options, option: place})
+        dataset = dataclasses.replace(dataset, name=name)
     if counts["examples"] is not None:
         dataset = dataset.head(counts["examples"])
     return dataset, evaluated_splits(dataset, splits, counts["eval_examples"])
+
+
+def _source(
+    name: str, options: Mapping[str, Any], place: str | os.PathLike[str]
+) -> tuple[str, str]:
+    """The name to load data by that are in another place now, and the option that says where."""
+    for option in PLACES:
+        if option in options:
+            return name, option
+    # Prepared data of tensorflow-datasets are in a folder of their name.
+    if os.path.isdir(os.path.join(place, name)):
+        return name, "data_dir"
+    if name in data.NAMES:
+        return name, "manual_dir" if name == "binarized_mnist" else "path"
+    # They were arrays in memory, or a sweep in Python has loaded them.
+    return "path", "path"
 
 
 def evaluated_splits(

@@ -1,7 +1,6 @@
 """From axes to members, and groups of members that one program trains."""
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -76,9 +75,10 @@ class Member(Hyperparameters, Architecture):
         """The fields that have no effect on this member, because of its objective or its parts."""
         return unused_fields(vars(self))
 
-    @functools.cached_property
+    @property
     def name(self) -> str:
         """A short name: a hash of the fields that are not at their defaults, as first spelled."""
+        # Not cached: a cell of a notebook may make another part of the same name.
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         known = {aliases.spelled(name): v for name, v in own.items() if v != defaults[name]}
@@ -89,7 +89,7 @@ class Member(Hyperparameters, Architecture):
 
     @property
     def sources(self) -> dict[str, str]:
-        """Field that names something of the user's own -> SHA-256 of the file it is written in."""
+        """Field that names something of the user's own -> SHA-256 of its text."""
         own = source_of(self.optimizer)
         return super().sources | ({"optimizer": own} if own else {})
 

@@ -105,7 +105,7 @@ def refinements(points: Sequence[Row], split: str) -> list[Refinement]:
     rows = [p for p in tables.usable(points, split) if p["objective"] == "beta"]
     if not rows:
         others = ", ".join(sorted({repr(p["objective"]) for p in points}))
-        raise BadInput(f"objective: expected 'beta', the only one that is refined, got {others}")
+        raise BadInput(f"objective: expected 'beta', the only one that is refined, got {others}.")
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(_group(row), []).append(row)

@@ -102,8 +102,12 @@ def settings_of(workdir: pathlib.Path | str) -> configs.Population:
     return configs.Population(**{name: v for name, v in section.items() if name in fields})
 
 
-def open_run(workdir: pathlib.Path | str) -> Run:
+def open_run(workdir: pathlib.Path | str, data_path: str | None = None) -> Run:
     """Read the tables of a run directory, and load its data again.
+
+    Args:
+      workdir: The run directory.
+      data_path: Present place of data that were moved, see `tables.recorded_data`.
 
     Raises:
       BadInput: If there is no sweep, it has no saved parameters, or its data have changed.
@@ -112,17 +116,17 @@ def open_run(workdir: pathlib.Path | str) -> Run:
     points, population = tables.read_points(path), settings_of(path)
     if not (path / "params").is_dir():
         raise BadInput(
-            f"workdir={str(path)!r} has no folder params: expected saved parameters to evaluate, "
-            "got tables alone"
+            f"workdir={str(path)!r}: expected a folder 'params' of saved parameters, got tables "
+            "alone. Run the sweep's command there."
         )
-    dataset = tables.recorded_data(path)
+    dataset = tables.recorded_data(path, data_path)
     section = tables.recorded_config(path).get("data") or {}
     splits = tuple(dict.fromkeys(str(point["split"]) for point in points))
     evaluated = configs.evaluated_splits(dataset, splits, section.get("eval_examples"))
     run = Run(path, points, dataset, evaluated, population)
     if not run.saved():
         raise BadInput(
-            f"workdir={str(path)!r}: expected parameters of a member of points.csv in params, got "
-            "none"
+            f"workdir={str(path)!r}: expected parameters of a member of points.csv in 'params', "
+            "got none. Run the sweep's command there."
         )
     return run

@@ -22,7 +22,7 @@ from rd_elbo import disk
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.host import Stop
 from rd_elbo.sweep import memory, provenance, refined, tables
-from rd_elbo.sweep.config import Plan
+from rd_elbo.sweep.config import PLACES, RD_SWEEP, Plan
 from rd_elbo.sweep.folder import check_run, locked, open_run
 from rd_elbo.sweep.grid import Group
 from rd_elbo.sweep.metrics import MetricWriter
@@ -150,10 +150,6 @@ def _opened(
         yield done if folder.exclusive or overwrite else folder.finished()
 
 
-# Fields of the data that say where they are.
-_PLACES = ("path", "manual_dir", "data_dir")
-
-
 def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
     """What may not change in a run directory; grids may, and so may the place of the data.
 
@@ -164,7 +160,9 @@ def _bound(config: Mapping[str, Any]) -> dict[str, Any]:
     own = config.get("data")
     # An experiment has no section of data.
     if own is not None:
-        own = {name: value for name, value in own.items() if name not in _PLACES}
+        own = {name: value for name, value in own.items() if name not in PLACES}
+        if config.get("name") == RD_SWEEP:
+            own.pop("binarise", None)  # earlier releases did not record it
     return {"name": config.get("name"), "data": own, "population": arithmetic}
 
 

@@ -1,11 +1,12 @@
 """The table of points and the files of parameters: made from trained members, and read back."""
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.serialization
@@ -303,13 +304,15 @@ def recorded_data(workdir: str | pathlib.Path, path: str | None = None) -> data.
 
     Args:
       workdir: The run directory.
-      path: Present place of data that were moved, in place of the recorded `data.path`.
+      path: Present place of data that were moved, or that were arrays; None means the place that
+        the run has recorded.
 
     Raises:
       BadInput: If there is no sweep, or its data cannot be loaded or have changed.
     """
-    section = dict(recorded_config(workdir).get("data") or {})
-    dataset, _ = load_data(section if path is None else {**section, "path": path})
+    section = recorded_config(workdir).get("data") or {}
+    with advice_on_moved_data(path):
+        dataset, _ = load_data(section, path)
     about = disk.read_json(pathlib.Path(workdir) / "provenance.json")
     about = about.get("data") if isinstance(about, dict) else None
     recorded = about.get("sha256") if isinstance(about, dict) else None
@@ -319,3 +322,14 @@ def recorded_data(workdir: str | pathlib.Path, path: str | None = None) -> data.
             f"got data of {dataset.checksum()}. Name the data it was trained on."
         )
     return dataset
+
+
+@contextlib.contextmanager
+def advice_on_moved_data(path: str | None) -> Iterator[None]:
+    """Add advice to an error of loading data, unless their present place is given."""
+    try:
+        yield
+    except BadInput as error:
+        if path is not None:
+            raise
+        raise BadInput(f"{error} Or give --data_path, if the data are elsewhere now.") from error

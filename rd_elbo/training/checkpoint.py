@@ -1,4 +1,4 @@
-"""States of a training under way, kept so that a killed one resumes where it was.
+"""States of a training under way, saved so that a killed one resumes where it was.
 
     <step>/        an orbax checkpoint of the sharded state
     <step>.json    its identity and the SHA-256 of each of its files; written last, by process 0

@@ -46,7 +46,7 @@ class Progress:
     distortion: float
 
 
-# Told of the progress and of the metrics kept since it was last told. After a restart the first
+# Receives the progress, and the metrics recorded since its last call. After a restart the first
 # metrics are those since step 0.
 Callback = Callable[[Progress, Metrics], None]
 

@@ -14,7 +14,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from rd_elbo import references
+from rd_elbo import references, sources
 from rd_elbo.errors import choice
 
 _WARMUP = 0.05
@@ -166,7 +166,6 @@ def clipped_adam(learning_rate: Any) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(learning_rate))
 
 
-@functools.lru_cache(maxsize=64)
 def choose_optimizer(name: Any, b2: float = 0.999) -> Optimizer:
     """The optimizer of a name, of a reference such as "optax:adamw", or of a part of optax itself.
 
@@ -179,6 +178,11 @@ def choose_optimizer(name: Any, b2: float = 0.999) -> Optimizer:
     """
     if references.is_reference(name):
         name = references.load("optimizer", name)
+    return _optimizer(name, b2)
+
+
+@functools.lru_cache(maxsize=64)
+def _optimizer(name: Any, b2: float) -> Optimizer:
     if callable(name) or isinstance(name, optax.GradientTransformation):
         return of_optax(name)
     choice("optimizer", name, OPTIMIZERS)
@@ -186,9 +190,9 @@ def choose_optimizer(name: Any, b2: float = 0.999) -> Optimizer:
 
 
 def source_of(name: Any) -> str:
-    """SHA-256 of the file that a reference leads to; "" for names of ours."""
+    """SHA-256 of the text that a reference leads to; "" for names of ours."""
     own = references.is_reference(name)
-    return references.source(references.load("optimizer", name)) if own else ""
+    return sources.digest(references.load("optimizer", name)) if own else ""
 
 
 # From the decay of Adam's second moment, which only our own have a use for.

@@ -24,7 +24,7 @@ from jaxtyping import Array, PyTree
 from rd_elbo.errors import BadInput, Failed
 
 MEMBER_AXIS = "member"
-# The most members that a CPU advances side by side unless told otherwise: the states of a few fit
+# The most members that a CPU advances side by side unless a number is given: the states of a few fit
 # into its cache, those of hundreds do not.
 VMAP_SIZE_ON_CPU = 16
 # Axes of the kernel of a convolution of images.
@@ -55,7 +55,7 @@ def make_mesh(devices: int | None = None, members: int | None = None) -> Mesh:
         by_process[device.process_index].append(device)
     fewest = min(map(len, by_process))
     if devices is not None and devices > fewest:
-        raise BadInput(f"devices={devices!r}: expected at most {fewest}, the devices of a process")
+        raise BadInput(f"devices={devices!r}: expected at most {fewest}, the devices of a process.")
     most = min(devices or fewest, members or fewest) if count == 1 else devices or fewest
     chosen = [device for own in by_process for device in own[:most]]
     return Mesh(np.asarray(chosen), (MEMBER_AXIS,))
@@ -214,7 +214,7 @@ def spread(
 
 
 def default_vmap_size(own: PyTree, count: int, platform: str) -> int:
-    """Members that a device advances side by side unless told otherwise.
+    """Members that a device advances side by side unless a number is given.
 
     | platform | with a convolution | without |
     |---|---|---|

@@ -143,7 +143,7 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
             state, now = side_by_side(state, hparams, rows, *shared)
             return state, jax.tree.map(lambda column, x: column.at[:, i].set(x), columns, now)
 
-        # Zeros, not NaN, for what is not reached: JAX may be told to look for NaN.
+        # Zeros, not NaN, for what is not reached: JAX may be set to look for NaN.
         blank = (jnp.zeros((len(rows), spec.call_steps), spec.dtype),) * 3
         state, (rate, distortion, losses) = lax.fori_loop(0, steps, advance, (state, blank))
         return state, Seen(rate, distortion, losses, state.steps, state.alive)

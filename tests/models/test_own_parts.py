@@ -7,13 +7,14 @@ import sys
 
 import distrax
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import rd_elbo as rd
 from experiments.own_decoder import BroadcastDecoder
-from rd_elbo import plots, references
+from rd_elbo import plots
 from rd_elbo.errors import BadInput
 from rd_elbo.models import registry
 from rd_elbo.models.bernoulli import Bernoulli
@@ -68,14 +69,10 @@ def test_a_sweep_of_an_own_decoder(tmp_path, monkeypatch):
     rate = model.encode(params, x).kl_divergence(model.prior_distribution(params, x)).mean()
     np.testing.assert_allclose(rate, points[0]["rate"], rtol=1e-5)
     # Tables and figures need no module.
-    references.load.cache_clear()
-    registry._own.cache_clear()
     monkeypatch.setitem(sys.modules, "experiments.own_decoder", None)
     assert tables.read_points(tmp_path) == points
     (curve,) = plots.curves(points)
     assert "BroadcastDecoder" in curve.label and ":" not in curve.label
-    references.load.cache_clear()
-    registry._own.cache_clear()
 
 
 def test_widths_share_a_program_where_a_part_says_so():
@@ -140,8 +137,6 @@ def test_a_member_is_known_by_the_text_of_its_parts(tmp_path, monkeypatch):
         (tmp_path / "mine_of_a_test.py").write_text(content)
         if i:
             importlib.reload(sys.modules["mine_of_a_test"])
-        references.load.cache_clear()
-        registry._own.cache_clear()
         names.append(rd.Member(decoder="mine_of_a_test:Mine").name)
     assert names[0] == names[1] != names[2]
     assert rd.Member(optimizer="optax:adamw").name != rd.Member().name
@@ -165,7 +160,7 @@ def test_references_that_lead_nowhere(field, value, words):
 
 
 def test_a_field_that_nothing_fills_is_named():
-    with pytest.raises(BadInput, match="'hidden' has no default"):
+    with pytest.raises(BadInput, match="or with a default, got 'hidden'"):
         rd.Member(decoder=f"{__name__}:Needy").build((4, 4))
 
 
@@ -174,3 +169,35 @@ def test_an_optimizer_by_reference_in_a_sweep():
     tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, batch_size=32)
     points = rd.sweep(rd.product(tiny, optimizer=("optax:adamw",)), digits, splits=("test",))
     assert [(row["optimizer"], row["status"]) for row in points] == [("optax:adamw", "ok")]
+
+
+class Pixels(nn.Module):
+    """What a decoder may return by mistake."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, z):
+        logits = nn.Dense(20)(z)
+        made = {"array": logits, "flat": distrax.Independent(distrax.Bernoulli(logits), 1)}
+        return made.get(self.kind, distrax.Bernoulli(logits.reshape(-1, 4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "latent", "words"),
+    [
+        # Its distortion would be a mean over pixels.
+        (Pixels("single"), 2, r"decoder: .* over arrays of shape \(4, 5\), .* single numbers"),
+        (Pixels("flat"), 2, r"decoder: .*, got one over arrays of shape \(20,\)"),
+        (Pixels("array"), 2, "decoder: .* returns a distribution, .* got an array"),
+        (Flat((4, 5)), 3, r"prior: .* \(2,\), that of the encoder, .* \(3,\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(decoder, latent, words):
+    encoder = rd.models.DenseEncoder(width=3, depth=1, latent=2)
+
+    def init(key, x):
+        return rd.VAE(encoder, decoder, rd.models.StandardNormal(latent)).init(key, x)
+
+    with pytest.raises(BadInput, match=words):
+        jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 4, 5)))

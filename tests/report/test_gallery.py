@@ -209,8 +209,8 @@ def test_what_cannot_be_shown_is_refused_and_nothing_written(run, dataset, tmp_p
         with pytest.raises(BadInput, match=sentence):
             gallery.make(workdir, dataset, chosen, **options)
 
-    refused("no folder params", workdir=tmp_path)
-    refused("no model to show", chosen=[])
+    refused("expected a folder 'params'", workdir=tmp_path)
+    refused("at least one model", chosen=[])
     refused("examples=13: expected at most 12", examples=13)
     refused(
         "split='valid': expected a split of 'made_up', one of 'train', 'test'",
@@ -266,14 +266,14 @@ def test_redrawing_needs_nothing_but_the_two_files(run, dataset, tmp_path):
     assert {path.name: path.read_bytes() for path in gallery_figures.draw_all(bare)} == before
     arrays = disk.read_arrays(bare / "gallery.npz")
     disk.write_arrays(bare / "gallery.npz", {**arrays, "member": np.array(["0000000000"] * 4)})
-    named = f"no pictures of '{MEMBERS[0].name}', which gallery.csv names"
+    named = f"expected pictures of '{MEMBERS[0].name}', which gallery.csv names"
     with pytest.raises(BadInput, match=named):
         gallery_figures.draw_all(bare)
     disk.write_arrays(bare / "gallery.npz", {"data": arrays["data"]})
-    with pytest.raises(BadInput, match="has no 'member'; make it again"):
+    with pytest.raises(BadInput, match="expected a gallery with 'member', got one"):
         gallery_figures.draw_all(bare)
     (bare / "gallery.npz").unlink()
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="expected a readable file"):
         gallery_figures.draw_all(bare)
 
 

@@ -136,7 +136,7 @@ def test_all_figures_come_from_the_table_alone(points, tmp_path):
     assert before["rd_plane.png"][:4] == b"\x89PNG" and before["rd_plane.pdf"][:4] == b"%PDF"
     shutil.rmtree(workdir / "figures")
     assert {path.name: path.read_bytes() for path in plots.draw_all(workdir)} == before
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="expected a readable file"):
         plots.draw_all(tmp_path / "absent")
     point = {"rate": 1.0, "distortion": 2.0}
     disk.write_table(workdir / "points.csv", tuple(point), [point])

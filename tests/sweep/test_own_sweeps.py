@@ -131,7 +131,7 @@ def test_a_sweep_of_vectors(tmp_path):
     assert tables.read_points(tmp_path / "run") == [point]
     assert len(plots.draw_all(tmp_path / "run")) == 4
     chosen = [selection.Selected(5, "a", "sample", "by_family", 0, point)]
-    with pytest.raises(rd.BadInput, match=r"examples of shape \(3,\), which are no images"):
+    with pytest.raises(rd.BadInput, match=r"for a gallery, got examples of shape \(3,\)"):
         gallery.make(tmp_path / "run", dataset, chosen)
 
 
@@ -152,3 +152,19 @@ def test_figures_and_frontiers_of_negative_distortions():
     rate, distortion = np.array([(p["rate"], p["distortion"]) for p in points]).T
     assert frontier.pareto(rate, distortion).tolist() == [0, 1, 4, 2]
     plt.close("all")
+
+
+def test_data_that_were_moved_or_were_arrays_are_found(tmp_path):
+    """The recorded options stay; a place replaces the option that named the old one."""
+    levels = np.random.RandomState(0).randint(0, 256, (9, 4, 4)).astype(np.uint8)
+    arrays = rd.Dataset.from_arrays(levels, levels[:3], name="squares", binarise=False)
+    np.savez(tmp_path / "moved.npz", train=levels, test=levels[:3])
+    for name, own in (("squares", {}), ("path", {"path": "gone.npz"})):
+        section = {"name": name, "binarise": False, **own}
+        dataset, _ = config.load_data(section, tmp_path / "moved.npz")
+        assert dataset.name == name and dataset.checksum() == arrays.checksum()
+    (tmp_path / "cifar10").mkdir()
+    folders = {"cifar10": "data_dir", "binarized_mnist": "manual_dir", "omniglot_burda": "path"}
+    for name, option in folders.items():
+        assert config._source(name, {}, tmp_path) == (name, option)
+    assert config._source("omniglot_tfds", {"data_dir": "x"}, tmp_path)[1] == "data_dir"

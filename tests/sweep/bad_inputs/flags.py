@@ -2,9 +2,10 @@
 
 from bad_inputs.row import CONFIG, WHOLE, Row, file, sweep
 
-TOGETHER = "is missing; give --coordinator, --processes and --process together"
-NO_CONFIG = "--config is missing; for example --config=configs/quickstart.py"
-NO_WORKDIR = "--workdir is missing; for example --config=configs/quick"
+TOGETHER = ": expected a value, got none. Give --coordinator, --processes and --process"
+NO_CONFIG = "--config: expected a value, got none. Give one, such as --config=configs/quickstart.py"
+NO_WORKDIR = "--workdir: expected a value, got none. Give one, such as --config=configs/quick"
+FAULT = ": expected a file that loads, got an error "
 ONE_PROCESS = "overwrite=True: expected one process"
 
 
@@ -13,9 +14,9 @@ def mesh(processes, process, address="127.0.0.1:9"):
 
 
 FLAGS = [
-    Row(sweep("--process=1"), f"--coordinator {TOGETHER}"),
-    Row(sweep("--coordinator=127.0.0.1:9"), f"--processes {TOGETHER}"),
-    Row(sweep("--coordinator=127.0.0.1:9", "--processes=2"), f"--process {TOGETHER}"),
+    Row(sweep("--process=1"), f"--coordinator{TOGETHER}"),
+    Row(sweep("--coordinator=127.0.0.1:9"), f"--processes{TOGETHER}"),
+    Row(sweep("--coordinator=127.0.0.1:9", "--processes=2"), f"--process{TOGETHER}"),
     Row(sweep(*mesh(2, 2)), "process=2: expected less than processes=2"),
     Row(sweep(*mesh(2, 0, "somewhere")), "coordinator='somewhere': expected an address and a port"),
     Row(sweep(*mesh(0, 0)), f"processes=0{WHOLE}"),
@@ -38,35 +39,41 @@ FLAGS = [
     Row(("scripts/sweep.py", f"--config={CONFIG}"), NO_WORKDIR),
     Row(("scripts/sweep.py", f"--config={CONFIG}", "--workdir="), NO_WORKDIR),
     Row(("scripts/sweep.py", f"--config={CONFIG}", "--workdir"), "Missing value for flag --work"),
-    Row(sweep("--config=configs/many.py"), f"--config is given twice, as {CONFIG!r} and as 'con"),
+    Row(
+        sweep("--config=configs/many.py"),
+        f"'configs/many.py': expected one configuration, got {CONFIG!r} too.",
+    ),
     Row(sweep("--wrokdir=x"), "--wrokdir: expected one of --config, --workdir"),
-    Row(sweep("stray"), "'stray' is not understood; everything is given as --flag=value"),
+    Row(sweep("stray"), "'stray': expected flags alone, got a word. Write --flag=value."),
     Row(sweep("--overwrite=maybe"), "--overwrite=maybe: expected true or false"),
 ]
 
 FILES = [
-    Row(sweep(config="@/absent.py"), "--config='@/absent.py' cannot be read (No such file or dir"),
-    Row(sweep(config="@"), "--config='@' cannot be read (Is a directory)"),
-    Row(sweep(config=""), "--config='' cannot be read (No such file or directory)"),
-    Row(sweep(config="configs/quickstart.py:slow"), "has the forms full and quick, not 'slow')"),
+    Row(
+        sweep(config="@/absent.py"),
+        "--config='@/absent.py': expected a readable file, got none (No such",
+    ),
+    Row(sweep(config="@"), "--config='@': expected a readable file, got none (Is a directory)"),
+    Row(sweep(config=""), "--config='': expected a readable file, got none (No such file or"),
+    Row(
+        sweep(config="configs/quickstart.py:slow"),
+        ": expected a file that loads, got an error (form='slow': expected 'full' or 'quick').",
+    ),
     Row(sweep(config="configs/toy.py"), "config.adam_b2: expected one of name, data,"),
 ]
 # What a file of one's own may hold, and the sentence after its name.
 FILES += [
     Row(sweep(config="@/mine.py"), f"--config='@/mine.py'{sentence}", file("mine.py", content))
     for content, sentence in (
-        ("x = 1\ny = (\n", " cannot be loaded (SyntaxError in line 2: '(' was never closed)"),
-        ("\n1 / 0\n", " cannot be loaded (ZeroDivisionError in line 2: division by zero)"),
-        ("import rd_elbow", " cannot be loaded (ModuleNotFoundError in line 1: No module named"),
-        ("config = {}\n", " cannot be loaded (AttributeError: module 'config_config' has no"),
+        ("x = 1\ny = (\n", FAULT + "(SyntaxError in line 2: '(' was never closed)"),
+        ("\n1 / 0\n", FAULT + "(ZeroDivisionError in line 2: division by zero)"),
+        ("import rd_elbow", FAULT + "(ModuleNotFoundError in line 1: No module named"),
+        ("config = {}\n", FAULT + "(AttributeError: module 'config_config' has no"),
         (
             "def get_config():\n    return [1]\n",
             ": expected a ConfigDict from get_config, got 'list'",
         ),
-        (
-            "def get_config():\n    open('b')\n",
-            " cannot be loaded (FileNotFoundError in line 2: [Err",
-        ),
+        ("def get_config():\n    open('b')\n", FAULT + "(FileNotFoundError in line 2: [Err"),
     )
 ]
 MINE = """

@@ -7,11 +7,11 @@ FOR = "expected data.name to be"
 
 VALUES = {
     # Fields that there are not, and values that are no values.
-    "gird.beta=1.0": "config has no field 'gird.beta'; did you mean 'grid'?",
-    "grid.betas=1.0": "no field 'grid.betas'; did you mean 'beta'? (in config.grid)",
-    "data.zzz=3": "no field 'data.zzz'; there are binarise, data_dir, eval_examples, examples",
-    "grid.beta.x=1": "no field 'grid.beta.x': config.grid.beta has no fields of its own",
-    "blocks.vae.beta=1": "no field 'blocks.vae.beta'; there are mlp, pixelcnn (in config.blocks)",
+    "gird.beta=1.0": "expected a field of config, got 'gird'. Did you mean 'grid'?",
+    "grid.betas=1.0": "expected a field of config.grid, got 'betas'. Did you mean 'beta'?",
+    "data.zzz=3": "expected a field of config.data, got 'zzz'. There are binarise, data_dir",
+    "grid.beta.x=1": "a field that there is, got 'x'. config.grid.beta has none.",
+    "blocks.vae.beta=1": "a field of config.blocks, got 'vae'. There are mlp, pixelcnn.",
     "train.epochs=many": "--config.train.epochs=many: expected a number",
     "train.batch_size=1.5": "--config.train.batch_size=1.5: expected a whole number",
     "data.binarise=perhaps": "--config.data.binarise=perhaps: expected true or false",

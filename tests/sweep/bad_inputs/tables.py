@@ -92,20 +92,34 @@ def half(content):
 
 TABLE, LINE = "table '@/run/points.csv'", "table '@/run/points.csv', line 3: "
 FIGURES, COMPARE = script("figures"), script("compare")
-PLACED, ABSENT = "workdir='@/run'", "cannot be read (No such file"
+PLACED, ABSENT = "workdir='@/run'", ": expected a readable file, got none (No such file"
 # Of what the scripts read in common, each has a part.
 TABLES = [
-    Row(FIGURES, f"{TABLE} cannot be read (No such file or directory)"),
-    Row(FIGURES, f"{TABLE} cannot be read (Not a directory)", file("run", "x")),
-    Row(COMPARE, f"{TABLE} cannot be read (No such file or directory)", without("points.csv")),
-    Row(FIGURES, f"{TABLE} is damaged ('utf-8' codec", filled("points.csv", bytes(range(256)))),
+    Row(FIGURES, f"{TABLE}: expected a readable file, got none (No such file or directory)"),
+    Row(
+        FIGURES, f"{TABLE}: expected a readable file, got none (Not a directory)", file("run", "x")
+    ),
+    Row(
+        COMPARE,
+        f"{TABLE}: expected a readable file, got none (No such file or directory)",
+        without("points.csv"),
+    ),
+    Row(
+        FIGURES,
+        f"{TABLE}: expected a file as it was written, got a damaged one ('utf-8' c",
+        filled("points.csv", bytes(range(256))),
+    ),
     Row(COMPARE, f"{TABLE}: expected points, got none.", filled("points.csv", "")),
     Row(
         FIGURES,
         f"{TABLE}: expected points, got none.",
         text(lambda told: told.splitlines()[0] + "\n"),
     ),
-    Row(COMPARE, f"{TABLE}, line 37, has another number of fields than the header", text(half)),
+    Row(
+        COMPARE,
+        f"{TABLE}, line 37: expected as many fields as its header has, got more or",
+        text(half),
+    ),
     Row(
         FIGURES,
         f"{TABLE}: expected a column 'rate', as sweeps have, got none.",
@@ -127,14 +141,23 @@ TABLES = [
     ),
     # The first of them could be drawn.
     Row((*FIGURES, "--splits", "test", "valid"), "split='valid': expected finite points", finished),
+    Row((*COMPARE, "--data_path=x"), "--data_path='x': expected no value without --ch", finished),
     Row((*COMPARE, "--split=valid"), "split='valid': expected a split of the table", finished),
-    Row(FIGURES, f"{PLACED} cannot be written to: File exists", filled("figures", "x")),
+    Row(
+        FIGURES,
+        f"{PLACED}: expected a folder to write to, got none (File exists, '@/run/figures')",
+        filled("figures", "x"),
+    ),
     Row(
         COMPARE,
-        "'@/run/comparison.csv' cannot be written (Is a directory)",
+        "'@/run/comparison.csv': expected a file to write, got none (Is a directory)",
         lambda folder: (finished(folder), (folder / "run" / "comparison.csv").mkdir()),
     ),
-    Row(COMPARE, "'@/run/provenance.json' is damaged (Expect", filled("provenance.json", "{")),
+    Row(
+        COMPARE,
+        "'@/run/provenance.json': expected a file as it was written, got a damaged one (Exp",
+        filled("provenance.json", "{"),
+    ),
 ]
 
 GALLERY, OLD = script("gallery"), "of SHA-256 " + "0" * 64
@@ -145,15 +168,19 @@ TABLES += [
         entry("tables", "points.csv", name="provenance.json", value="0" * 64),
     ),
     Row((*GALLERY, "--split=valid"), "split='valid': expected finite points", finished),
-    Row(GALLERY, f"'@/run/provenance.json' {ABSENT}", without("provenance.json")),
+    Row(GALLERY, f"'@/run/provenance.json'{ABSENT}", without("provenance.json")),
     Row(GALLERY, OLD, entry("data", "sha256", name="provenance.json", value="0" * 64)),
-    Row(GALLERY, f"'@/run/config.json' {ABSENT}", without("config.json")),
-    Row(GALLERY, "'@/run/config.json' is damaged (Expecting prop", filled("config.json", "{")),
+    Row(GALLERY, f"'@/run/config.json'{ABSENT}", without("config.json")),
+    Row(
+        GALLERY,
+        "'@/run/config.json': expected a file as it was written, got a damaged one (Expec",
+        filled("config.json", "{"),
+    ),
     Row(GALLERY, f"{PLACED}: expected a sweep, got a config.json without blocks.", entry("blocks")),
     Row(GALLERY, f"{PLACED}: expected a whole config.json, got data=3", entry("data")),
     Row(GALLERY, "a whole config.json, got population=3", entry("population")),
     Row(GALLERY, "data.name='gone': expected one of", entry("data", "name", value="gone")),
-    Row(GALLERY, f"{PLACED} has no folder params: there are no trained models", finished),
+    Row(GALLERY, f"{PLACED}: expected a folder 'params' of saved parameters, got tables", finished),
     Row(
         GALLERY,
         "expected saved parameters in '@/run', got none (No such file or directory)",
@@ -166,20 +193,28 @@ TABLES += [
 REDRAW = script("gallery", "--redraw")
 NPZ, CSV = "arrays '@/run/gallery.npz'", f"gallery.csv of {PLACED}, line 3: "
 TABLES += [
-    Row(REDRAW, f"table '@/run/gallery.csv' {ABSENT}", finished),
-    Row((*REDRAW, "--seed=1"), "--seed=1 has no effect with --redraw", gallery),
-    Row(REDRAW, f"{NPZ} {ABSENT}", without("gallery.npz", gallery)),
-    Row(REDRAW, f"{NPZ} are damaged (the file is no ar", filled("gallery.npz", "x", gallery)),
-    Row(REDRAW, f"the gallery of {PLACED} has no 'data'; make it again", of_gallery(x=IMAGES)),
+    Row(REDRAW, f"table '@/run/gallery.csv'{ABSENT}", finished),
+    Row((*REDRAW, "--seed=1"), "--seed=1: expected no value with --redraw", gallery),
+    Row(REDRAW, f"{NPZ}{ABSENT}", without("gallery.npz", gallery)),
+    Row(
+        REDRAW,
+        f"{NPZ}: expected a file as it was written, got a damaged one (the file is no",
+        filled("gallery.npz", "x", gallery),
+    ),
+    Row(
+        REDRAW,
+        f"{PLACED}: expected a gallery with 'data', got one without. Make",
+        of_gallery(x=IMAGES),
+    ),
     # The last check: the table is read, though it is older than some fields of a member.
     Row(
         REDRAW,
-        f"gallery.npz of {PLACED} has arrays that do not belong together",
+        f"gallery.npz of {PLACED}: expected arrays that belong together, got others.",
         of_gallery(**{**np.load(PICTURED / "gallery.npz"), "sample": IMAGES}),
     ),
     Row(
         REDRAW,
-        "table '@/run/gallery.csv', line 33, has another number of fields",
+        "table '@/run/gallery.csv', line 33: expected as many fields as its header has",
         text(half, "gallery.csv", gallery),
     ),
     Row(REDRAW, f"{CSV}part='all': expected", cell("part", "all", "gallery.csv", gallery)),
