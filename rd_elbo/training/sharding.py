@@ -24,8 +24,8 @@ from jaxtyping import Array, PyTree
 from rd_elbo.errors import BadInput, Failed
 
 MEMBER_AXIS = "member"
-# The most members that a CPU advances side by side unless a number is given: the states of a few fit
-# into its cache, those of hundreds do not.
+# The most members that a CPU advances side by side unless a number is given: a few states fit into
+# its cache, and hundreds do not.
 VMAP_SIZE_ON_CPU = 16
 # Axes of the kernel of a convolution of images.
 _KERNEL_AXES = 4
