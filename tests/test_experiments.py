@@ -86,7 +86,7 @@ def test_toy_figures(toy_run):
         if path.suffix == ".png":
             assert matplotlib.image.imread(path)[..., :3].std() > 0.05
     (toy_run / "models.npz").write_bytes(b"nothing")
-    with pytest.raises(BadInput, match="got damaged ones"):
+    with pytest.raises(BadInput, match="got a damaged one"):
         toy_figures.draw_all(toy_run)
 
 

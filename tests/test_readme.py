@@ -42,6 +42,7 @@ def run(path, monkeypatch, capsys):
     return names, capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_python_of_the_readme(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     names, lines = run(README, monkeypatch, capsys)

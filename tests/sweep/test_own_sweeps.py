@@ -83,6 +83,7 @@ def test_bits_per_dimension_in_the_table_of_the_terminal(trained, monkeypatch):
     sys.modules.pop("console", None)
 
 
+@pytest.mark.slow
 def test_a_gallery_of_colour_pictures(trained):
     dataset, workdir, points = trained
     chosen = [selection.Selected(5, "a", "reconstruction", "by_family", 0, points[0])]

@@ -36,33 +36,38 @@ def own_params(fitted, index):
     return jax.tree.map(lambda x, s: x[(index, *map(slice, s.shape))], fitted.params, like)
 
 
+@pytest.fixture(scope="module")
+def terms(fitted):
+    """Each member's rates, distortions by many draws of z, and codes, directly from its model."""
+    x, found = jnp.asarray(TEST, jnp.float32), []
+    for i, member in enumerate(MEMBERS):
+
+        @jax.jit
+        def measured(params, keys, model=models_of([member])[1]):
+            e, m = model.encode(params, x), model.prior_distribution(params, x)
+            drawn = jax.vmap(lambda key: model.decode(params, e.sample(seed=key)).log_prob(x))(keys)
+            return e.kl_divergence(m), -drawn.mean(1), e.mean()
+
+        drawn = measured(own_params(fitted, i), jax.random.split(jax.random.key(0), 40))
+        found.append([np.asarray(value, np.float64) for value in drawn])
+    return found
+
+
 @pytest.mark.parametrize("batch", [250, 10])
-def test_terms_are_those_of_the_model_image_by_image(fitted, batch, monkeypatch):
+def test_terms_are_those_of_the_model_image_by_image(fitted, terms, batch, monkeypatch):
     """Whether or not the batch divides the split."""
     monkeypatch.setattr(evaluate, "BATCH", batch)
     result = evaluate.evaluate(fitted, [0] * 3, TEST)
     assert result.rate.shape == result.distortion.shape == (3, 23)
     active = evaluate.active_units(result)
-    x = jnp.asarray(TEST, jnp.float32)
-    for i, member in enumerate(MEMBERS):
-        model, params = models_of([member])[1], own_params(fitted, i)
-
-        @jax.jit
-        def measured(params, keys, model=model):
-            e, m = model.encode(params, x), model.prior_distribution(params, x)
-            drawn = jax.vmap(lambda key: model.decode(params, e.sample(seed=key)).log_prob(x))(keys)
-            return e.kl_divergence(m), -drawn.mean(1), e.mean()
-
-        rate, draws, code = measured(params, jax.random.split(jax.random.key(0), 40))
-        rate = np.asarray(rate, np.float64)
+    for i, (rate, draws, code) in enumerate(terms):
         np.testing.assert_allclose(result.rate[i], rate, rtol=1e-3, atol=1e-6)
         means = evaluate.means(result.rate[i], result.distortion[i])
         np.testing.assert_allclose(means["rate"], rate.mean(), rtol=1e-4)
         np.testing.assert_allclose(means["rate_se"], rate.std(ddof=1) / np.sqrt(23), rtol=1e-3)
         # The distortion has a draw of z in it: compare with its spread over many draws.
         assert abs(means["distortion"] - np.mean(draws)) < 5 * np.std(draws)
-        variance = np.asarray(code, np.float64).var(axis=0)
-        assert active[i] == (variance > evaluate.ACTIVE_VARIANCE).sum()
+        assert active[i] == (code.var(axis=0) > evaluate.ACTIVE_VARIANCE).sum()
 
 
 def test_means_and_standard_errors():
