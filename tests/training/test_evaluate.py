@@ -41,9 +41,10 @@ def terms(fitted):
     """Each member's rates, distortions by many draws of z, and codes, directly from its model."""
     x, found = jnp.asarray(TEST, jnp.float32), []
     for i, member in enumerate(MEMBERS):
+        model = models_of([member])[1]
 
         @jax.jit
-        def measured(params, keys, model=models_of([member])[1]):
+        def measured(params, keys, model=model):
             e, m = model.encode(params, x), model.prior_distribution(params, x)
             drawn = jax.vmap(lambda key: model.decode(params, e.sample(seed=key)).log_prob(x))(keys)
             return e.kl_divergence(m), -drawn.mean(1), e.mean()
