@@ -123,7 +123,7 @@ def parse_burda(content: bytes, what: str) -> Splits:
     import scipy.io
 
     try:
-        arrays = scipy.io.loadmat(io.BytesIO(content))
+        arrays = scipy.io.loadmat(io.BytesIO(content), spmatrix=False)
     except Exception as error:  # scipy raises many kinds for what is not a .mat file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadInput(
