@@ -17,7 +17,7 @@ from jaxtyping import Float
 from rd_elbo import frontier
 from rd_elbo.errors import BadInput
 
-# Betas closer than this part of each other are told apart by noise alone.
+# Betas closer than this part of each other differ by noise alone.
 _CLOSEST = 0.01
 
 

@@ -138,7 +138,7 @@ def _mean_and_spread(groups: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.
 
 
 def _label(row: Row, named: Sequence[str]) -> str:
-    """The name of a group: its decoder, prior, and the fields that tell it from the others."""
+    """The name of a group: its decoder, prior, and the fields in which it differs."""
     sizes = {"decoder_width": "width", "decoder_depth": "depth"}
     words = [_named(row["decoder"])]
     if "encoder" in named:
