@@ -20,6 +20,7 @@ from rich.table import Table
 
 from rd_elbo import aliases, disk, output
 from rd_elbo.errors import BadInput
+from rd_elbo.models import registry
 from rd_elbo.objectives import SETTINGS
 from rd_elbo.sweep import overrides
 from rd_elbo.sweep.tables import averaging_of
@@ -323,11 +324,10 @@ def points_table(
     table.add_column("status", no_wrap=True)
     for point, following in zip(rows, [*rows[1:], None], strict=True):
         total = -point["elbo"]
-        decoder = point["decoder"].rpartition(":")[2]
         bits = f"{total / (dimensions * math.log(2)):.3f}" if dimensions else ""
         table.add_row(
             point["family"],
-            f"{decoder} {point['decoder_width']}x{point['decoder_depth']}",
+            decoder_of(point),
             f"{_control(point):.3g}" if by_beta else aim(point),
             str(point["seed"]),
             f"{point['rate']:.2f}",
@@ -358,6 +358,12 @@ def print_table(console: Console, table: Table) -> None:
 def counted(number: int, noun: str) -> str:
     """A number and its noun, in the plural where it is one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def decoder_of(row: Mapping[str, Any]) -> str:
+    """A decoder and its width and depth; of an own one the class, and those that it has."""
+    size = "x".join(str(row[field]) for field in registry.sizes(row["decoder"]))
+    return f"{row['decoder'].rpartition(':')[2]} {size}".rstrip()
 
 
 def aim(point: Mapping[str, Any]) -> str:

@@ -55,11 +55,16 @@ def proposals_table(found: Sequence[Refinement], scope: str) -> Table:
     for name in ("family", "decoder", "β", "area", "between R", "and R", "their β"):
         table.add_column(name, justify="left" if name in ("family", "decoder") else "right")
     for r in (r for r in found if r.scope == scope):
-        size = f"{r.owner['decoder_width']}x{r.owner['decoder_depth']}"
-        decoder = f"{r.owner['decoder'].rpartition(':')[2]} {size}"
         ends = f"{r.left['beta']:.3g}, {r.right['beta']:.3g}"
         rates = f"{r.left['rate']:.2f}", f"{r.right['rate']:.2f}"
-        table.add_row(r.owner["family"], decoder, f"{r.beta:.4g}", f"{r.area:.3g}", *rates, ends)
+        table.add_row(
+            r.owner["family"],
+            terminal.decoder_of(r.owner),
+            f"{r.beta:.4g}",
+            f"{r.area:.3g}",
+            *rates,
+            ends,
+        )
     return table
 
 

@@ -36,6 +36,7 @@ from rich.table import Table
 
 from rd_elbo import disk, host, plots
 from rd_elbo.data.cache import cache_folder
+from rd_elbo.data.dataset import title
 from rd_elbo.errors import BadInput, Failed
 from rd_elbo.sweep import config as configs
 from rd_elbo.sweep import overrides, refined
@@ -190,7 +191,7 @@ def main(_: list[str]) -> None:
     sizes = f"{len(plan.dataset.splits['train'])} training examples"
     own = f"; shard {shard}{f', {shard.origin}' if shard.origin else ''}" * (shard.count > 1)
     members = terminal.counted(len(plan.members), "member")
-    line = f"{members} on {plan.dataset.name} ({sizes}){own}"
+    line = f"{members} on {title(plan.dataset.name)} ({sizes}){own}"
     console.print(line, soft_wrap=True, highlight=False)
     if axes := overrides.in_words(plan.config):
         console.print(f"in every block: {axes}", soft_wrap=True, highlight=False)

@@ -13,6 +13,11 @@ from rd_elbo.errors import BadInput, choice
 __all__ = ["KINDS", "SPLITS", "Dataset"]
 
 
+def title(name: str) -> str:
+    """Name a dataset as figures and messages do."""
+    return "own data" if name == "path" else name
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Examples in splits.

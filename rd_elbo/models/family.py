@@ -5,6 +5,9 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+
+from rd_elbo import disk
 from rd_elbo.errors import BadInput, choice, truth, whole
 from rd_elbo.models import registry
 from rd_elbo.models.likelihoods import LIKELIHOODS
@@ -139,6 +142,31 @@ class Architecture:
             _check_axes(part, getattr(self, part), image_shape)
         if not self._own_likelihood:
             _check_values(self.likelihood, kind, values)
+
+    def check_own_parts(self, image_shape: ImageShape, scale: float) -> None:
+        """Raise `BadInput` unless the user's own parts make a model; nothing is computed.
+
+        Args:
+          image_shape: Shape of an example.
+          scale: Divisor of examples before the encoder sees them.
+        """
+        named = zip(KINDS, self._parts, strict=True)
+        own = [f"{kind}={getattr(self, kind)!r}" for kind, part in named if part.made_by]
+        if not own:
+            return
+        x = jax.ShapeDtypeStruct((2, *image_shape), "float32")
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        try:
+            model = self.build(image_shape, scale)
+            params = jax.eval_shape(model.init, key, x)
+            jax.eval_shape(model.terms, params, x, key)
+        except BadInput as error:
+            raise BadInput(f"{', '.join(own)}: {error}") from error
+        except Exception as error:
+            words = f"{type(error).__name__}: {disk.gist(error)}"
+            raise BadInput(
+                f"{', '.join(own)}: expected parts for examples of shape {image_shape}, got {words}"
+            ) from error
 
 
 def _check_axes(kind: str, name: str, image_shape: ImageShape) -> None:

@@ -66,6 +66,8 @@ _DISCRETE = ("bernoulli", "discretised_logistic")
 _FLOW = ("flow_steps", "flow_width", "flow_depth")
 # Fields of an architecture that only some parts use.
 OPTIONAL = ("pseudo_inputs", *_FLOW, "causal_depth", "z_in_every_layer", "likelihood")
+# Fields of the size of a decoder, which all of the library's have.
+SIZES = ("decoder_width", "decoder_depth")
 
 
 def _gaussian(module: Any, axes: tuple[int, ...] = _COLOUR) -> Part:

@@ -12,12 +12,14 @@ import flax.linen as nn
 
 from rd_elbo import references, sources
 from rd_elbo.errors import BadInput
-from rd_elbo.models.parts import KINDS, PARTS, Build, ImageShape, Part
+from rd_elbo.models.parts import KINDS, OPTIONAL, PARTS, SIZES, Build, ImageShape, Part
 
 _parts: dict[str, dict[str, Part]] = {kind: dict(PARTS[kind]) for kind in KINDS}
 
 # What the class of a user's own part may declare, and the defaults.
 _DECLARED: dict[str, Any] = {"sign": "o", "pads": False, "drops": False}
+# A function may read any field but this one: its decoder has a likelihood of its own.
+_READABLE = tuple(field for field in (*OPTIONAL, *SIZES) if field != "likelihood")
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -48,6 +50,15 @@ def uses(kind: str, name: Any) -> tuple[str, ...]:
         return ()
 
 
+def sizes(decoder: Any) -> tuple[str, ...]:
+    """List the fields of a decoder's size that it uses; all if it no longer exists."""
+    try:
+        part = find("decoder", decoder)
+    except BadInput:
+        return SIZES
+    return tuple(field for field in SIZES if not part.made_by or field in part.uses)
+
+
 def drops(kind: str, name: Any) -> bool:
     """Whether a part has dropout layers; True if it no longer exists or has no name."""
     try:
@@ -69,7 +80,7 @@ def register_encoder(
     Args:
       name: Name that is not taken; the same part may take its name again.
       build: Class of flax modules, see `of_class`; or function from (member, shape of an example)
-        to a module.
+        to a module, which may read all fields of the member but `likelihood`.
       sign: One character, for names of families. None means the attribute `sign` of the class, or
         "o" where it has none.
       pads: Whether members of several widths may share a program, see `Part`. None means the
@@ -165,7 +176,7 @@ def of_class(kind: str, name: str, build: Any, **declared: Any) -> Part:
     # The same cell or module may make a changed part of this name.
     made_by = f"{getattr(build, '__module__', '')}:{getattr(build, '__qualname__', '')}"
     if not (isinstance(build, type) and issubclass(build, nn.Module)):
-        return Part(build=build, source=source, made_by=made_by, **own)
+        return Part(build=build, uses=_READABLE, source=source, made_by=made_by, **own)
     fields = [f for f in dataclasses.fields(build) if f.init and f.name not in ("parent", "name")]
 
     def fill(architecture: Any, image_shape: ImageShape) -> nn.Module:

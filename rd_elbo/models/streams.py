@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rd_elbo.models.geometry import Pair
-from rd_elbo.models.layers import biased, conv_to_halves, gate, in_dtype_of, pointwise
+from rd_elbo.models.layers import biased, conv_to_halves, gate, pointwise
 
 INPUT = -1
 LEVELS = 3
@@ -190,8 +190,8 @@ def grow(params: dict[str, Array], coarse: Array) -> Array:
     Returns:
       (batch, 2 height, 2 width, width).
     """
-    kernel = in_dtype_of(coarse, params["kernel"][..., 0, :])
+    kernel = params["kernel"][..., 0, :].transpose(2, 0, 1, 3)
     # All four are channels of one matrix product.
-    four = coarse @ kernel.transpose(2, 0, 1, 3).reshape(coarse.shape[-1], -1)
-    h = biased(four.reshape(*four.shape[:-1], 2, 2, -1).swapaxes(2, 3), params["bias"][0])
+    four = pointwise(coarse, kernel.reshape(len(kernel), 4, -1))
+    h = biased(four.reshape(*four.shape[:-2], 2, 2, -1).swapaxes(2, 3), params["bias"][0])
     return h.reshape(len(h), h.shape[1] * 2, -1, h.shape[-1])

@@ -17,6 +17,7 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.patches import Rectangle
 
 from rd_elbo import disk
+from rd_elbo.data.dataset import title
 from rd_elbo.errors import BadInput, choice, number
 from rd_elbo.report.gallery import GALLERY_COLUMNS
 from rd_elbo.report.style import STYLE, save
@@ -248,7 +249,7 @@ def _plain(text: str) -> str:
 
 def _caption(row: Row, draws: int) -> str:
     what = f"sample: one draw of $d(x|z)$; average: the mean of {draws} draws at that $z$"
-    return f"{row['dataset']}, {row['split']} split; $R$ and $D$ in nats\n{what}"
+    return f"{title(row['dataset'])}, {row['split']} split; $R$ and $D$ in nats\n{what}"
 
 
 def _draw(drawn: Figure, shown: Panel, left: float, top: float, inch: float) -> None:

@@ -129,6 +129,7 @@ class Plan:
         for architecture in dict.fromkeys(map(grid.architecture_of, self.members)):
             dataset = self.dataset
             architecture.check_data(dataset.kind, dataset.image_shape, dataset.range)
+            architecture.check_own_parts(dataset.image_shape, dataset.scale)
         for member in self.members:
             regularisation.check_shift(member.shift, self.dataset.image_shape)
 

@@ -201,3 +201,45 @@ def test_parts_that_do_not_fit_are_named(decoder, latent, words):
 
     with pytest.raises(BadInput, match=words):
         jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 4, 5)))
+
+
+class Single(Flat):
+    """A decoder whose distribution is over single pixels."""
+
+    @nn.compact
+    def __call__(self, z):
+        return Bernoulli(nn.Dense(4)(z).reshape(-1, 2, 2))
+
+
+class Broken(Flat):
+    """A decoder with a mistake."""
+
+    @nn.compact
+    def __call__(self, z):
+        return z.nothing
+
+
+@pytest.mark.parametrize(
+    ("decoder", "words"), [("Single", "wrap it in distrax.Independent"), ("Broken", "nothing")]
+)
+def test_a_sweep_refuses_a_part_that_does_not_fit_before_it_writes(decoder, words, tmp_path):
+    images = images_of(shape=(2, 2))
+    own = dataclasses.replace(OWN, decoder=f"{__name__}:{decoder}")
+    data = rd.Dataset.from_arrays(train=images, test=images)
+    with pytest.raises(BadInput, match=f"decoder='{__name__}:{decoder}'.*{words}"):
+        rd.sweep(rd.product(own, beta=(1.0,)), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_function_may_read_every_field_of_a_member(parts):
+    """A field that it read was put at its default without a word."""
+    rd.register_decoder("read", lambda a, shape: rd.models.MLPDecoder(a.causal_depth, 1, shape))
+    assert rd.Member(decoder="read", causal_depth=7).build((4, 4)).decoder.width == 7
+    assert rd.Member(decoder="read", likelihood="gaussian").likelihood == "bernoulli"
+
+
+def test_sizes_are_those_that_a_decoder_has(parts):
+    rd.register_decoder("function", lambda a, shape: Flat(shape))
+    both = ("decoder_width", "decoder_depth")
+    expected = {"mlp": both, "function": both, REFERENCE: both[:1], f"{__name__}:Flat": ()}
+    assert {name: registry.sizes(name) for name in expected} == expected
