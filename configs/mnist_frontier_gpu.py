@@ -44,7 +44,9 @@ def get_config(form: str = "full") -> ConfigDict:
             "faster": {"beta": 0.3, "learning_rate": 2e-3},
             "between": {"beta": (0.05, 0.2, 0.5, 0.7), "learning_rate": 1e-3},
             "more": {"beta": (0.4, 0.6, 1.0), "learning_rate": 1e-3},
-        }
+        },
+        # Trained in this order.
+        sort_keys=False,
     )
     # Four at a time, and one after another: large convolutions fill a GPU alone.
     config.population.chunk_size = 4

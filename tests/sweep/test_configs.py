@@ -53,3 +53,15 @@ def test_the_papers_configuration_covers_the_betas_it_prints():
     assert {
         (point.family, point.beta) for point in paper.reference("binarized_mnist").points
     } <= trained
+
+
+def test_the_frontiers_are_trained_in_the_order_that_they_are_written_in():
+    """A ConfigDict sorts its keys unless told otherwise."""
+    expected = {
+        "mnist_frontier": ("pixelvae", "deconv", "pixelcnn"),
+        "mnist_frontier_gpu": (0.1, 0.3, 0.9),
+    }
+    for name, first in expected.items():
+        field = "decoder" if isinstance(first[0], str) else "beta"
+        values = [getattr(member, field) for member in grid.members_of(loaded(name, "full")[0])]
+        assert tuple(dict.fromkeys(values))[: len(first)] == first
