@@ -59,7 +59,7 @@ def differences(
         name_of = {member.name: name for member, name in zip(chunk.members, chosen, strict=True)}
         for row in rows:
             key = _key(row, name_of[row["member"]])
-            if before := table.get(key):
+            if run.has(key[0], key[2]) and (before := table.get(key)):
                 rate, distortion = (row[n] - before[n] for n in ("rate", "distortion"))
                 found.append(Difference(*key, float(rate), float(distortion)))
         done += len(chosen)

@@ -81,7 +81,7 @@ def fill(
         identity = {
             (name, averaging): asked | {"member": name, "averaging": averaging}
             for name, averaging in itertools.product(run.saved(), AVERAGINGS)
-            if tables.params_path(run.path, tables.params_name(name, averaging)).exists()
+            if run.has(name, averaging)
         }
         for which, own in identity.items():
             own["params"] = run.params_digest(tables.params_name(*which))

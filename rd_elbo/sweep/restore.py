@@ -40,7 +40,11 @@ class Run:
     def saved(self) -> list[str]:
         """Names of the members that did not diverge and whose parameters are there, in order."""
         sound = dict.fromkeys(str(p["member"]) for p in self.points if p["status"] == "ok")
-        return [name for name in sound if tables.params_path(self.path, name).exists()]
+        return [name for name in sound if any(self.has(name, kind) for kind in AVERAGINGS)]
+
+    def has(self, name: str, averaging: str) -> bool:
+        """Whether these parameters of a member, the last ones or their average, are there."""
+        return tables.params_path(self.path, tables.params_name(name, averaging)).exists()
 
     def params_digest(self, name: str) -> str:
         """SHA-256 of the file of parameters, see `tables.params_name`, abbreviated."""
@@ -50,7 +54,8 @@ class Run:
         """Restore members, chunk by chunk.
 
         Args:
-          names: Members to restore.
+          names: Members to restore. Parameters that are not there are those of the other
+            averaging; rows of them say nothing, see `has`.
 
         Yields:
           Names as the tables have them, the members, and the population.
@@ -59,7 +64,7 @@ class Run:
           BadInput: If parameters are missing or damaged.
         """
         shape, overhead = self.dataset.image_shape, self.population.max_padding_overhead
-        name_of = {tables.load_params(self.path, name)[0]: name for name in names}
+        name_of = {self._load(name, AVERAGINGS[0])[0]: name for name in names}
         for group in grouping.groups(list(name_of), shape, overhead) if name_of else []:
             for chunk in group.split(self.population.chunk_size):
                 chosen = [name_of[member] for member in chunk.members]
@@ -76,10 +81,7 @@ class Run:
         )
         mesh, placed = sharding.make_mesh(self.population.devices, count), list[Params]()
         for averaging in AVERAGINGS[: 1 + spec.averages]:
-            params = []
-            for name, member in zip(names, chunk.members, strict=True):
-                own = averaging if averaging in tables.averagings(member) else AVERAGINGS[0]
-                params.append(tables.load_params(self.path, name, own)[1])
+            params = [self._load(name, averaging)[1] for name in names]
             stacked = state.stack(params, spec.model, shape, dtype)
             with state.settings(dtype):
                 placed.append(sharding.put_members(stacked, mesh))
@@ -88,6 +90,12 @@ class Run:
         metrics = Metrics(np.zeros(0, int), nothing, nothing, nothing)
         alive = np.ones(count, bool)
         return Fitted(spec, mesh, placed[0], zeros, alive, metrics, 0.0, 0.0, average)
+
+    def _load(self, name: str, averaging: str) -> tuple[grid.Member, Params]:
+        """A member and its parameters; the others where those are not there, see `has`."""
+        others = (kind for kind in AVERAGINGS if self.has(name, kind))
+        kind = averaging if self.has(name, averaging) else next(others, averaging)
+        return tables.load_params(self.path, name, kind)
 
 
 def settings_of(workdir: pathlib.Path | str) -> configs.Population:

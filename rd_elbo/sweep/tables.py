@@ -266,6 +266,9 @@ def load_params(
     try:
         content = flax.serialization.msgpack_restore(path.read_bytes())
         member, params = aliases.renamed(content["member"]), content["params"]
+        # Files of half the size, such as published ones.
+        half, single = np.dtype("float16"), np.dtype("float32")
+        params = jax.tree.map(lambda p: p.astype(single) if p.dtype == half else p, params)
         return Member(**member), aliases.renamed(params, aliases.PARTS)
     except OSError as error:
         raise BadInput(
