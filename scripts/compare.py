@@ -104,7 +104,8 @@ def hold(workdir: pathlib.Path, tolerance: float, data_path: str | None) -> None
     holds = worst.largest <= tolerance
     console.print(
         f"The table {'holds' if holds else 'does not hold'}: of {len(names)} members, "
-        f"{len(run.saved())} have saved parameters; evaluated again, their largest difference is "
+        f"{len(run.saved())} have saved parameters, for {len(found)} of {len(run.points)} rows; "
+        "evaluated again, their largest difference is "
         f"{worst.rate:+.2g} nats in R and {worst.distortion:+.2g} in D "
         f"(member {worst.member}, {worst.split} split; tolerance {tolerance:g}).",
         soft_wrap=True,

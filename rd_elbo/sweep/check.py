@@ -46,7 +46,7 @@ def differences(
       progress: Callback with the part of the work done, 0 to 1, and the current activity.
 
     Returns:
-      A difference per saved member and split.
+      A difference per row of the table whose parameters are there.
 
     Raises:
       BadInput: If parameters are damaged.
