@@ -1,7 +1,7 @@
 """Figures of the rate-distortion plane, drawn from tables alone."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -27,7 +27,12 @@ _LONGEST_OF_TWO = 46
 _RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 1.0, "ls": "none"}
 
 
-def rd_plane(points: Sequence[Row], split: str = "test", band: Band | None = None) -> Figure:
+def rd_plane(
+    points: Sequence[Row],
+    split: str = "test",
+    band: Band | None = None,
+    reference: paper.Reference | None = None,
+) -> Figure:
     """Draw R against D: curves, Pareto frontiers, the convex hull of all, and the diagonal.
 
     After Alemi et al. 2018, Figure 3a. Lines join means over seeds; bars are the range of seeds.
@@ -37,6 +42,7 @@ def rd_plane(points: Sequence[Row], split: str = "test", band: Band | None = Non
       points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`.
       split: Split to draw.
       band: 95 % interval of the hull, see `bands`; None draws none.
+      reference: The paper's numbers on such data, whose hull is drawn behind; None draws none.
 
     Raises:
       BadInput: If no finite point of that split is there.
@@ -45,6 +51,7 @@ def rd_plane(points: Sequence[Row], split: str = "test", band: Band | None = Non
     rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.9 + _legend_inches(groups)))
+        theirs = _draw_reference(axes, reference, rates, lambda rate, distortion: distortion)
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.distortion, curve.distortion_spread, colour)
             steps = curve.members[:, frontier.pareto(*curve.members)]
@@ -57,16 +64,17 @@ def rd_plane(points: Sequence[Row], split: str = "test", band: Band | None = Non
         _draw_diagonal(axes, rates, distortions)
         axes.plot([], [], color="0.5", lw=0.8, label="stepped: Pareto frontier of a group")
         axes.set(xlabel="rate $R$ (nats)", ylabel="distortion $D$ (nats)")
-        # Of collapsed models every rate may be 0, or estimated slightly below it.
-        widest = rates.max() if rates.max() > 0 else 1.0
-        axes.set_xlim(min(-0.02 * widest, rates.min() - 0.02 * widest), 1.04 * widest)
-        axes.set_ylim(*_heights(distortions))
+        axes.set_xlim(*_widths(rates))
+        axes.set_ylim(*_heights(np.append(distortions, theirs)))
         _legend(axes, groups, _title(points, split))
     return figure
 
 
 def elbo_against_rate(
-    points: Sequence[Row], split: str = "test", band: Band | None = None
+    points: Sequence[Row],
+    split: str = "test",
+    band: Band | None = None,
+    reference: paper.Reference | None = None,
 ) -> Figure:
     """Draw R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b.
 
@@ -76,17 +84,23 @@ def elbo_against_rate(
       points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`.
       split: Split to draw.
       band: 95 % interval of the hull, see `bands`; None draws none.
+      reference: The paper's numbers on such data, whose hull is drawn behind; None draws none.
 
     Raises:
       BadInput: If no finite point of that split is there.
     """
     groups = curves(points, split)
+    rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.6 + _legend_inches(groups)))
+        theirs = _draw_reference(axes, reference, rates, np.add)
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.rate + curve.distortion, curve.total_spread, colour)
         if band is not None:
             _draw_band(axes, band, band.rate + band.low, band.rate + band.high)
+        if len(theirs):
+            axes.set_xlim(*_widths(rates))
+            axes.set_ylim(*_heights(np.append(rates + distortions, theirs)))
         axes.set(xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
         _legend(axes, groups, _title(points, split))
     return figure
@@ -97,6 +111,27 @@ def _draw_band(axes: Axes, band: Band, low: np.ndarray, high: np.ndarray) -> Non
     axes.fill_between(band.rate, low, high, label="convex hull, 95 %", **grey)
 
 
+def _draw_reference(
+    axes: Axes,
+    reference: paper.Reference | None,
+    rates: np.ndarray,
+    height: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Draw the paper's hull behind everything.
+
+    Returns:
+      Its heights between our smallest and our largest rate, so that a frame can show them.
+    """
+    if reference is None:
+        return np.empty(0)
+    corners = reference.hull
+    label = f"the paper's hull, read off ± {paper.DIGITISED_ERROR} nats"
+    axes.plot(corners[0], height(*corners), color="0.72", lw=2.2, label=label, zorder=0)
+    ends = np.clip([rates.min(), rates.max()], corners[0][0], corners[0][-1])
+    at = np.append(corners[0][(corners[0] > ends[0]) & (corners[0] < ends[1])], ends)
+    return height(at, np.interp(at, *corners))
+
+
 def _draw_diagonal(axes: Axes, rates: np.ndarray, distortions: np.ndarray) -> None:
     """The line of all points whose R + D is the best one's."""
     best = float((rates + distortions).min())
@@ -105,6 +140,13 @@ def _draw_diagonal(axes: Axes, rates: np.ndarray, distortions: np.ndarray) -> No
     dashed: dict[str, Any] = {"color": "0.5", "lw": 0.9, "ls": "--", "zorder": 0}
     label = f"$R + D = {best:.1f}$, the best $-$ELBO"
     axes.plot([0, end], [best, best - end], label=label, **dashed)
+
+
+def _widths(rates: np.ndarray) -> tuple[float, float]:
+    """The range of an axis of rates, from 0 or below."""
+    # Of collapsed models every rate may be 0, or estimated slightly below it.
+    widest = float(rates.max()) if rates.max() > 0 else 1.0
+    return min(0.0, float(rates.min())) - 0.02 * widest, 1.04 * widest
 
 
 def _heights(distortions: np.ndarray) -> tuple[float, float]:
@@ -192,9 +234,9 @@ def draw_all(
 
     The paper's Figure 3 is among them where `families.worth_drawing` finds enough families, and is
     all there is where a legend of their curves would be larger than the plane. The paper's own
-    frontier is behind ours where `paper.reference` has one for the data, and only on the test
-    split, since it looks like one of test images. The band of our hull is drawn where frontier.csv
-    has one of this table, see `bands`.
+    frontier is behind the families where `paper.reference` has one for the data, and behind curves
+    where the data are the paper's. It looks like one of test images: other splits have none. The
+    band of our hull is drawn where frontier.csv has one of this table, see `bands`.
 
     Args:
       workdir: The run directory.
@@ -221,10 +263,11 @@ def draw_all(
         many_families = families.worth_drawing(points, split)
         figures: dict[str, Figure] = {}
         band = bands.read(workdir, split)
+        theirs = reference if split == "test" else None
         if not many_families or len(curves(points, split)) <= _MOST_CURVES:
-            figures |= {name: draw(points, split, band) for name, draw in FIGURES.items()}
+            own = theirs if theirs is not None and theirs.same_data else None
+            figures |= {name: draw(points, split, band, own) for name, draw in FIGURES.items()}
         if many_families:
-            theirs = reference if split == "test" else None
             for name, draw_families in families.FIGURES.items():
                 figures[name] = draw_families(points, split, theirs, band)
         ending = "" if position == 0 else f"_{split}"

@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 
 from rd_elbo import disk, plots
 from rd_elbo.errors import BadInput
+from rd_elbo.report import paper
 from rd_elbo.sweep.grid import Member, product
 from rd_elbo.sweep.tables import POINT_COLUMNS
 
@@ -118,6 +119,30 @@ def test_the_plane_draws_the_points_the_hull_and_the_diagonal(points):
     shown = [text.get_text() for text in axes.get_legend().get_texts()]
     shown = [label for label in shown if label.startswith(("MLP", "Pixel"))]
     assert [c.label for c in plots.curves(points)] == shown
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("draw", [plots.rd_plane, plots.elbo_against_rate])
+def test_the_papers_hull_is_behind_and_inside_the_frame(points, draw):
+    """Between our rates, 13 to 37 nats; its ends do not widen the frame."""
+    points = [point for point in points if point["decoder"] == "mlp"]
+    reference = paper.reference("binarized_mnist")
+    figure = draw(points, reference=reference)
+    (axes,) = figure.axes
+    (line,) = (line for line in axes.lines if "paper's" in str(line.get_label()))
+    rate, height = line.get_xydata().T
+    np.testing.assert_array_equal(rate, reference.hull[0])
+    tilt = rate if draw is plots.elbo_against_rate else 0
+    np.testing.assert_allclose(height - tilt, reference.hull[1])
+    assert all(line.get_zorder() <= other.get_zorder() for other in axes.lines)
+    rates = [point["rate"] for point in points]
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert left < 0 and max(rates) < right < reference.hull[0][-1]
+    inside = np.interp([min(rates), 27.6, max(rates)], rate, height)
+    assert low < inside.min() and inside.max() < high
+    distortions = np.array([point["distortion"] for point in points])
+    ours = distortions + (rates if draw is plots.elbo_against_rate else 0)
+    assert low < ours.min() and ours.max() < high
     plt.close(figure)
 
 
