@@ -153,11 +153,13 @@ class Stop:
       saves: Whether there is something to save; without, a signal ends the process at once.
       deadline: Time of `time.monotonic` at which to stop; None means never.
       signalled: Whether a signal has come.
+      last_words: Function that another thread calls before a signal ends the process at once.
     """
 
     saves: bool = False
     deadline: float | None = None
     signalled: bool = False
+    last_words: Callable[[], None] | None = None
 
     def __call__(self) -> bool:
         """Whether to save and stop."""
@@ -193,7 +195,11 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
                     file=sys.stderr,
                     flush=True,
                 )
-                os._exit(STOPPED)
+                try:
+                    if stop.last_words is not None:
+                        stop.last_words()
+                finally:
+                    os._exit(STOPPED)
             stop.signalled = True
 
     before = {number: signal.signal(number, lambda *_: None) for number in handled}

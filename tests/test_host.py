@@ -90,6 +90,7 @@ from rd_elbo import host
 if sys.argv[2] == "ignored":
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 stop = host.Stop(saves=sys.argv[3] == "saves")
+stop.last_words = lambda: print("last words", flush=True)
 with host.stop_on_signals(stop):
     signal.raise_signal(getattr(signal, sys.argv[1]))
     for _ in range(100):
@@ -108,7 +109,7 @@ with host.stop_on_signals(stop):
         ("SIGUSR1", "heard", "saves", 0, "asked"),
         ("SIGHUP", "heard", "saves", 0, "asked"),
         ("SIGHUP", "ignored", "saves", 0, ""),
-        ("SIGTERM", "heard", "nothing", host.STOPPED, ""),
+        ("SIGTERM", "heard", "nothing", host.STOPPED, "last words"),
     ],
 )
 def test_signals_ask_to_save_or_end_the_process_at_once(name, hangup, saves, code, said):

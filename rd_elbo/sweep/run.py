@@ -225,14 +225,17 @@ class _Sweep:
         attempt, halves = self._begin(chunk), chunk.split(math.ceil(len(chunk.members) / 2))
         if attempt.halved:
             return halves
+        stopped = dataclasses.replace(attempt, running=False)
         try:
             if reason := self._too_large(chunk, attempt, tasks):
                 raise _TooLarge(reason)
             self._mark(chunk, attempt)
+            # A signal is no sign of too little memory, even where the process ends at once.
+            self.stop.last_words = lambda: self._mark(chunk, stopped)
             finished = self._train(chunk)
             self.done |= dict.fromkeys(finished.members, finished)
         except (training.Stopped, OSError, KeyboardInterrupt):
-            self._mark(chunk, dataclasses.replace(attempt, running=False))
+            self._mark(chunk, stopped)
             raise
         except Exception as error:
             # On a global mesh the others cannot know; this process ends, and they do.
@@ -247,6 +250,8 @@ class _Sweep:
             self.folder.report(f"{described(chunk)} failed ({reason})")
             self.failed |= {member.name: reason for member in chunk.members}
             self._mark(chunk, Attempt(error=reason))
+        finally:
+            self.stop.last_words = None
         return []
 
     def _begin(self, chunk: Group) -> Attempt:

@@ -335,6 +335,24 @@ def test_an_orderly_stop_is_no_kill(tmp_path, trained):
     assert max(map(len, trained)) == 2 and len(list((tmp_path / "run" / "chunks").iterdir())) == 2
 
 
+def test_a_signal_that_ends_the_process_at_once_is_no_kill(tmp_path, monkeypatch):
+    """As while a program is compiled or evaluated, see `host.stop_on_signals`."""
+    stop = host.Stop()
+
+    def signalled(*_, **__):
+        stop.last_words()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", signalled)
+        for _ in range(3):
+            with pytest.raises(Killed):
+                run.run(plan(), tmp_path / "run", stop=stop, report=pytest.fail)
+    assert stop.last_words is None
+    run.run(plan(), tmp_path / "run", report=pytest.fail)
+    assert len(list((tmp_path / "run" / "chunks").iterdir())) == 2
+
+
 def test_a_mark_that_is_damaged_says_nothing(tmp_path):
     where, (chunk, _) = Workdir(tmp_path, {}, "1"), plan().chunks()
     where.mark(chunk, Attempt(3, True, 1))
