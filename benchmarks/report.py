@@ -77,13 +77,11 @@ def plot(folder: pathlib.Path) -> list[pathlib.Path]:
     Returns:
       The files written.
     """
-    import matplotlib.pyplot as plt
-
     from rd_elbo.report import style
 
     rows = [row for row in disk.read_table(folder / "scaling.csv") if row["status"] == MEASURED]
-    with plt.rc_context(style.STYLE):
-        figure, axes = plt.subplots(figsize=(4.2, 3))
+    with style.drawing():
+        figure, axes = style.subplots(figsize=(4.2, 3))
         names = dict.fromkeys(row["contender"] for row in rows)
         for name, colour, marker in zip(names, style.COLOURS, style.MARKERS.values(), strict=False):
             own = [row for row in rows if row["contender"] == name]

@@ -8,7 +8,6 @@ from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
-from rich.console import Console
 
 from rd_elbo import aliases, disk, host
 from rd_elbo.data.cache import cache_folder
@@ -52,7 +51,7 @@ def main(
     @terminal.guarded
     def go(_: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
-        workdir, console = terminal.required_workdir(_WORKDIR.value, name), Console()
+        workdir, console = terminal.required_workdir(_WORKDIR.value, name), terminal.make_console()
         if _REDRAW.value:
             if any(a.lstrip("-").startswith("config") for a in sys.argv[1:]):
                 raise BadInput(
@@ -104,7 +103,7 @@ def main(
                 f"workdir={str(workdir)!r}: expected tables as they were written, got damaged ones "
                 f"({error!r}). Run the experiment again."
             ) from error
-        console.print(f"tables in {workdir}, figures in {drawn}", soft_wrap=True, highlight=False)
+        console.print(f"tables in {workdir}, figures in {drawn}", soft_wrap=True)
 
     def parse(argv: list[str]) -> list[str]:
         given = any(a.split("=")[0] in ("--config", "-config") for a in argv)

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from rich import box
@@ -30,6 +29,7 @@ from rd_elbo.errors import BadInput, choice, number, whole
 from rd_elbo.exact import gaussian
 from rd_elbo.models.linear import linear_vae
 from rd_elbo.models.vae import VAE
+from rd_elbo.report import style
 from rd_elbo.training import evaluate, fit, optim, sharding, state
 
 Config = dict[str, Any]
@@ -284,7 +284,7 @@ def report(console: Console, workdir: pathlib.Path) -> None:
     for name, line in lines.items():
         none = "none, since a model diverged or there is none"
         value = none if totals[name] is None else f"{totals[name]:.5f}"
-        console.print(f"{line}: {value}", highlight=False)
+        console.print(f"{line}: {value}")
 
 
 def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
@@ -292,8 +292,8 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
     points = disk.read_table(workdir / "points.csv")
     exact = disk.read_table(workdir / "curves.csv")
     points = [row for row in points if row["study"] == "frontier" and row["status"] == "ok"]
-    with plt.rc_context(plots.STYLE):
-        figure, (plane, gaps) = plt.subplots(1, 2, figsize=(9.0, 3.9), width_ratios=(1.4, 1))
+    with style.drawing():
+        figure, (plane, gaps) = style.subplots(1, 2, figsize=(9.0, 3.9), width_ratios=(1.4, 1))
         names = dict.fromkeys(row["curve"] for row in exact)
         lines = zip(("0.2", "0.5", "0.7"), ("-", "--", "-."), names, strict=False)
         for colour, dash, name in lines:
@@ -304,9 +304,9 @@ def draw_all(workdir: pathlib.Path) -> list[pathlib.Path]:
         for colour, marker, latent in zip(plots.COLOURS, "oDs^v", latents, strict=False):
             rows = [row for row in points if row["latent"] == latent]
             rate, distortion = _coordinates(rows)
-            style = {"color": colour, "mfc": "none", "ms": 5, "ls": "none", "marker": marker}
-            plane.plot(rate, distortion, label=f"linear VAE, {latent} latents", **style)
-            gaps.plot(rate, [max(abs(row["gap"]), 1e-7) for row in rows], **style)
+            marked = {"color": colour, "mfc": "none", "ms": 5, "ls": "none", "marker": marker}
+            plane.plot(rate, distortion, label=f"linear VAE, {latent} latents", **marked)
+            gaps.plot(rate, [max(abs(row["gap"]), 1e-7) for row in rows], **marked)
             if latent == points[0]["latent"]:
                 _write_betas(plane, rows)
         gaps.axhline(_CLAIM, color="0.3", lw=0.8, ls="--", label=f"{_CLAIM:g} nats")

@@ -108,7 +108,7 @@ def report(console: Console, workdir: pathlib.Path) -> None:
     console.print(_models(workdir, totals["entropy"]))
     console.print(_fractions(totals, config))
     for line in _lines(totals, config["target_rate"]):
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def _table(title: str, names: Sequence[str]) -> Table:

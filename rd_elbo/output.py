@@ -50,7 +50,9 @@ def tolerate() -> None:
 
 
 def expanded(argument: str) -> str:
-    """A flag whose value begins with "~" as the shell would have written it without "="."""
+    """A flag whose value begins with "~", or such a value, with the home folder in its place."""
+    if argument.startswith("~"):
+        return os.path.expanduser(argument)
     name, equals, value = argument.partition("=")
     if argument.startswith("-") and equals and value.startswith("~"):
         return f"{name}={os.path.expanduser(value)}"

@@ -45,7 +45,6 @@ sys.path.insert(1, str(ROOT))
 
 import console as terminal  # noqa: E402
 from rich import box  # noqa: E402
-from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from benchmarks import measure, page, populations, processes, report  # noqa: E402
@@ -102,7 +101,7 @@ def show_sizes(rows: list[dict[str, object]]) -> None:
     for row in rows:
         ms, low, high, ratio = (f"{row[name]:.2f}" for name in ("ms", "low", "high", "ratio"))
         table.add_row(str(row["group"]), str(row["way"]), ms, f"{low} - {high}", ratio)
-    Console().print(table)
+    terminal.make_console().print(table)
 
 
 def arguments() -> argparse.Namespace:

@@ -18,7 +18,6 @@ from typing import Any
 
 import console as terminal
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from rd_elbo import host
@@ -96,7 +95,7 @@ def hold(workdir: pathlib.Path, tolerance: float, data_path: str | None) -> None
     population = restore.settings_of(workdir)
     host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
     host.check_platform()
-    run, console = restore.open_run(workdir, data_path), Console()
+    run, console = restore.open_run(workdir, data_path), terminal.make_console()
     with terminal.progress_bar(console) as progress:
         found = check.differences(run, progress)
     worst = check.worst(found)
@@ -109,7 +108,6 @@ def hold(workdir: pathlib.Path, tolerance: float, data_path: str | None) -> None
         f"{worst.rate:+.2g} nats in R and {worst.distortion:+.2g} in D "
         f"(member {worst.member}, {worst.split} split; tolerance {tolerance:g}).",
         soft_wrap=True,
-        highlight=False,
     )
     if not holds:
         sys.exit(1)
@@ -211,10 +209,10 @@ def known(value: float) -> str:
 
 
 def plain(title: str, cells: Cells | None = None) -> None:
-    console = Console()
+    console = terminal.make_console()
     width = max(console.width, _NARROWEST) if console.is_terminal else _WIDTH_IN_FILES
-    console = Console(width=width)
-    console.print(title, highlight=False, soft_wrap=True)
+    console = terminal.make_console(width=width)
+    console.print(title, soft_wrap=True)
     if cells:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for name in cells[0]:
@@ -222,7 +220,7 @@ def plain(title: str, cells: Cells | None = None) -> None:
             table.add_column(name, justify=side, no_wrap=not wraps, overflow="fold")
         for line in cells[1:]:
             table.add_row(*line)
-        console.print(table, highlight=False)
+        console.print(table)
 
 
 def markdown(title: str, cells: Cells | None = None) -> None:

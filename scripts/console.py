@@ -2,38 +2,34 @@
 
 import contextlib
 import difflib
-import math
+import os
 import pathlib
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rd_elbo import aliases, disk, output
 from rd_elbo.errors import BadInput
-from rd_elbo.models import registry
-from rd_elbo.objectives import SETTINGS
 from rd_elbo.sweep import overrides
-from rd_elbo.sweep.tables import averaging_of
 
 BAD_INPUT = 2
 _QUIET_SECONDS = 20.0
+# A part of a field's name, such as .beta or ['beta'].
+_PART = r"""\.(\w+)|\[(?:'([^']+)'|"([^"]+)")\]"""
 # Errors of absl, ml_collections and the files that they read, for values that do not fit.
 _UNFIT = (
     *(TypeError, ValueError, LookupError, AttributeError),
     *(OSError, SyntaxError, flags.Error),
 )
-# The quantity that an objective sets; others are written out.
-_AIMS = {"beta": "β", "target_rate": "R", "target_distortion": "D", "free_bits": "R"}
 
 
 def guarded(main: Callable[..., None]) -> Callable[..., None]:
@@ -65,6 +61,7 @@ def parse(argv: list[str]) -> list[str]:
     _prepare()
     argv = [argv[0], *map(output.expanded, argv[1:])]
     try:
+        _check_once(argv[1:])
         if "config" in flags.FLAGS:
             given, argv = argv[1:], [argv[0], *_check_config(argv[1:])]
             # ml_collections finds the fields that flags set in the process's own arguments.
@@ -82,6 +79,17 @@ def parse(argv: list[str]) -> list[str]:
         reason = gist(error)
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def _check_once(arguments: Sequence[str]) -> None:
+    """Raises for a flag that is given twice, of which absl would take the last."""
+    names = [
+        argument.partition("=")[0].lstrip("-") for argument in arguments if argument[:1] == "-"
+    ]
+    for name in names:
+        # Those of the configuration have their values in the message.
+        if names.count(name) > 1 and name.partition(".")[0] != "config":
+            raise BadInput(f"--{name}: expected each flag once, got it {names.count(name)} times.")
 
 
 def _own_flags() -> list[str]:
@@ -114,11 +122,14 @@ def _check_config(arguments: Sequence[str]) -> list[str]:
     pairs = zip(arguments, [*arguments, ""][1:], strict=True)
     for i, (argument, following) in enumerate(pairs):
         name, equals, value = argument.partition("=")
+        if not equals and not following.startswith("--"):
+            value = following
         if re.fullmatch("--?config", name):
-            files.append(value if equals else following)
-        # Names in quotes and brackets are left to ml_collections.
-        elif match := re.fullmatch(r"--?(?:no)?config\.(\w+(?:\.\w+)*)", name):
-            fields.append((i, match[1], value))
+            files.append(value)
+        # Indices are left to ml_collections.
+        elif match := re.fullmatch(rf"--?(?:no)?config((?:{_PART})+)", name):
+            parts = re.findall(_PART, match[1])
+            fields.append((i, ".".join(map("".join, parts)), value))
     if not files:
         if fields:
             raise BadInput(missing("config", "--config=configs/quickstart.py"))
@@ -262,6 +273,14 @@ def warn(sentence: str) -> None:
     print(f"warning: {sentence}", file=sys.stderr)
 
 
+def make_console(quiet: bool = False, width: int | None = None) -> Console:
+    """A terminal that prints texts as they are, such as paths with brackets and colons."""
+    # Some environments say that a terminal has no columns.
+    if width is None and os.environ.get("COLUMNS") == "0":
+        width = 80
+    return Console(quiet=quiet, width=width, markup=False, emoji=False, highlight=False)
+
+
 @contextlib.contextmanager
 def progress_bar(console: Console) -> Iterator[Callable[[float, str], None]]:
     """Shows progress: a live bar in a terminal, a line now and then elsewhere.
@@ -279,7 +298,7 @@ def progress_bar(console: Console) -> Iterator[Callable[[float, str], None]]:
                 last, spent = now, now - began
                 left = spent * (1 - done) / max(done, 1e-9)
                 line = f"{100 * done:3.0f} %  {doing}; {spent:.0f} s gone, {left:.0f} s left"
-                console.print(line, soft_wrap=True, highlight=False)
+                console.print(line, soft_wrap=True)
 
         yield show
         return
@@ -290,93 +309,12 @@ def progress_bar(console: Console) -> Iterator[Callable[[float, str], None]]:
         yield lambda done, doing: display.update(task, completed=done, description=doing)
 
 
-def points_table(
-    points: Sequence[Mapping[str, Any]], split: str, dimensions: int | None = None
-) -> Table:
-    """The points of one split in nats, group by group, narrow enough for 80 columns.
-
-    Args:
-      points: Rows of points.csv.
-      split: Split to show.
-      dimensions: Dimensions of an example of 8-bit levels, for R + D in bits per dimension; None
-        shows active units instead.
-    """
-    # "none" before "ema": the last parameters, then their average.
-    own = [point for point in points if point["split"] == split]
-    rows = sorted(own, key=lambda p: (*_group(p), _control(p), p["seed"], averaging_of(p) == "ema"))
-    averaged = any(averaging_of(point) == "ema" for point in rows)
-    table = Table(
-        title=f"{split} split: nats, ± standard error over examples",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 0),
-        pad_edge=False,
-    )
-    by_beta = all(
-        point["objective"] == "beta" and not point["kl_warmup_fraction"] for point in rows
-    )
-    for name in ("family", "decoder", "β" if by_beta else "aim"):
-        table.add_column(name, no_wrap=True)
-    for name in ("seed", "R", "±", "D", "±", "R + D", "bits/dim" if dimensions else "active"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if averaged:
-        table.add_column("of", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for point, following in zip(rows, [*rows[1:], None], strict=True):
-        total = -point["elbo"]
-        bits = f"{total / (dimensions * math.log(2)):.3f}" if dimensions else ""
-        table.add_row(
-            point["family"],
-            decoder_of(point),
-            f"{_control(point):.3g}" if by_beta else aim(point),
-            str(point["seed"]),
-            f"{point['rate']:.2f}",
-            _error(point["rate_se"]),
-            f"{point['distortion']:.2f}",
-            _error(point["distortion_se"]),
-            f"{total:.2f}",
-            bits or str(point["active_units"]),
-            *["ema" if averaging_of(point) == "ema" else ""] * averaged,
-            point["status"],
-            end_section=following is not None and _group(following) != _group(point),
-        )
-    return table
-
-
-def _error(value: float) -> str:
-    """A standard error; of one example there is none."""
-    return "–" if math.isnan(value) else f"{value:.2f}"
-
-
 def print_table(console: Console, table: Table) -> None:
     """Prints a table at its own width: a narrow terminal would take columns away."""
     width = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    wide = Console(file=console.file, quiet=console.quiet, width=max(width, console.width))
-    wide.print(table)
+    make_console(console.quiet, max(width, console.width)).print(table)
 
 
 def counted(number: int, noun: str) -> str:
     """A number and its noun, in the plural where it is one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def decoder_of(row: Mapping[str, Any]) -> str:
-    """A decoder and its width and depth; of an own one the class, and those that it has."""
-    size = "x".join(str(row[field]) for field in registry.sizes(row["decoder"]))
-    return f"{row['decoder'].rpartition(':')[2]} {size}".rstrip()
-
-
-def aim(point: Mapping[str, Any]) -> str:
-    """What a model was trained for: a beta, or a target; an arrow where that was annealed."""
-    objective = point["objective"]
-    name, sign = _AIMS.get(objective, objective), "≥" if objective == "free_bits" else "="
-    return f"{name} {'→' if point['kl_warmup_fraction'] else sign} {_control(point):.3g}"
-
-
-def _control(point: Mapping[str, Any]) -> float:
-    return point[SETTINGS[point["objective"]][0]]
-
-
-def _group(point: Mapping[str, Any]) -> tuple[Any, ...]:
-    own = ("decoder", "decoder_width", "decoder_depth", "encoder", "prior", "objective")
-    return tuple(point[field] for field in own)

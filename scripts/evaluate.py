@@ -14,7 +14,6 @@ interrupt, with finished members saved.
 import console as terminal
 from absl import app, flags, logging
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from rd_elbo import host
@@ -35,7 +34,7 @@ _DATA_PATH = flags.DEFINE_string("data_path", None, "Present place of data that 
 @terminal.guarded
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    workdir, console = terminal.required_workdir(_WORKDIR.value), Console()
+    workdir, console = terminal.required_workdir(_WORKDIR.value), terminal.make_console()
     population = restore.settings_of(workdir)
     host.configure(population.devices, cache_folder() / "xla", x64=population.dtype == "float64")
     host.check_platform()
@@ -43,7 +42,7 @@ def main(_: list[str]) -> None:
     sound = dict.fromkeys(p["member"] for p in run.points if p["status"] == "ok")
     if missing := len(sound) - len(run.saved()):
         sentence = f"{terminal.counted(missing, 'member')} without saved parameters left out"
-        console.print(sentence, highlight=False)
+        console.print(sentence)
     with terminal.writing(workdir), terminal.progress_bar(console) as progress:
         rows, new = likelihood.fill(
             run,
@@ -61,13 +60,12 @@ def main(_: list[str]) -> None:
         values = (row[n] for n in ("nll", "nll_se", "posterior_gap", "posterior_gap_se"))
         name = params_name(row["member"], row["averaging"])
         table.add_row(name, row["family"], *(f"{value:.2f}" for value in values))
-    console.print(table, highlight=False)
+    console.print(table)
     console.print(
         f"{terminal.counted(len(rows), 'member')}, {new} of them new; {_NLL.value} draws for each "
         f"of {rows[0]['nll_examples']} examples, {_SPLIT.value} split, nats; table in "
         f"{workdir / likelihood.FILE}",
         soft_wrap=True,
-        highlight=False,
     )
 
 

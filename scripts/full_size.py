@@ -21,7 +21,6 @@ from typing import Any
 
 import console as terminal
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from rd_elbo import disk, host
@@ -137,7 +136,7 @@ def main() -> None:
     # Found out now, not when the first family has been trained.
     with terminal.writing(args.workdir):
         args.workdir.mkdir(parents=True, exist_ok=True)
-    began, rows, console = time.perf_counter(), [], Console()
+    began, rows, console = time.perf_counter(), [], terminal.make_console()
     for family in families:
         fresh = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(1, fresh) as process:
@@ -145,7 +144,7 @@ def main() -> None:
         rows.append(row)
         disk.write_table(args.workdir / "full_size.csv", COLUMNS, rows)
         took = f"{row['seconds_per_step']:.2f} s a step, {row['memory_gib']:.1f} GiB"
-        console.print(f"{family}  {took}", highlight=False)
+        console.print(f"{family}  {took}")
     host.configure(1)
     about = {"name": "mnist_static", "origin": "embedded", "sha256": None}
     seconds = {"total": time.perf_counter() - began}

@@ -31,7 +31,7 @@ _DATA_PATH = flags.DEFINE_string("data_path", None, "Present place of data that 
 @terminal.guarded
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    workdir, console = terminal.required_workdir(_WORKDIR.value), Console()
+    workdir, console = terminal.required_workdir(_WORKDIR.value), terminal.make_console()
     if _REDRAW.value:
         for flag in (_EXAMPLES, _SEED, _SPLIT, _DATA_PATH):
             if flag.present:
@@ -67,14 +67,13 @@ def _make(workdir: pathlib.Path, console: Console) -> None:
         if (choice.figure, choice.part) == (5, "sample") and choice.row["beta"] != 1:
             family, beta = choice.row["family"], choice.row["beta"]
             lack = f"family {family} has no member at beta = 1; the nearest, {beta:g}, is shown"
-            console.print(lack, soft_wrap=True, highlight=False)
+            console.print(lack, soft_wrap=True)
     members = terminal.counted(report.members, "member")
     architectures = terminal.counted(report.architectures, "architecture")
     console.print(
         f"{members} of {architectures} drawn from in {report.seconds:.1f} s; pictures in "
         f"{workdir / 'gallery.npz'}, what they are of in {workdir / 'gallery.csv'}",
         soft_wrap=True,
-        highlight=False,
     )
 
 

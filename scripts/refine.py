@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import console as terminal
+import points_table
 from absl import app, flags, logging
 from rich import box
 from rich.console import Console
@@ -59,7 +60,7 @@ def proposals_table(found: Sequence[Refinement], scope: str) -> Table:
         rates = f"{r.left['rate']:.2f}", f"{r.right['rate']:.2f}"
         table.add_row(
             r.owner["family"],
-            terminal.decoder_of(r.owner),
+            points_table.decoder_of(r.owner),
             f"{r.beta:.4g}",
             f"{r.area:.3g}",
             *rates,
@@ -77,7 +78,7 @@ def worth(points: Sequence[Mapping[str, Any]], split: str) -> list[Refinement]:
 
 @terminal.guarded
 def main(_: list[str]) -> None:
-    workdir, console = terminal.required_workdir(_WORKDIR.value), Console()
+    workdir, console = terminal.required_workdir(_WORKDIR.value), terminal.make_console()
     number("tolerance", _TOLERANCE.value)
     for flag in (_MOST, _TOGETHER):
         whole(flag.name, flag.value)
@@ -86,8 +87,8 @@ def main(_: list[str]) -> None:
     split = _SPLIT.value or refined.default_split(points)
     found = refined.refinements(points, split)
     for scope in ("all", "group"):
-        console.print(proposals_table(found, scope), highlight=False)
-    console.print(f"{split} split; areas in nats²", highlight=False)
+        console.print(proposals_table(found, scope))
+    console.print(f"{split} split; areas in nats²")
     if not _TRAIN.value and _DATA_PATH.present:
         raise BadInput(
             f"--data_path={_DATA_PATH.value!r}: expected no value without --train. Leave it out."
@@ -141,7 +142,7 @@ def train(
     rest = max((r.area for r in best), default=0.0)
     left = f"the largest area left is {rest:.3g} nats²"
     why = left if rest else "no area is above the tolerance"
-    console.print(f"{terminal.counted(added, 'member')} added; {why}", highlight=False)
+    console.print(f"{terminal.counted(added, 'member')} added; {why}")
 
 
 def report_point(
@@ -153,7 +154,7 @@ def report_point(
     row = min(own, key=lambda p: p["distortion"] + r.beta * p["rate"])
     where = f"R {row['rate']:.2f}, D {row['distortion']:.2f}, {row['status']}"
     line = f"β {r.beta:.4g} of {r.owner['family']}: {where}; it could gain {r.area:.3g} nats²"
-    console.print(line, highlight=False)
+    console.print(line)
 
 
 if __name__ == "__main__":

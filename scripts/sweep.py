@@ -24,10 +24,11 @@ import re
 import sys
 import time
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import console as terminal
 import jax
+import points_table
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich import box
@@ -97,14 +98,13 @@ def describe(plan: configs.Plan, console: Console, shard: shards.Shard) -> None:
     console.print(table)
     groups = len({plan.spec(chunk).model for chunk in chunks})
     line = f"{terminal.counted(groups, 'program')}, {terminal.counted(len(chunks), 'chunk')}"
-    console.print(f"{line}; nothing was trained or written", highlight=False)
+    console.print(f"{line}; nothing was trained or written")
     if shard.count > 1:
         busiest = shards.imbalance([sum(plan.work(chunk)) for chunk in chunks], shard.count)
         console.print(
             f"The busiest of {shard.count} shards has {busiest:.2f} times the mean work. "
             f"Recommended: --config.population.chunk_size={recommended(plan, shard.count)}",
             soft_wrap=True,
-            highlight=False,
         )
 
 
@@ -145,6 +145,11 @@ def unusable(workdir: pathlib.Path, error: OSError) -> str:
     return f"{workdir}{where} cannot be {what} ({disk.gist(error)})"
 
 
+def overridden() -> dict[str, Any]:
+    """Fields of the configuration that flags set, such as "grid.beta", and their values."""
+    return config_flags.get_override_values(flags.FLAGS["config"])
+
+
 def prepare() -> tuple[configs.Plan, shards.Shard]:
     """Reads the flags and readies the process; raises `BadInput`."""
     for flag in (_CONFIG, _WORKDIR):
@@ -154,6 +159,7 @@ def prepare() -> tuple[configs.Plan, shards.Shard]:
     # A fault of a file is one sentence; libraries would add their traces.
     logging.set_verbosity(logging.FATAL)
     config = _CONFIG.value.to_dict()
+    overrides.check_effect(overridden(), config)
     population = config.get("population") or {}
     devices = population.get("devices")
     meeting = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
@@ -187,16 +193,18 @@ def main(_: list[str]) -> None:
     if _WORKDIR.value and not _OVERWRITE.value:
         plan = refined.extended(plan, pathlib.Path(_WORKDIR.value))
     # One of them speaks.
-    console = Console(quiet=jax.process_index() > 0, markup=False, emoji=False)
+    console = terminal.make_console(quiet=jax.process_index() > 0)
     sizes = f"{len(plan.dataset.splits['train'])} training examples"
     own = f"; shard {shard}{f', {shard.origin}' if shard.origin else ''}" * (shard.count > 1)
     members = terminal.counted(len(plan.members), "member")
     line = f"{members} on {title(plan.dataset.name)} ({sizes}){own}"
-    console.print(line, soft_wrap=True, highlight=False)
+    console.print(line, soft_wrap=True)
     if axes := overrides.in_words(plan.config):
-        console.print(f"in every block: {axes}", soft_wrap=True, highlight=False)
+        console.print(f"in every block: {axes}", soft_wrap=True)
+    if values := overrides.of_blocks(overridden()):
+        console.print(f"by flags: {values}", soft_wrap=True)
     origin = f"data: {plan.dataset.origin}"
-    console.print(origin, soft_wrap=True, highlight=False)
+    console.print(origin, soft_wrap=True)
     if _DRY_RUN.value:
         describe(plan, console, shard)
         return
@@ -245,7 +253,7 @@ def finish(
     if outcome.missing:
         missing = sorted(outcome.missing.items())
         shown = ", ".join(f"{terminal.counted(n, 'member')} of shard {i}" for i, n in missing)
-        console.print(f"missing: {shown}", soft_wrap=True, highlight=False)
+        console.print(f"missing: {shown}", soft_wrap=True)
     if not outcome.written:
         sys.exit(code)
     usable = any(point["status"] == "ok" for point in outcome.points)
@@ -261,11 +269,11 @@ def finish(
         shape = plan.dataset.image_shape
         dimensions = math.prod(shape) if plan.dataset.kind == "grey" else None
         split = next(iter(plan.evaluated))
-        terminal.print_table(console, terminal.points_table(outcome.points, split, dimensions))
+        terminal.print_table(console, points_table.points_table(outcome.points, split, dimensions))
     where = f"{summary(outcome)}; points in {workdir / 'points.csv'}"
     pictures = ", ".join(str(path) for path in drawn if path.suffix == ".png")
     what = f"figures in {pictures}" if drawn else "and nothing drawn"
-    console.print(f"{where}, {what}", soft_wrap=True, highlight=False)
+    console.print(f"{where}, {what}", soft_wrap=True)
     sys.exit(code if usable or (not outcome.points and outcome.missing) else 1)
 
 

@@ -3,6 +3,8 @@
 import io
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import rd_elbo as rd
 from rd_elbo import output
 from rd_elbo.sweep import run
+from scripts import console as terminal
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs a device that is full")
@@ -43,6 +46,28 @@ def test_home_folders_in_flags(monkeypatch):
     assert output.expanded("--workdir=~/runs") == "--workdir=/home/me/runs"
     assert output.expanded("--config.data.path=~") == "--config.data.path=/home/me"
     assert output.expanded("--workdir=runs~") == "--workdir=runs~"
+    assert output.expanded("~/runs") == "/home/me/runs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["nonsense", "module://matplotlib_inline.backend_inline"])
+def test_a_backend_that_is_not_there_ends_nothing(tmp_path, backend):
+    """Notebooks set one in the environment of their terminals."""
+    code = f"""
+from rd_elbo.report import style
+figure, axes = style.subplots(figsize=(1, 1))
+print(len(style.save(figure, __import__("pathlib").Path({str(tmp_path)!r}), "figure")))
+"""
+    environment = os.environ | {"MPLBACKEND": backend}
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.stdout == "2\n", result.stderr
+
+
+def test_texts_are_printed_as_they_are(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "0")
+    terminal.make_console().print("points in runs/[red]a[/b]:sunny:", soft_wrap=True)
+    assert capsys.readouterr().out == "points in runs/[red]a[/b]:sunny:\n"
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.003])

@@ -63,6 +63,10 @@ def load(
         raise BadInput(f"data.name={name!r}: expected a name, got {type(name).__name__}.")
     if binarise is not None:
         binarise = truth("binarise", binarise)
+    path, manual_dir, data_dir = (
+        None if place is None else os.path.expanduser(place)
+        for place in (path, manual_dir, data_dir)
+    )
     options: dict[str, Any] = {"path": path, "manual_dir": manual_dir, "data_dir": data_dir}
     # What is binary already is also binarised.
     options["binarise"] = False if binarise is False else None

@@ -6,7 +6,6 @@ Drawn from tables alone.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from matplotlib.lines import Line2D
 from rd_elbo import frontier
 from rd_elbo.bootstrap import Band
 from rd_elbo.report.paper import DIGITISED_ERROR, FAMILIES, Reference
-from rd_elbo.report.style import COLOURS, MARKERS, STYLE
+from rd_elbo.report.style import COLOURS, MARKERS, drawing, subplots
 from rd_elbo.sweep import tables
 
 Row = Mapping[str, Any]
@@ -86,8 +85,8 @@ def figure3a(
     """
     drawn = tables.usable(points, split)
     rates, distortions = _columns(drawn)
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(2, 2, figsize=(7.2, 7.4), sharex=True, sharey=True)
+    with drawing():
+        figure, panels = subplots(2, 2, figsize=(7.2, 7.4), sharex=True, sharey=True)
         lines = _all_runs(panels[0, 0], drawn, reference, band)
         for axes, part in zip(panels.flat[1:], _PARTS, strict=True):
             _grouped(axes, drawn, part)
@@ -125,8 +124,8 @@ def figure3b(
     """
     drawn = tables.usable(points, split)
     rates, distortions = _columns(drawn)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7.2, 5.2))
+    with drawing():
+        figure, axes = subplots(figsize=(7.2, 5.2))
         lines: list[Artist] = []
         if reference is not None:
             theirs = frontier.stepwise(reference.rate, reference.distortion)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
@@ -20,7 +20,7 @@ from rd_elbo import disk
 from rd_elbo.data.dataset import title
 from rd_elbo.errors import BadInput, choice, number
 from rd_elbo.report.gallery import GALLERY_COLUMNS
-from rd_elbo.report.style import STYLE, save
+from rd_elbo.report.style import STYLE, drawing, save
 from rd_elbo.sweep import tables
 from rd_elbo.sweep.grid import FIELDS
 
@@ -198,10 +198,10 @@ def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
     heights = [max(_height(shown, inch) for shown in line) for line in layout]
     height = sum(heights) + _GAP[1] * (len(heights) - 1) + 2 * _PAD + _CAPTION
     caption = _caption(layout[0][0].first, arrays["reconstruction"].shape[1])
-    with plt.rc_context(STYLE):
+    with drawing():
         # Everything is placed by hand. With no engine at all matplotlib takes the style's once it
         # has drawn.
-        drawn = plt.figure(figsize=(width, height), layout=PlaceHolderLayoutEngine(True, True))
+        drawn = Figure(figsize=(width, height), layout=PlaceHolderLayoutEngine(True, True))
         top = height - _PAD
         for line, line_height in zip(layout, heights, strict=True):
             for shown, left in zip(line, lefts, strict=False):
@@ -292,7 +292,7 @@ def _above(axes: Axes, x: float, pixels: float, text: str, size: float) -> None:
 
 def _ink() -> Any:
     """Ink dark on paper, and what is between images as white as the page."""
-    return plt.get_cmap("gray").with_extremes(bad="white")
+    return matplotlib.colormaps["gray"].with_extremes(bad="white")
 
 
 def draw_all(workdir: pathlib.Path | str) -> list[pathlib.Path]:

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +13,7 @@ from rd_elbo.bootstrap import Band
 from rd_elbo.errors import BadInput
 from rd_elbo.report import bands, families, paper
 from rd_elbo.report.curves import Curve, curves
-from rd_elbo.report.style import COLOURS, MARKERS, STYLE, save
+from rd_elbo.report.style import COLOURS, MARKERS, drawing, save, subplots
 from rd_elbo.sweep import tables
 
 Row = Mapping[str, Any]
@@ -49,8 +48,8 @@ def rd_plane(
     """
     groups = curves(points, split)
     rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.9 + _legend_inches(groups)))
+    with drawing():
+        figure, axes = subplots(figsize=(6.4, 4.9 + _legend_inches(groups)))
         theirs = _draw_reference(axes, reference, rates, lambda rate, distortion: distortion)
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.distortion, curve.distortion_spread, colour)
@@ -91,8 +90,8 @@ def elbo_against_rate(
     """
     groups = curves(points, split)
     rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.6 + _legend_inches(groups)))
+    with drawing():
+        figure, axes = subplots(figsize=(6.4, 4.6 + _legend_inches(groups)))
         theirs = _draw_reference(axes, reference, rates, np.add)
         for colour, curve in zip(_cycle(groups), groups, strict=True):
             _draw(axes, curve, curve.rate + curve.distortion, curve.total_spread, colour)
@@ -120,7 +119,7 @@ def _draw_reference(
     """Draw the paper's hull behind everything.
 
     Returns:
-      Its heights between our smallest and our largest rate, so that a frame can show them.
+      Heights of that hull from our smallest to our largest rate, for the frame to show.
     """
     if reference is None:
         return np.empty(0)

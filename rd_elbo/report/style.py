@@ -3,12 +3,10 @@
 import functools
 import logging
 import pathlib
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from rd_elbo import disk
@@ -33,15 +31,25 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def drawing() -> AbstractContextManager[None]:
+    """A context in which figures have this style, whatever the user's own is."""
+    return matplotlib.rc_context(STYLE)
+
+
+def subplots(*shape: int, figsize: tuple[float, float], **grid: Any) -> tuple[Figure, Any]:
+    """A figure and its axes, as pyplot makes them, but without a backend, which may fail."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(*shape, **grid)
+
+
 def save(figure: Figure, folder: pathlib.Path, name: str) -> list[pathlib.Path]:
-    """Writes a figure as PNG and PDF into `folder`, closes it and returns the files."""
+    """Writes a figure as PNG and PDF into `folder`, and returns the files."""
     written = []
     for kind in ("png", "pdf"):
         path = folder / f"{name}.{kind}"
-        with plt.rc_context(STYLE):
+        with drawing():
             disk.write_whole(path, functools.partial(_write, figure, kind))
         written.append(path)
-    plt.close(figure)
     return written
 
 

@@ -36,10 +36,60 @@ def check(fields: Iterable[tuple[str, str]]) -> None:
             )
 
 
+def check_effect(given: Iterable[str], config: Mapping[str, Any]) -> None:
+    """Raise for a field that a flag sets and that no member has its value from.
+
+    Args:
+      given: Fields that flags set, such as "base.latent" and "blocks.mlp.beta".
+      config: The configuration with these flags.
+
+    Raises:
+      BadInput: If there is such a field.
+    """
+    replaced = {
+        field: section
+        for section in ("grid", "train")
+        for field, value in (config.get(section) or {}).items()
+        if value is not None
+    }
+    blocks = config.get("blocks") or {}
+    trained = config.get("only") or blocks
+    for path in given:
+        section, *inner = path.split(".")
+        field = inner.pop() if inner else ""
+        flag = f"--config.{path}"
+        if section in ("base", "blocks") and field in replaced:
+            also = f"--config.{replaced[field]}.{field}"
+            raise BadInput(f"{flag}: expected this or {also}, which replaces it, got both.")
+        if section == "blocks" and inner and inner[0] not in trained:
+            names = ", ".join(trained)
+            raise BadInput(f"{flag}: expected a block that is trained ({names}), got {inner[0]}.")
+        own = [blocks[name] for name in trained if isinstance(name, str) and name in blocks]
+        if section == "base" and own and all(field in block for block in own):
+            raise BadInput(
+                f"{flag}: expected a field that some block has from base, got {field}, which every "
+                f"block sets. Give --config.grid.{field}."
+            )
+        splits = (config.get("data") or {}).get("splits") or ()
+        if path == "data.eval_examples" and "train" not in splits:
+            raise BadInput(
+                f"{flag}: expected to report on the split train, got data.splits={splits!r}."
+            )
+
+
 def in_words(config: Mapping[str, Any]) -> str:
     """Say which values replace those of every block; "" if none do."""
     sections = (config.get(section) or {} for section in ("grid", "train"))
     values = [item for section in sections for item in section.items() if item[1] is not None]
+    return _listed(values)
+
+
+def of_blocks(given: Mapping[str, Any]) -> str:
+    """Say which values of base and of single blocks flags set; "" if none."""
+    return _listed((k, v) for k, v in given.items() if k.startswith(("base.", "blocks.")))
+
+
+def _listed(values: Iterable[tuple[str, Any]]) -> str:
     return "; ".join(f"{field} {_shown(value)}" for field, value in values)
 
 

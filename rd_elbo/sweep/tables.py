@@ -262,6 +262,7 @@ def load_params(
       BadInput: If there are no such parameters or their file is damaged.
     """
     choice("averaging", averaging, AVERAGINGS)
+    workdir = pathlib.Path(workdir).expanduser()
     path = params_path(workdir, params_name(name, averaging))
     try:
         content = flax.serialization.msgpack_restore(path.read_bytes())

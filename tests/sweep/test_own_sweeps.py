@@ -72,15 +72,15 @@ def test_a_sweep_of_colour_pictures(trained):
 @pytest.mark.slow
 def test_bits_per_dimension_in_the_table_of_the_terminal(trained, monkeypatch):
     monkeypatch.syspath_prepend("scripts")
-    import console
+    import points_table
 
     *_, (point,) = trained
     screen = Console(width=80, record=True, file=io.StringIO())
-    screen.print(console.points_table([point], "test", 90))
+    screen.print(points_table.points_table([point], "test", 90))
     said = screen.export_text()
     assert f"{-point['elbo'] / 90 / math.log(2):.3f}" in said
     assert "bits/dim" in said and " ok" in said
-    sys.modules.pop("console", None)
+    sys.modules.pop("points_table", None)
 
 
 @pytest.mark.slow

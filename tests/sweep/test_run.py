@@ -305,6 +305,15 @@ def test_override_from_the_command_line_reaches_every_block():
     assert {m.beta for m in members} == {0.1, 0.5, 1.0} and {m.epochs for m in members} == {3.0}
     assert {m.decoder for m in members} == {"mlp", "pixelcnn"}
     assert overrides.in_words(chosen.to_dict()) == "beta 0.1, 0.5, 1.0; epochs 3.0"
+    given = {"grid.beta": (0.1,), "base.latent": 8, "blocks.mlp.beta": (0.3, 1.0), "name": "x"}
+    assert overrides.of_blocks(given) == "base.latent 8; blocks.mlp.beta 0.3, 1.0"
+
+
+def test_a_flag_for_base_that_every_block_replaces_is_refused():
+    blocks = {"a": {"latent": 4}, "b": {}}
+    overrides.check_effect(["base.latent"], {"blocks": blocks})
+    with pytest.raises(BadInput, match=r"base\.latent: expected a field that some block has"):
+        overrides.check_effect(["base.latent"], {"blocks": blocks, "only": ("a",)})
 
 
 def test_the_quickstart_is_the_experiment_it_says():

@@ -45,6 +45,15 @@ FLAGS = [
     ),
     Row(sweep("--wrokdir=x"), "--wrokdir: expected one of --config, --workdir"),
     Row(sweep("stray"), "'stray': expected flags alone, got a word. Write --flag=value."),
+    Row(sweep("--budget=9s", "--budget=8s"), "--budget: expected each flag once, got it 2 times"),
+    Row(
+        sweep("--config.grid.beta", "0,5"),
+        "--config.grid.beta=0,5: expected a decimal point or brackets",
+    ),
+    Row(
+        sweep("--config.grid['beta']=0.5", "--config.grid.beta=1"),
+        "--config.grid.beta=1: expected each field once, got --config.grid.beta=0.5 too",
+    ),
     Row(sweep("--overwrite=maybe"), "--overwrite=maybe: expected true or false"),
 ]
 

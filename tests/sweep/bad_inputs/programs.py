@@ -11,7 +11,7 @@ EXPERIMENTS = [
         "--workdir: expected a value, got none. Give one, such as --workdir=runs/toy",
     ),
     Row(
-        (*TOY, "--workdir="),
+        ("-m", "experiments.toy", "--workdir="),
         "--workdir: expected a value, got none. Give one, such as --workdir=runs/toy",
     ),
     Row((*TOY, "--wide"), "--wide: expected one of --config, --workdir, --overwrite"),

@@ -17,7 +17,9 @@ class Row(NamedTuple):
 
 
 def sweep(*arguments, config="configs/quickstart.py:quick"):
-    return ("scripts/sweep.py", f"--config={config}", "--workdir=@/run", *arguments)
+    own = any(argument.startswith("--workdir") for argument in arguments)
+    where = () if own else ("--workdir=@/run",)
+    return ("scripts/sweep.py", f"--config={config}", *where, *arguments)
 
 
 def script(name, *arguments):

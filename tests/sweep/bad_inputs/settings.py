@@ -17,6 +17,11 @@ VALUES = {
     "data.binarise=perhaps": "--config.data.binarise=perhaps: expected true or false",
     "grid.beta=0,5": "beta=0,5: expected a decimal point or brackets, such as 0.5 or (0, 5)",
     "data.splits=test data.splits=train": "expected each field once, got --config.data.splits=test",
+    "grid['beta']=0,5": "--config.grid.beta=0,5: expected a decimal point or brackets",
+    "blocks.mlp.beta=0.3 grid.beta=1": "this or --config.grid.beta, which replaces it, got both",
+    "blocks.mlp.epochs=0.3 train.epochs=1": "this or --config.train.epochs, which replaces it, got",
+    "only=('mlp',) blocks.pixelcnn.beta=1": "a block that is trained (mlp), got pixelcnn",
+    "data.splits=test data.eval_examples=9": "to report on the split train, got data.splits=",
     "grid=(1.0,)": "Failed to parse '(1.0,)' as a ConfigDict",
     "grid.beta={1: 2}": "--config.grid.beta={1: 2}: expected a value, or a tuple of values",
     # Names.
