@@ -9,7 +9,7 @@ shards, one after another or side by side, use two cores:
     python scripts/sweep.py --shard=0/2 --config=configs/frontier_factors.py \
         --workdir=runs/frontier_factors --config.population.devices=1
 
-Claim: the causal layers and the stretching of the prior's flow are worth most.
+Claim: the flow of the prior and the schedule are worth most, more than two nats each.
 """
 
 from ml_collections import ConfigDict
