@@ -111,6 +111,8 @@ def test_registered_parts_are_members_like_others(parts):
     for name, given in (*taken, ("flat", 3), ("flat", print)):
         with pytest.raises(BadInput):
             rd.register_decoder(name, given)
+    with pytest.raises(BadInput, match=r"'dense': expected a class .* got an instance of Dense"):
+        rd.register_decoder("dense", nn.Dense(3))
     with pytest.raises(BadInput, match="sign='ff'"):
         rd.register_encoder("other", Flat, sign="ff")
 
@@ -148,7 +150,7 @@ def test_a_member_is_known_by_the_text_of_its_parts(tmp_path, monkeypatch):
         ("decoder", "nowhere:Mine", "'nowhere' cannot be imported"),
         ("encoder", "rd_elbo:Nothing", "'rd_elbo' has no 'Nothing'"),
         ("prior", "rd_elbo:", "has no ''"),
-        ("decoder", "math:pi", "a flax module or a function, got 3.14"),
+        ("decoder", "math:pi", "a class of flax modules or a function, got 3.14"),
         ("optimizer", "optax:nothing", "'optax' has no 'nothing'"),
         ("optimizer", "math:pi", "optimizer=3.14"),
     ],
