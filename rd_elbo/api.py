@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from rd_elbo import aliases, data
-from rd_elbo.errors import BadInput, Failed, number
+from rd_elbo.errors import BadInput, Failed, check_names, number
 from rd_elbo.models.vae import Params, Trainable
 from rd_elbo.sweep import config, grid
 from rd_elbo.sweep import run as sweeping
@@ -25,7 +26,7 @@ from rd_elbo.training import evaluate as evaluation
 from rd_elbo.training import fit as training
 from rd_elbo.training import regularisation
 from rd_elbo.training.checkpoint import Checkpoints
-from rd_elbo.training.hyperparameters import Hyperparameters
+from rd_elbo.training.hyperparameters import Hyperparameters, check_effect
 from rd_elbo.training.optim import Optax
 from rd_elbo.training.state import HParams, TrainSpec
 
@@ -80,10 +81,14 @@ def product(base: Member | Sequence[Member] | None = None, **axes: Iterable[Any]
       Members, or hyperparameters, the last axis varying fastest.
 
     Raises:
-      BadInput: If a field does not exist or a value is not allowed.
+      BadInput: If a field does not exist, a value is not allowed, or a field has no effect on any
+        member.
     """
     if base is not None:
-        return grid.product(base, **axes)
+        listed = {name: tuple(values) for name, values in grid.checked_axes(axes).items()}
+        members = grid.product(base, **listed)
+        grid.check_effect(members, listed)
+        return list(members)
     aliases.refuse(axes)
     known = tuple(field.name for field in dataclasses.fields(Hyperparameters))
     for name in axes:
@@ -99,7 +104,7 @@ def sweep(
     dataset: data.Dataset | str = "mnist_static",
     workdir: str | pathlib.Path | None = None,
     *,
-    splits: Sequence[str] = ("test", "train"),
+    splits: Sequence[str] | str = ("test", "train"),
     eval_examples: int | None = None,
     report: Callable[[str], None] = warnings.warn,
     progress: Callable[[float, str], None] = lambda *_: None,
@@ -122,7 +127,7 @@ def sweep(
       members: Members to train, such as `product` gives.
       dataset: The data, or the name of a dataset.
       workdir: Run directory, in which the same call resumes; None uses a temporary one.
-      splits: Splits that points are reported on.
+      splits: Splits that points are reported on, or the name of one.
       eval_examples: Examples of the training split to report on, chosen at random once; None means
         all.
       report: Callback with a sentence on each fault and its way round.
@@ -136,8 +141,15 @@ def sweep(
       BadInput: If anything asked for is not possible; nothing has been trained then.
       Failed: If members could not be trained; the rest is in `workdir`.
     """
+    check_names(sweep, population, _names(config.Population))
     dataset = data.load(dataset) if isinstance(dataset, str) else dataset
-    members, how = grid.unique(members), config.Population(**population)
+    if not isinstance(dataset, data.Dataset):
+        raise BadInput(
+            f"dataset: expected a dataset or the name of one, got {type(dataset).__name__}. Give "
+            "arrays to rd.Dataset.from_arrays."
+        )
+    members, how = grid.unique(grid.checked_members(members)), config.Population(**population)
+    splits = grid.names("splits", splits)
     about: dict[str, Any] = {"name": dataset.name, "splits": list(splits)}
     about |= {"binarise": False} if dataset.kind == "grey" else {}
     about |= {} if eval_examples is None else {"eval_examples": eval_examples}
@@ -149,7 +161,7 @@ def sweep(
         "blocks": blocks,
         "population": {name: value for name, value in population.items() if value is not None},
     }
-    evaluated = config.evaluated_splits(dataset, tuple(splits), eval_examples)
+    evaluated = config.evaluated_splits(dataset, splits, eval_examples)
     plan = config.Plan(recorded, dataset, evaluated, members, how)
     with tempfile.TemporaryDirectory() as temporary:
         folder = workdir or temporary
@@ -158,6 +170,10 @@ def sweep(
         name, reason = next(iter(outcome.failed.items()))
         raise Failed(f"{len(outcome.failed)} of {len(members)} members failed; {name}: {reason}")
     return Points(outcome.points)
+
+
+def _names(fields: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(fields)]
 
 
 def _finite(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,6 +276,12 @@ def fit(
       BadInput: If an argument is not allowed.
     """
     examples = _array(examples)
+    check_names(fit, spec, _names(TrainSpec))
+    if isinstance(hyperparameters, Hyperparameters):
+        raise BadInput(
+            f"hyperparameters: expected a sequence, got a single {type(hyperparameters).__name__}. "
+            "Give those of rd.product."
+        )
     for given in hyperparameters:
         if isinstance(given, Member):
             raise BadInput(
@@ -278,6 +300,7 @@ def fit(
     course = learning_rate if callable(learning_rate) else schedule or "cosine"
     spec = regularisation.switches(hyperparameters) | spec
     program = TrainSpec(model, objective, batch_size, course, optimizer, **spec)
+    check_effect(hyperparameters, objective, complete or learning_rate is not None)
     checkpoints = Checkpoints(pathlib.Path(workdir), report=report) if workdir else None
     hparams = HParams.of(hyperparameters, program)
     if callable(learning_rate):
@@ -305,15 +328,15 @@ def _array(examples: Any) -> np.ndarray | jax.Array:
             f"examples={examples.name!r}: expected an array, got a dataset. Give a split, such as "
             "dataset.splits['train']."
         )
-    if isinstance(examples, jax.Array):
-        return examples
-    array = np.asarray(examples)
-    if array.dtype.kind not in "biuf" or not array.ndim:
+    on_device = isinstance(examples, jax.Array)
+    array = examples if on_device else np.asarray(examples)
+    # NumPy has no letter for bfloat16.
+    if not array.ndim or (array.dtype.kind not in "biuf" and array.dtype != jnp.bfloat16):
         raise BadInput(
             f"examples: expected an array of numbers, examples first, got {array.dtype} of shape "
             f"{array.shape}."
         )
-    if not np.isfinite(array).all():
+    if not (jnp if on_device else np).isfinite(array).all():
         raise BadInput("examples: expected finite numbers, got NaN or infinite ones.")
     return array
 

@@ -1,7 +1,9 @@
 """The one error users meet, and checks of the values they give."""
 
+import inspect
 import math
 import numbers
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -91,3 +93,14 @@ def choice(field: str, value: Any, allowed: Any) -> None:
     """Raises unless `value` is one of the names `allowed`."""
     if value not in tuple(allowed):
         raise BadInput(f"{field}={value!r}: expected one of {', '.join(map(repr, allowed))}.")
+
+
+def check_names(function: Callable[..., Any], given: Iterable[str], further: Iterable[str]) -> None:
+    """Raises unless the `given` keywords are `further` ones, which `function` passes on."""
+    own = inspect.signature(function).parameters.values()
+    allowed = [p.name for p in own if p.kind is not p.VAR_KEYWORD]
+    # A field that the function sets itself is no further one.
+    allowed += [name for name in further if name not in allowed]
+    for name in given:
+        if name not in allowed:
+            raise BadInput(f"argument {name!r}: expected one of {', '.join(allowed)}, got another.")

@@ -9,7 +9,9 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import rd_elbo as rd
@@ -161,11 +163,91 @@ def test_product_without_members_is_of_hyperparameters():
     [
         (rd.Dataset.from_arrays(X, X), rd.product(beta=(1.0,)), "expected an array, got a dataset"),
         (np.full((8, 4, 4), np.nan), rd.product(beta=(1.0,)), "finite numbers, got NaN"),
+        (jnp.full((8, 4, 4), np.inf), rd.product(beta=(1.0,)), "finite numbers, got NaN"),
         (X.astype(str), rd.product(beta=(1.0,)), "expected an array of numbers, examples first"),
         (X, rd.product(rd.Member(), beta=(1.0,)), "got a member, whose model would be ignored"),
+        (X, rd.Hyperparameters(), "hyperparameters: .* got a single Hyperparameters"),
     ],
 )
 def test_what_fit_would_misread_is_refused(examples, grid, words):
     model = rd.Member(encoder_width=4, decoder_width=4, latent=2).build((4, 4))
     with pytest.raises(rd.BadInput, match=words):
         rd.fit(model, examples, grid, steps=1, batch_size=4)
+
+
+def test_examples_on_a_device_are_taken_in_any_float_type():
+    result = train(rd.product(seed=(0,)), jnp.asarray(X, jnp.bfloat16))
+    with pytest.raises(rd.BadInput, match="finite numbers, got NaN"):
+        rd.evaluate(result, jnp.full((8, 4, 4), np.nan))
+
+
+def train(grid, examples=X, **how):
+    return rd.fit(TINY.build((4, 4)), examples, grid, steps=1, batch_size=4, **how)
+
+
+TARGET = dataclasses.replace(TINY, objective="target_rate")
+
+
+@pytest.mark.parametrize(
+    ("base", "axes", "named"),
+    [
+        (TARGET, {"seed": (0, 1), "beta": (0.1, 1)}, ("beta=(0.1, 1)", "'target_rate'")),
+        (TINY, {"target_rate": iter((0.1, 1))}, ("target_rate=(0.1, 1)", "objective is 'beta'")),
+        ([TINY, TARGET], {"free_bits": (1.0,)}, ("free_bits=(1.0,)", "'beta', 'target_rate'")),
+        (TINY, {"flow_steps": (1, 2)}, ("flow_steps=(1, 2)", "encoder is 'dense' and prior is")),
+    ],
+)
+def test_an_axis_without_effect_is_refused(base, axes, named):
+    with pytest.raises(rd.BadInput) as caught:
+        rd.product(base, **axes)
+    assert all(words in str(caught.value) for words in named)
+
+
+def test_an_axis_that_acts_on_some_members_is_one():
+    objectives = ("beta", "target_rate")
+    members = rd.product(TINY, objective=objectives, beta=(0.5, 2.0), target_rate=(1.0,))
+    assert [(m.objective, m.beta) for m in members] == [
+        *(("beta", 0.5), ("beta", 2.0), ("target_rate", 1.0))
+    ]
+    assert len(rd.product([TINY, TARGET], target_rate=(1.0, 2.0))) == 3
+    assert rd.product([], beta=(1.0,)) == []
+
+
+@pytest.mark.parametrize(
+    ("axes", "how", "named"),
+    [
+        ({"beta": (1.0, 2.0)}, {"objective": "target_rate"}, ("beta=2.0", "'target_rate'")),
+        ({"free_bits": (1, 2)}, {}, ("free_bits=1.0", "objective is 'beta'")),
+        ({"learning_rate": (0.1, 0.2)}, {"learning_rate": 0.3}, ("learning_rate=0.1", "replaces")),
+        ({"learning_rate": (0.1,)}, {"optimizer": optax.adam(0.1)}, ("learning_rate=0.1", "opt")),
+        ({"beta": (1.0,)}, {"epochs": 3}, ("'epochs'", "batch_size", "vmap_size")),
+    ],
+)
+def test_what_fit_would_not_use_is_refused(axes, how, named):
+    with pytest.raises(rd.BadInput) as caught:
+        train(rd.product(**axes), **how)
+    assert all(words in str(caught.value) for words in named)
+
+
+@pytest.mark.parametrize(
+    ("members", "how", "named"),
+    [
+        (TINY, {}, ("members: ", "a single Member", "rd.product")),
+        (rd.product(beta=(1.0,)), {}, ("members: ", "Hyperparameters", "rd.Member")),
+        ([], {}, ("members: ", "none")),
+        ([TINY], {"dataset": X}, ("dataset: ", "ndarray", "from_arrays")),
+        ([TINY], {"chunk": 3}, ("'chunk'", "splits", "chunk_size")),
+        ([TINY], {"splits": "tset"}, ("splits='tset'",)),
+    ],
+)
+def test_slips_in_a_sweep_are_named(members, how, named, tmp_path):
+    with pytest.raises(rd.BadInput) as caught:
+        rd.sweep(members, **{"dataset": rd.Dataset.from_arrays(X, X), **how}, workdir=tmp_path)
+    assert all(words in str(caught.value) for words in named)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_split_may_be_named_alone():
+    tiny = dataclasses.replace(TINY, batch_size=4)
+    points = rd.sweep([tiny], rd.Dataset.from_arrays(X, X), splits="test")
+    assert [point["split"] for point in points] == ["test"]

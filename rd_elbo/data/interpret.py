@@ -18,6 +18,9 @@ _LEAST_LARGEST = 128
 # Images are never so much wider than high, while examples on the last axis often are so many.
 _WIDEST = 8
 _CHUNK = 2**20
+# A split in [0, 1] beside one of this mean size is of another scale, unless it has few numbers.
+_MEAN_FAR_OUTSIDE = 4.0
+_FEW = 30
 
 Arrays = dict[str, np.ndarray]
 
@@ -57,8 +60,10 @@ def interpret(
     if all(map(_is_binary, every)):
         kind, words = "binary", f"binary, mean {_mean(every):.2g}"
     elif all(array.dtype == np.uint8 for array in every):
+        _one_scale_of_levels(plain, named, binarise)
         kind, words = "grey", _levels(every, binarise, where)
     elif all(array.dtype.kind == "f" for array in every):
+        _one_scale_of_floats(plain, named)
         low, high = min(float(a.min()) for a in every), max(float(a.max()) for a in every)
         kind, words = "real", f"real {low:.3g} to {high:.3g}, mean {_mean(every):.2g}"
         if binarise and not (low >= 0 and high <= 1):
@@ -137,6 +142,41 @@ def _is_binary(array: np.ndarray) -> bool:
 def _mean(arrays: list[np.ndarray], scale: float = 1.0) -> float:
     total = sum(float(array.sum(dtype=np.float64)) for array in arrays)
     return total / scale / sum(array.size for array in arrays)
+
+
+def _one_scale_of_levels(
+    arrays: Mapping[str, np.ndarray], named: Mapping[str, str], binarise: bool | None
+) -> None:
+    """Refuse a split of zeros and ones, or a nearly black one, beside one of levels up to 255."""
+    largest = {name: int(array.max()) for name, array in arrays.items()}
+    dark, light = min(largest, key=largest.__getitem__), max(largest, key=largest.__getitem__)
+    if not largest[dark] < _LEAST_LARGEST <= largest[light]:
+        return
+    if largest[dark] <= 1:
+        raise _of_two_scales(arrays, named, dark, light)
+    if binarise is None:
+        how = ", or give binarise=True or binarise=False to have them as they are"
+        raise _of_two_scales(arrays, named, dark, light, how)
+
+
+def _one_scale_of_floats(arrays: Mapping[str, np.ndarray], named: Mapping[str, str]) -> None:
+    """Refuse a split in [0, 1] beside one whose values are mostly far outside."""
+    unit = [n for n, a in arrays.items() if a.size >= _FEW and a.min() >= 0 and a.max() <= 1]
+    for name in arrays if unit else ():
+        # A mean, since a few large values are no scale: counts may be 0, 1 and rarely 100.
+        size = sum(float(np.abs(part).sum(dtype=np.float64)) for part in _parts(arrays[name]))
+        if size / arrays[name].size > _MEAN_FAR_OUTSIDE:
+            raise _of_two_scales(arrays, named, unit[0], name)
+
+
+def _of_two_scales(
+    arrays: Mapping[str, np.ndarray], named: Mapping[str, str], one: str, other: str, how: str = ""
+) -> BadInput:
+    low, high = (f"{arrays[name].min():g} to {arrays[name].max():g}" for name in (one, other))
+    return BadInput(
+        f"{named[one]}: expected values on the scale of {named[other]}, {high}, got {low}. "
+        f"Scale them alike{how}."
+    )
 
 
 def _levels(arrays: list[np.ndarray], binarise: bool | None, where: str) -> str:

@@ -184,17 +184,18 @@ def _check_axes(kind: str, name: str, image_shape: ImageShape) -> None:
 
 def _check_values(likelihood: str, kind: str, values: tuple[float, float]) -> None:
     """Raise `BadInput` unless a likelihood is for data of that kind and range."""
-    expected = LIKELIHOODS[likelihood].kind
+    expected, (least, most) = LIKELIHOODS[likelihood].kind, values
+    outside = {"continuous_bernoulli"} if least < 0 or most > 1 else set()
     if kind != expected:
-        fitting = (name for name, known in LIKELIHOODS.items() if known.kind == kind)
+        of_kind = (name for name, known in LIKELIHOODS.items() if known.kind == kind)
+        fitting = (name for name in of_kind if name not in outside)
         raise BadInput(
             f"likelihood={likelihood!r}: expected {_DATA[expected]}, got {_DATA[kind]}. "
             f"{_or(fitting)} will do{_HINTS[kind]}."
         )
-    least, most = values
-    if likelihood == "continuous_bernoulli" and not (least >= 0 and most <= 1):
+    if likelihood in outside:
         raise BadInput(
-            f"likelihood='continuous_bernoulli': expected values in [0, 1], got {least:g} to "
+            f"likelihood={likelihood!r}: expected values in [0, 1], got {least:g} to "
             f"{most:g}. Scale them, or give 'gaussian'."
         )
 

@@ -164,10 +164,15 @@ def of_class(kind: str, name: str, build: Any, **declared: Any) -> Part:
         names declare the others.
 
     Raises:
-      BadInput: If `build` is neither, or the sign is not one character.
+      BadInput: If `build` is neither, such as an instance of a class, or the sign is not one
+        character.
     """
-    if not callable(build):
-        raise BadInput(f"{kind}={name!r}: expected a flax module or a function, got {build!r}.")
+    # flax prints a module over several lines.
+    got = f"an instance of {type(build).__name__}" if isinstance(build, nn.Module) else repr(build)
+    if not callable(build) or isinstance(build, nn.Module):
+        raise BadInput(
+            f"{kind}={name!r}: expected a class of flax modules or a function, got {got}."
+        )
     own = {field: getattr(build, field, default) for field, default in _DECLARED.items()}
     own |= declared
     if not isinstance(own["sign"], str) or len(own["sign"]) != 1:

@@ -100,13 +100,15 @@ class VAE:
 
         Args:
           key: Key of the draw.
-          x: (batch, ...) examples, of which shape and dtype matter.
+          x: (batch, ...) examples, of which shape and dtype matter. A batch of one hides that a
+            part sums over it.
 
         Raises:
-          BadInput: If a part returns no distribution, or one over something else than the others.
+          BadInput: If a part returns no distribution, one over something else than the others, or
+            not one for each example.
         """
         of_encoder, of_decoder, of_prior, of_z = jax.random.split(key, 4)
-        shape, x = x.shape[1:], self._scaled(x)
+        (batch, *shape), x = x.shape, self._scaled(x)
         e, encoder = self.encoder.init_with_output(of_encoder, x)
         latent = _event_shape("encoder", e)
         if len(latent) != 1:
@@ -114,8 +116,10 @@ class VAE:
                 f"encoder: expected a distribution over vectors z, got one over {_shown(latent)}. "
                 "Wrap it in distrax.Independent."
             )
+        _check_batch("encoder", e, batch)
         d, decoder = self.decoder.init_with_output(of_decoder, e.sample(seed=of_z))
-        _check_event("decoder", d, shape, "the shape of an example")
+        _check_event("decoder", d, tuple(shape), "the shape of an example")
+        _check_batch("decoder", d, batch)
         encode = functools.partial(self.encoder.apply, encoder)
         m, prior = self.prior.init_with_output(of_prior, encode, x)
         _check_event("prior", m, latent, "that of the encoder")
@@ -244,6 +248,16 @@ def _check_event(part: str, made: Any, shape: tuple[int, ...], whose: str) -> No
         raise BadInput(
             f"{part}: expected a distribution over {_shown(shape)}, {whose}, got one over "
             f"{_shown(own)}. Reshape it, or wrap it in distrax.Independent."
+        )
+
+
+def _check_batch(part: str, made: Any, batch: int) -> None:
+    """Raise unless a part's distributions are one for each example: others would broadcast."""
+    made = made.distribution if flows.is_flow(made) else made
+    if (own := tuple(getattr(made, "batch_shape", (batch,)))) != (batch,):
+        raise BadInput(
+            f"{part}: expected a distribution for each example, batch_shape {(batch,)}, got "
+            f"batch_shape {own}. Leave the first axis as it is."
         )
 
 

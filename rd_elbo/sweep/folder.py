@@ -32,6 +32,8 @@ _TRAINED = (
     *("chunks/*.json", "params/*.msgpack", "metrics/*.csv", "checkpoints/*", "tensorboard/*"),
     *("likelihood.csv", "refined.json"),
 )
+# Advice for scripts and for Python, which has no such flag.
+OTHERWISE = "Give another workdir, or --overwrite to the script."
 # Run directories of 0.1.0 hold one of these.
 _OF_OLD = ("plan.json", "parts")
 # What a kill leaves of a file that was being written, see `disk.write_whole`.
@@ -104,8 +106,7 @@ def check_run(
             names = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
             if not all(name.startswith(".lock") or _LEFT_OVER.fullmatch(name) for name in names):
                 raise BadInput(
-                    f"{where}: expected a new folder or a run, got other files. Choose another "
-                    "folder, or give --overwrite."
+                    f"{where}: expected a new folder or a run, got other files. {OTHERWISE}"
                 )
             return None
     try:
@@ -116,12 +117,11 @@ def check_run(
         known = isinstance(error, OSError | ValueError)
         why = disk.gist(error) if known else "it is no configuration"
         raise BadInput(
-            f"{where}: expected a readable config.json, got none ({why}). Give --overwrite."
+            f"{where}: expected a readable config.json, got none ({why}). {OTHERWISE}"
         ) from error
     if difference:
         raise BadInput(
-            f"{where}: expected the same run, got a different one ({difference}). Choose another "
-            "folder, or give --overwrite to replace it."
+            f"{where}: expected the same run, got a different one ({difference}). {OTHERWISE}"
         )
     return before
 

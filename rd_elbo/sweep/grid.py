@@ -133,6 +133,26 @@ def unique(members: Iterable[Member]) -> list[Member]:
     return list(dict.fromkeys(members))
 
 
+def checked_members(given: Any) -> list[Member]:
+    """The members of a sweep, as a list.
+
+    Raises:
+      BadInput: If there is none, or something else.
+    """
+    if not isinstance(given, Hyperparameters) and isinstance(given, Iterable):
+        given = list(given)
+        other = next((one for one in given if not isinstance(one, Member)), None)
+        if given and other is None:
+            return given
+        words = f"one of {type(other).__name__}" if given else "none"
+    else:
+        words = f"a single {type(given).__name__}"
+    raise BadInput(
+        f"members: expected a sequence of members, got {words}. Give rd.product(rd.Member(...), "
+        "...), with axes of values."
+    )
+
+
 def checked_axes(axes: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     """The values of each axis, as lists.
 
@@ -185,16 +205,21 @@ def members_of(config: Mapping[str, Any]) -> list[Member]:
             members += product(Member(), **{**rest, **axes, **overrides})
     if not members:
         raise BadInput("blocks={}: expected at least one block, got none.")
-    for field in overrides:
-        if all(field in member.unused_fields for member in members):
+    check_effect(members, overrides)
+    return unique(members)
+
+
+def check_effect(members: Sequence[Member], axes: Mapping[str, Any]) -> None:
+    """Raise `BadInput` for an axis that has no effect on any of its members."""
+    for field, values in axes.items():
+        if members and all(field in member.unused_fields for member in members):
             of_objective = field in SETTINGS_OF_OBJECTIVES
             needed = ("objective",) if of_objective else users(field) or ("encoder", "decoder")
             now = " and ".join(f"{name} is {_listed(members, name)}" for name in needed)
             raise BadInput(
-                f"{field}={overrides[field]!r}: expected no value, got one without effect, since "
-                f"{now} everywhere. Leave it out."
+                f"{field}={values!r}: expected no value, got one without effect, since {now} "
+                "everywhere. Leave it out."
             )
-    return unique(members)
 
 
 def _check_fields(section: str, value: Any) -> None:

@@ -29,6 +29,7 @@ from typing import Any
 from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
 from rd_elbo.sweep import metrics as metric_files
+from rd_elbo.sweep.folder import OTHERWISE
 from rd_elbo.sweep.grid import FIELDS, Group, Member
 from rd_elbo.sweep.tables import POINT_COLUMNS, Point, params_path
 from rd_elbo.training.checkpoint import Checkpoints
@@ -174,8 +175,8 @@ class Workdir:
             )
             if difference:
                 raise BadInput(
-                    f"{str(path)!r}: expected a file of this sweep, got one of another "
-                    f"({difference}). Choose another folder, or give --overwrite."
+                    f"workdir={str(self.path)!r}: expected a run of this sweep, got one of another "
+                    f"({difference}). {OTHERWISE}"
                 )
             params, digest = record.pop("params"), record.pop("metrics")
             record["points"] = [aliases.renamed(point) for point in record["points"]]

@@ -2,9 +2,12 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
+from typing import Any
 
 from rd_elbo.aliases import Renamed
 from rd_elbo.errors import BadInput, number, whole
+from rd_elbo.objectives import SETTINGS
 from rd_elbo.training import regularisation
 
 _ABOVE_ZERO = ("target_weight", "multiplier_rate", "learning_rate")
@@ -71,3 +74,25 @@ class Hyperparameters(Renamed):
             )
         for field, value in (own | regularisation.checked(vars(self))).items():
             object.__setattr__(self, field, value)
+
+
+def check_effect(members: Iterable[Any], objective: str, other_peak: bool) -> None:
+    """Raise `BadInput` for a number of a member that its training does not use.
+
+    Args:
+      members: Objects with some fields of `Hyperparameters`.
+      objective: The objective of all members, a key of `objectives.OBJECTIVES`.
+      other_peak: Whether something replaces the members' own learning rates.
+    """
+    of_some = {field for fields in SETTINGS.values() for field in fields}
+    unused = dict.fromkeys(of_some - {*SETTINGS[objective]}, f"objective is {objective!r}")
+    if other_peak:
+        unused["learning_rate"] = "learning_rate or optimizer of the call replaces it"
+    for member in members:
+        for field, why in unused.items():
+            default = getattr(Hyperparameters, field)
+            if (value := getattr(member, field, default)) != default:
+                raise BadInput(
+                    f"{field}={value!r}: expected no value, got one without effect, since {why}. "
+                    "Leave it out."
+                )

@@ -261,7 +261,8 @@ class Metrics(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def _init(model: Trainable, dtype: str, shape: tuple[int, ...]) -> Callable[..., Params]:
     def one(seed: Array) -> Params:
-        params = model.init(key_of(seed, Stream.INIT), jnp.zeros((1, *shape), dtype))
+        # Two examples, since one hides that a part sums over the batch.
+        params = model.init(key_of(seed, Stream.INIT), jnp.zeros((2, *shape), dtype))
         return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
     # Runs once, so the compiler's time spent optimising it would be lost.

@@ -74,6 +74,41 @@ def test_dark_images_are_taken_when_told():
 
 
 @pytest.mark.parametrize(
+    ("train", "test", "binarise", "named"),
+    [
+        # Binarised, the test images would be black.
+        (LEVELS, LEVELS // 128, None, ("'test'", " 1 to 255", "0 to 1")),
+        (LEVELS, LEVELS // 128, False, ("'test'", " 1 to 255", "0 to 1")),
+        (LEVELS // 128, LEVELS, None, ("'train'", " 1 to 255", "0 to 1")),
+        (LEVELS, LEVELS // 3, None, ("'test'", " 1 to 255", "0 to 85", "binarise=False")),
+        (LEVELS / 255, LEVELS.astype(float), None, ("'train'", " 1 to 255", "to 1. Scale")),
+        (LEVELS - 128.0, LEVELS / 255, None, ("'test'", "-127 to 127", "to 1. Scale")),
+        (LEVELS / 2.55, LEVELS // 128 * 1.0, None, ("'test'", "to 100", "0 to 1")),
+    ],
+)
+def test_splits_on_different_scales_are_refused(train, test, binarise, named):
+    with pytest.raises(BadInput) as refusal:
+        rd.Dataset.from_arrays(train, test, binarise=binarise)
+    said = str(refusal.value)
+    assert said.startswith(f"array {named[0]}: ") and all(words in said for words in named), said
+
+
+def test_splits_that_differ_by_chance_are_taken():
+    counts = (RANDOM.random((9, 40)) < 0.1) * 1.0
+    for train, test in (
+        (LEVELS, np.minimum(LEVELS[:2], 140)),
+        (REAL, np.full((1, 6), 0.5)),
+        (REAL * 100, np.full((1, 6), 0.5)),
+        (REAL, np.full((9, 6), 0.5)),
+        # Of words, say, of which one is frequent in one text.
+        (np.vstack([counts, np.where(np.arange(40) == 3, 100, counts[:1])]), counts),
+    ):
+        assert len(rd.Dataset.from_arrays(train, test).splits["test"]) == len(test)
+    dark = rd.Dataset.from_arrays(LEVELS, LEVELS // 3, binarise=False)
+    assert dark.splits["test"].max() == 85
+
+
+@pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
         ((np.tile(LEVELS.transpose(1, 2, 0), 4),) * 2, "examples seem to be on the last axis"),

@@ -319,7 +319,8 @@ GAUSSIAN = {"likelihood": "gaussian"}
             "likelihood='bernoulli': expected data of zeros and ones, got 8-bit levels. "
             "'discretised_log",
         ),
-        ({}, ("real", (4,)), "got real values. 'continuous_bernoulli' or 'gaussian' will do."),
+        # Not 'continuous_bernoulli', which is refused next.
+        ({}, ("real", (4,)), "got real values. 'gaussian' will do."),
         (GAUSSIAN, ("binary", (4, 4)), "got data of zeros and ones. 'bernoulli' will do."),
         (GAUSSIAN, ("grey", (4, 4)), "'gaussian': expected real values, got 8-bit levels."),
         (

@@ -111,6 +111,8 @@ def test_registered_parts_are_members_like_others(parts):
     for name, given in (*taken, ("flat", 3), ("flat", print)):
         with pytest.raises(BadInput):
             rd.register_decoder(name, given)
+    with pytest.raises(BadInput, match=r"'dense': expected a class .* got an instance of Dense"):
+        rd.register_decoder("dense", nn.Dense(3))
     with pytest.raises(BadInput, match="sign='ff'"):
         rd.register_encoder("other", Flat, sign="ff")
 
@@ -148,7 +150,7 @@ def test_a_member_is_known_by_the_text_of_its_parts(tmp_path, monkeypatch):
         ("decoder", "nowhere:Mine", "'nowhere' cannot be imported"),
         ("encoder", "rd_elbo:Nothing", "'rd_elbo' has no 'Nothing'"),
         ("prior", "rd_elbo:", "has no ''"),
-        ("decoder", "math:pi", "a flax module or a function, got 3.14"),
+        ("decoder", "math:pi", "a class of flax modules or a function, got 3.14"),
         ("optimizer", "optax:nothing", "'optax' has no 'nothing'"),
         ("optimizer", "math:pi", "optimizer=3.14"),
     ],
@@ -201,6 +203,43 @@ def test_parts_that_do_not_fit_are_named(decoder, latent, words):
 
     with pytest.raises(BadInput, match=words):
         jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 4, 5)))
+
+
+class Batched(nn.Module):
+    """A part that gets its batch axis wrong."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, inputs):
+        rows = inputs.reshape(len(inputs), -1)
+        if self.kind in ("lost", "single"):
+            rows = rows.mean(0, keepdims=self.kind == "single")
+        made = nn.Dense(40 if self.kind == "twice" else 20)(rows)
+        if self.kind == "encoder":
+            return distrax.MultivariateNormalDiag(made.mean(0), jnp.ones(20))
+        shape = (4, 5) if self.kind == "lost" else (-1, 4, 5)
+        return distrax.Independent(Bernoulli(made.reshape(shape)), 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("twice", ("decoder: ", "(2,)", "(4,)")),
+        ("lost", ("decoder: ", "(2,)", "()")),
+        ("single", ("decoder: ", "(2,)", "(1,)")),
+        ("encoder", ("encoder: ", "(2,)", "()")),
+    ],
+)
+def test_a_part_that_loses_the_batch_is_named(kind, named):
+    """Its terms would broadcast without a word, or fail with a message of jax."""
+    encoder, decoder = rd.models.DenseEncoder(3, 1, 2), Batched(kind)
+    if kind == "encoder":
+        encoder, decoder = Batched(kind), Flat((4, 5))
+    model = rd.VAE(encoder, decoder, rd.models.StandardNormal(20 if kind == "encoder" else 2))
+    with pytest.raises(BadInput) as refusal:
+        rd.fit(model, images_of(shape=(4, 5)), rd.product(seed=(0,)), steps=1, batch_size=4)
+    assert all(words in str(refusal.value) for words in named)
 
 
 class Single(Flat):

@@ -149,8 +149,9 @@ def test_a_chunk_of_another_study_is_refused(reference, tmp_path):
     content = json.loads(path.read_text())["content"]
     content["identity"]["splits"]["train"] = 32
     path.write_text(json.dumps({"content": content, "sha256": disk.digest(content)}))
-    with pytest.raises(BadInput, match="expected a file of this sweep, got one of another"):
+    with pytest.raises(BadInput, match=r"got one of another.*Give another workdir") as refusal:
         run.run(plan(), copy)
+    assert str(refusal.value).startswith(f"workdir={str(copy)!r}: ")
 
 
 def test_overwrite_begins_anew(reference, tmp_path, trained):

@@ -95,7 +95,9 @@ OWN = [
     Row(own(), f"{BINARY} uint16 from 0 to 300.", pair(np.uint16(300) * IMAGES)),
     Row(own(), f"to 255, got levels of {HERE} up to 100", arrays(images=100 * IMAGES)),
     Row(own(), "in which examples seem to be on the last axis", pair(TURNED, TURNED)),
-    Row(own(), f"{UNFIT} real values. 'continuous_ber", pair(2.0 * IMAGES, 1.0 * IMAGES)),
+    Row(own(), f"{UNFIT} real values. 'gaussian' will", pair(2.0 * IMAGES, 1.0 * IMAGES)),
+    Row(own(), f"{UNFIT} real values. 'continuous_ber", pair(0.5 * IMAGES, 1.0 * IMAGES)),
+    Row(own(), f"{HERE}: expected values on the scale of array 'train'", pair(255 * IMAGES)),
     Row(own(GREY), f"{UNFIT} 8-bit levels. 'discretised", pair(255 * IMAGES, 255 * IMAGES)),
     Row(own(), "'pixelcnn': expected images (height, width), got ex", pair(COLOUR, COLOUR)),
     Row(
