@@ -4,9 +4,9 @@
     python scripts/compare.py --workdir=runs/mnist_frontier
 
 The recipe of configs/mnist_frontier_gpu.py at a quarter of its channels: a convolutional encoder,
-an affine autoregressive flow as the prior, and a decoder of deconvolutions with causal layers behind
-them (`local`). `factorised` has residual networks on both sides, and `strong` a PixelCNN. Members
-keep an average of their parameters, which is evaluated beside the last ones. A chunk is two
+an affine autoregressive flow as the prior, and a decoder of deconvolutions with causal layers
+behind them (`local`). `factorised` has residual networks on both sides, and `strong` a PixelCNN.
+Members keep an average of their parameters, which is evaluated beside the last ones. A chunk is two
 members, one on each core.
 
 Claim: the hull lies 1.9 nats above the paper's on average over R from 6 to 121. A chunk takes 19 to

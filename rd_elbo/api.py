@@ -164,7 +164,7 @@ def sweep(
     evaluated = config.evaluated_splits(dataset, splits, eval_examples)
     plan = config.Plan(recorded, dataset, evaluated, members, how)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = workdir or temporary
+        folder = pathlib.Path(workdir or temporary).expanduser()
         outcome = sweeping.run(plan, folder, report=report, progress=progress)
     if outcome.failed:
         name, reason = next(iter(outcome.failed.items()))
@@ -301,7 +301,8 @@ def fit(
     spec = regularisation.switches(hyperparameters) | spec
     program = TrainSpec(model, objective, batch_size, course, optimizer, **spec)
     check_effect(hyperparameters, objective, complete or learning_rate is not None)
-    checkpoints = Checkpoints(pathlib.Path(workdir), report=report) if workdir else None
+    folder = pathlib.Path(workdir).expanduser() if workdir else None
+    checkpoints = Checkpoints(folder, report=report) if folder else None
     hparams = HParams.of(hyperparameters, program)
     if callable(learning_rate):
         hparams = hparams._replace(learning_rate=1.0)

@@ -251,3 +251,14 @@ def test_a_split_may_be_named_alone():
     tiny = dataclasses.replace(TINY, batch_size=4)
     points = rd.sweep([tiny], rd.Dataset.from_arrays(X, X), splits="test")
     assert [point["split"] for point in points] == ["test"]
+
+
+def test_a_workdir_may_begin_with_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    x = np.random.RandomState(0).randint(0, 2, (32, 4, 4), np.uint8)
+    tiny = rd.Member(encoder_width=4, decoder_width=4, latent=2, batch_size=16)
+    (point,) = rd.sweep([tiny], rd.Dataset.from_arrays(x, x), "~/run", splits="test")
+    assert (tmp_path / "run" / "points.csv").exists()
+    assert rd.load_params("~/run", point["member"])[0] == tiny
+    np.savez(tmp_path / "x.npz", images=np.concatenate([x, x]))
+    assert rd.load_data("path", path="~/x.npz").image_shape == (4, 4)
