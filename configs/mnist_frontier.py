@@ -25,7 +25,7 @@ TRAINING |= {"batch_size": 32, "epochs": 12.0, "ema_decay": 0.999}
 LOCAL = {"decoder": "pixelvae", "decoder_width": 8, "decoder_depth": 1, "causal_depth": 3}
 # Its training is unstable under normalised gradients: see results/mnist_frontier.
 FACTORISED = {"encoder": "resnet", "decoder": "resnet", "decoder_width": 8, "decoder_depth": 2}
-FACTORISED |= {"optimizer": "adam", "epochs": 10.0}
+FACTORISED |= {"optimizer": "adam"}
 STRONG = {"decoder": "pixelcnn", "decoder_width": 16, "decoder_depth": 4, "epochs": 6.0}
 
 
