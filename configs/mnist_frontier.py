@@ -9,8 +9,8 @@ behind them (`local`). `factorised` has residual networks on both sides, and `st
 Members keep an average of their parameters, which is evaluated beside the last ones. A chunk is two
 members, one on each core.
 
-Claim: the hull lies 1.9 nats above the paper's on average over R from 6 to 121. A chunk takes 19 to
-30 minutes.
+Claim: the hull lies 1.9 nats above the paper's on average over R from 6 to 121. A chunk takes 23
+to 30 minutes.
 """
 
 from ml_collections import ConfigDict
