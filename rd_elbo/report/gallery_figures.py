@@ -20,7 +20,7 @@ from rd_elbo import disk
 from rd_elbo.data.dataset import title
 from rd_elbo.errors import BadInput, choice, number
 from rd_elbo.report.gallery import GALLERY_COLUMNS
-from rd_elbo.report.style import STYLE, drawing, save
+from rd_elbo.report.style import STYLE, drawing, new_figure, save
 from rd_elbo.sweep import tables
 from rd_elbo.sweep.grid import FIELDS
 
@@ -201,7 +201,7 @@ def figure(number: int, table: Sequence[Row], arrays: Arrays) -> Figure | None:
     with drawing():
         # Everything is placed by hand. With no engine at all matplotlib takes the style's once it
         # has drawn.
-        drawn = Figure(figsize=(width, height), layout=PlaceHolderLayoutEngine(True, True))
+        drawn = new_figure(figsize=(width, height), layout=PlaceHolderLayoutEngine(True, True))
         top = height - _PAD
         for line, line_height in zip(layout, heights, strict=True):
             for shown, left in zip(line, lefts, strict=False):

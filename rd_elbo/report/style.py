@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rd_elbo import disk
@@ -36,9 +37,16 @@ def drawing() -> AbstractContextManager[None]:
     return matplotlib.rc_context(STYLE)
 
 
+def new_figure(**options: Any) -> Figure:
+    """A figure as pyplot makes it, but without the user's backend, which may fail."""
+    figure = Figure(**options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def subplots(*shape: int, figsize: tuple[float, float], **grid: Any) -> tuple[Figure, Any]:
-    """A figure and its axes, as pyplot makes them, but without a backend, which may fail."""
-    figure = Figure(figsize=figsize)
+    """A new figure and its axes."""
+    figure = new_figure(figsize=figsize)
     return figure, figure.subplots(*shape, **grid)
 
 
