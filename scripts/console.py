@@ -83,9 +83,9 @@ def parse(argv: list[str]) -> list[str]:
 
 def _check_once(arguments: Sequence[str]) -> None:
     """Raises for a flag that is given twice, of which absl would take the last."""
-    names = [
-        argument.partition("=")[0].lstrip("-") for argument in arguments if argument[:1] == "-"
-    ]
+    # A negative number is the value of a flag.
+    given = (argument for argument in arguments if re.match(r"--?[a-z_]", argument))
+    names = [argument.partition("=")[0].lstrip("-") for argument in given]
     for name in names:
         # Those of the configuration have their values in the message.
         if names.count(name) > 1 and name.partition(".")[0] != "config":

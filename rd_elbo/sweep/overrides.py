@@ -46,14 +46,21 @@ def check_effect(given: Iterable[str], config: Mapping[str, Any]) -> None:
     Raises:
       BadInput: If there is such a field.
     """
+
+    def section_of(name: str) -> Mapping[str, Any]:
+        # A section that is no section is refused later.
+        return value if isinstance(value := config.get(name), Mapping) else {}
+
     replaced = {
         field: section
         for section in ("grid", "train")
-        for field, value in (config.get(section) or {}).items()
+        for field, value in section_of(section).items()
         if value is not None
     }
-    blocks = config.get("blocks") or {}
-    trained = config.get("only") or blocks
+    blocks, only = section_of("blocks"), config.get("only")
+    trained = only if only and isinstance(only, list | tuple) else blocks
+    own = [blocks[name] for name in trained if isinstance(name, str) and name in blocks]
+    splits = section_of("data").get("splits") or ()
     for path in given:
         section, *inner = path.split(".")
         field = inner.pop() if inner else ""
@@ -62,15 +69,13 @@ def check_effect(given: Iterable[str], config: Mapping[str, Any]) -> None:
             also = f"--config.{replaced[field]}.{field}"
             raise BadInput(f"{flag}: expected this or {also}, which replaces it, got both.")
         if section == "blocks" and inner and inner[0] not in trained:
-            names = ", ".join(trained)
+            names = ", ".join(map(str, trained))
             raise BadInput(f"{flag}: expected a block that is trained ({names}), got {inner[0]}.")
-        own = [blocks[name] for name in trained if isinstance(name, str) and name in blocks]
         if section == "base" and own and all(field in block for block in own):
             raise BadInput(
                 f"{flag}: expected a field that some block has from base, got {field}, which every "
                 f"block sets. Give --config.grid.{field}."
             )
-        splits = (config.get("data") or {}).get("splits") or ()
         if path == "data.eval_examples" and "train" not in splits:
             raise BadInput(
                 f"{flag}: expected to report on the split train, got data.splits={splits!r}."
