@@ -19,11 +19,13 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models.causal import CausalImage, readout_kernel
 from rd_elbo.models.decoders import deconv_trunk
+from rd_elbo.models.geometry import UNPADDED, Padding
 from rd_elbo.models.layers import Parameter, conv_to_halves, gate, lecun_pair, pointwise
 from rd_elbo.models.likelihoods import with_outputs
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
+_FRAME = ((_ABOVE, 0), (_LEFT, _RIGHT))
 
 
 def causal_mask(*, includes_centre: bool) -> np.ndarray:
@@ -33,14 +35,16 @@ def causal_mask(*, includes_centre: bool) -> np.ndarray:
     return mask
 
 
-def _layer(params: dict[str, Parameter], padded: Array, plane: Array, *, first: bool) -> Array:
+def _layer(
+    params: dict[str, Parameter], x: Array, plane: Array, padding: Padding, *, first: bool
+) -> Array:
     """Apply one gated causal layer: the input layer, or a residual block.
 
     Args:
       params: `kernel` (3, 5, inputs, 2, width), `bias` (2, width), `plane` (planes, 2, width).
-      padded: (batch, height + 2, width + 4, inputs) input, framed by two rows above and two columns
-        at each side.
+      x: (batch, height, width, inputs) input, or (batch, 3, 5, inputs) patches of it.
       plane: (batch, height, width, planes) feature planes made from z.
+      padding: `_FRAME`, or `UNPADDED` for patches.
       first: True for the input layer, which must not see the pixel itself.
 
     Returns:
@@ -48,9 +52,11 @@ def _layer(params: dict[str, Parameter], padded: Array, plane: Array, *, first: 
     """
     kernel = params["kernel"]
     mask = jnp.asarray(causal_mask(includes_centre=not first), kernel.dtype)
-    h = conv_to_halves(padded, kernel * mask[:, :, None, None, None], params["bias"])
+    h = conv_to_halves(x, kernel * mask[:, :, None, None, None], params["bias"], padding)
     h = gate(h + pointwise(plane, params["plane"]))
-    return h if first else padded[:, _ABOVE:, _LEFT:-_RIGHT] + h
+    if first:
+        return h
+    return h + (x if padding == _FRAME else x[:, _ABOVE:, _LEFT:-_RIGHT])
 
 
 def _pad(h: Array) -> Array:
@@ -71,7 +77,7 @@ class PixelCNN(CausalImage):
     def _outputs(self, images: Array, planes: Array) -> Array:
         h = images
         for i, params in enumerate(self.params["layers"]):
-            h = _layer(params, _pad(h), planes, first=i == 0)
+            h = _layer(params, h, planes, _FRAME, first=i == 0)
         return self._readout(h, planes)
 
     def _readout(self, h: Array, plane: Array) -> Array:
@@ -92,7 +98,7 @@ class PixelCNN(CausalImage):
             for layer, params in enumerate(layers):
                 crop = (batch, _ROWS, _COLUMNS, channels[layer])
                 patch = lax.dynamic_slice(inputs[layer], (0, i, j, 0), crop)
-                h = _layer(params, patch, plane, first=layer == 0)
+                h = _layer(params, patch, plane, UNPADDED, first=layer == 0)
                 if layer + 1 < len(layers):
                     inputs[layer + 1] = lax.dynamic_update_slice(inputs[layer + 1], h, place)
             drawn = self._pixel(self._readout(h, plane)[:, 0, 0], uniform).astype(planes.dtype)

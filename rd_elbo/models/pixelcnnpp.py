@@ -94,13 +94,12 @@ class PixelCNNPP(CausalImage):
             if node.kind == "grow":
                 values.append(streams.grow(params, source)[:, :height, :width])
                 continue
-            (rows, columns), (above, left), stride = node.kernel, node.offset, node.stride
-            window = streams.frame(source)[:, ABOVE - above :, LEFT - left :]
-            window = window[:, : (height - 1) * stride + rows, : (width - 1) * stride + columns]
             besides = [values[b] for b in node.besides]
             residual = None if node.residual is None else values[node.residual]
             planes_here = from_z[node.level]
-            values.append(streams.apply_node(node, params, window, besides, residual, planes_here))
+            others = besides, residual, planes_here
+            padding = node.padding(source.shape[1:3], (height, width))
+            values.append(streams.apply_node(node, params, source, *others, padding))
         return self._readout(values[-1])
 
     def _readout(self, h: Array) -> Array:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rd_elbo.models.geometry import Pair
+from rd_elbo.models.geometry import UNPADDED, Padding, Pair
 from rd_elbo.models.layers import biased, conv_to_halves, gate, pointwise
 
 INPUT = -1
@@ -72,6 +72,13 @@ class Node:
     def stride(self) -> int:
         """Steps of the filter down and to the right, pixels."""
         return 2 if self.kind == "shrink" else 1
+
+    def padding(self, source: Pair, size: Pair) -> Padding:
+        """Padding of a source of one size with which the filter gives a result of another."""
+        ends = zip(source, size, self.kernel, self.offset, strict=True)
+        after = ((m - 1) * self.stride + k - before - n for n, m, k, before in ends)
+        rows, columns = zip(self.offset, after, strict=True)
+        return rows, columns
 
 
 @functools.cache
@@ -152,6 +159,7 @@ def apply_node(
     besides: Sequence[Array],
     residual: Array | None,
     planes: Array,
+    padding: Padding = UNPADDED,
 ) -> Array:
     """Compute a rectangle of a node, all but a "grow" one.
 
@@ -166,12 +174,13 @@ def apply_node(
       besides: (batch, height, width, width of the network) sources read at the pixel itself.
       residual: Array that the result is added to, or None.
       planes: (batch, height, width, planes) feature planes made from z, for all layers.
+      padding: Zeros added to the window.
 
     Returns:
       (batch, height, width, width of the network).
     """
     strides = (node.stride, node.stride)
-    h = conv_to_halves(window, params["kernel"], params["bias"], strides=strides)
+    h = conv_to_halves(window, params["kernel"], params["bias"], padding, strides)
     for source, weights in zip(besides, params["besides"] if besides else (), strict=True):
         h = h + pointwise(source, weights)
     if "planes" in params:
