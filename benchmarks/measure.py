@@ -31,7 +31,7 @@ _FEWEST = 3
 _MOST_STEPS = 256
 _SIZES = (1024, 2048, 3072)
 # Defaults: turns of each contender, and the aim of their length in seconds.
-ROUNDS, SECONDS = 5, 1.5
+ROUNDS, SECONDS = 5, 1.0
 
 Row = dict[str, Any]
 Say = Callable[[str], None]

@@ -11,8 +11,8 @@ from benchmarks.cases import Probe, Problem
 from rd_elbo.training import evaluate, fit, sharding, state, step
 
 # Steps of a call, where members wait for others: to begin and end with each group of them, which
-# training does once in hundreds of steps, must not weigh on a few.
-_STEPS = 16
+# training does once in hundreds of steps, must not weigh on one.
+_STEPS = 4
 
 
 def trainer(

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from rd_elbo.errors import BadInput, number, whole
@@ -125,8 +126,8 @@ class Toy:
 
     def tables(self, params: Params, p: Float[Array | np.ndarray, " symbols"]) -> Tables:
         """The model as tables, for a source of probabilities `p`."""
-        e, d, m = _log_tables(*(leaf[..., None] for leaf in _leaves(params)))
-        return Tables(jnp.log(p), e[..., 0].T, d[..., 0], m[..., 0])
+        e, d, m = (table.log[..., 0] for table in _tables(*(a[..., None] for a in _leaves(params))))
+        return Tables(jnp.log(p), e.T, d, m)
 
 
 def _leaves(params: Params) -> tuple[Array, ...]:
@@ -140,15 +141,28 @@ def _positions(count: int) -> np.ndarray:
     return (np.arange(count) - (count - 1) / 2) / (count / 2)
 
 
-def _log_tables(
-    w: Array, b: Array, v: Array, c: Array, logits: Array
-) -> tuple[Array, Array, Array]:
-    """log e(z|x) and log d(x|z), both as (z, x, members), and log m(z) as (z, members)."""
+class _Table(NamedTuple):
+    """Log-probabilities and probabilities."""
+
+    log: Array
+    p: Array
+
+
+def _softmax(exponents: Array, axis: int) -> _Table:
+    # Both from one exponential, which the gradient uses again: exponentials are what costs here.
+    shifted = exponents - lax.stop_gradient(exponents.max(axis, keepdims=True))
+    masses = jnp.exp(shifted)
+    total = masses.sum(axis, keepdims=True)
+    return _Table(shifted - jnp.log(total), masses / total)
+
+
+def _tables(w: Array, b: Array, v: Array, c: Array, logits: Array) -> tuple[_Table, _Table, _Table]:
+    """e(z|x) and d(x|z), both as (z, x, members), and m(z) as (z, members)."""
     x = jnp.asarray(_positions(len(v)), v.dtype)[None, :, None]
     z = jnp.asarray(_positions(len(w)), w.dtype)[:, None, None]
-    log_e = jax.nn.log_softmax(-((w[:, None] * x - b[:, None]) ** 2), axis=0)
-    log_d = jax.nn.log_softmax(-((v[None] * z - c[None]) ** 2), axis=1)
-    return log_e, log_d, jax.nn.log_softmax(logits, axis=0)
+    e = _softmax(-((w[:, None] * x - b[:, None]) ** 2), axis=0)
+    d = _softmax(-((v[None] * z - c[None]) ** 2), axis=1)
+    return e, d, _softmax(logits, axis=0)
 
 
 @members_last
@@ -160,10 +174,10 @@ def _terms(
     Returns:
       (batch, members) rate, (batch, members) distortion, nats, and (batch, z, members) p_e(z).
     """
-    log_e, log_d, log_m = _log_tables(w, b, v, c, logits)
-    e = jnp.exp(log_e)
-    rate, distortion = (e * (log_e - log_m[:, None])).sum(0), -(e * log_d).sum(0)
-    return (p * rate).sum(1), (p * distortion).sum(1), (p[:, None] * e).sum(2)
+    e, d, m = _tables(w, b, v, c, logits)
+    rate = (e.p * (e.log - m.log[:, None])).sum(0)
+    distortion = -(e.p * d.log).sum(0)
+    return (p * rate).sum(1), (p * distortion).sum(1), (p[:, None] * e.p).sum(2)
 
 
 # A code of less probability plays no part.

@@ -73,7 +73,7 @@ class Node:
         """Steps of the filter down and to the right, pixels."""
         return 2 if self.kind == "shrink" else 1
 
-    def padding(self, source: Pair, size: Pair) -> Padding:
+    def padding(self, source: Sequence[int], size: Pair) -> Padding:
         """Padding of a source of one size with which the filter gives a result of another."""
         ends = zip(source, size, self.kernel, self.offset, strict=True)
         after = ((m - 1) * self.stride + k - before - n for n, m, k, before in ends)
