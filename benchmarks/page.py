@@ -38,6 +38,8 @@ The last command writes this page from the tables in `results/benchmarks`.
   products of matrices and convolutions, gates and both gradients included
   ([flops.py](../benchmarks/flops.py)).
 - Memory is the growth of the process while the contender is built and trains.
+- [Profiles](../results/benchmarks/README.md) say where the time goes, what was changed, and what
+  limits the rest.
 """
 # Suites in the order of `all`, with their headings on the page.
 SUITES = {

@@ -86,7 +86,7 @@ def run_all() -> None:
     failed = []
     for suite in page.SUITES:
         own = [suite if argument == "all" else argument for argument in sys.argv[1:]]
-        if subprocess.run([sys.executable, __file__, *own]).returncode:
+        if subprocess.run([sys.executable, sys.argv[0], *own]).returncode:
             failed.append(suite)
     if failed:
         raise BadInput(f"suites={', '.join(failed)}: expected to end well. See above.")

@@ -106,6 +106,34 @@ class DeconvDecoder(nn.Module):
         return _of_image(self, h, z.shape[:-1])
 
 
+def resnet_trunk(
+    z: Float[Array, "*batch latent"], width: int, depth: int, image_size: Pair
+) -> Float[Array, "examples height width planes"]:
+    """Make feature planes of z by a small residual network, see `ResNetDecoder`.
+
+    To be called inside a compact module.
+
+    Args:
+      z: (*batch, latent) latents.
+      width: Channels of the planes.
+      depth: Residual layers at each of the three sizes.
+      image_size: (height, width) of the images, pixels.
+
+    Returns:
+      (examples, height, width, planes) in the dtype of `z`, the batch axes as one.
+    """
+    h = z.reshape(-1, 1, 1, z.shape[-1])
+    for level, size in enumerate(_sizes(image_size)):
+        channels = width * 2 ** (2 - level)
+        if level == 0:
+            h = GatedConvTranspose(channels, size, size, same=False, name="whole")(h)
+        else:
+            h = GatedConvTranspose(channels, (4, 4), size, (2, 2), name=f"grow_{level}")(h)
+        for i in range(depth):
+            h = h + Dropout()(GatedConv(channels, (3, 3), name=f"residual_{level}_{i}")(h))
+    return h
+
+
 class ResNetDecoder(nn.Module):
     """Decoder `-`: a small residual network to one distribution per pixel.
 
@@ -134,15 +162,7 @@ class ResNetDecoder(nn.Module):
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> distrax.Independent:
         """d(x|z)."""
-        h = z.reshape(-1, 1, 1, z.shape[-1])
-        for level, size in enumerate(_sizes(_size(self.image_shape))):
-            channels = self.width * 2 ** (2 - level)
-            if level == 0:
-                h = GatedConvTranspose(channels, size, size, same=False, name="whole")(h)
-            else:
-                h = GatedConvTranspose(channels, (4, 4), size, (2, 2), name=f"grow_{level}")(h)
-            for i in range(self.depth):
-                h = h + Dropout()(GatedConv(channels, (3, 3), name=f"residual_{level}_{i}")(h))
+        h = resnet_trunk(z, self.width, self.depth, _size(self.image_shape))
         return _of_image(self, h, z.shape[:-1])
 
 

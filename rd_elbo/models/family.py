@@ -43,7 +43,8 @@ class Architecture:
       flow_steps: Steps of each flow, of encoder and prior alike.
       flow_width: Units of each hidden layer of the flows' networks.
       flow_depth: Hidden layers of the flows' networks.
-      causal_depth: Residual blocks of the causal network behind decoder "pixelvae".
+      causal_depth: Residual blocks of the causal network behind decoders "pixelvae" and
+        "pixelvae_resnet".
       z_in_every_layer: Whether every residual layer of decoder "pixelcnnpp" reads z.
       likelihood: Distribution of a pixel or dimension, a key of `likelihoods.LIKELIHOODS`.
     """

@@ -103,9 +103,14 @@ def _pixelcnn(a: Architecture, shape: ImageShape) -> PixelCNNDecoder:
     return PixelCNNDecoder(a.decoder_width, a.decoder_depth, shape, likelihood=a.likelihood)
 
 
-def _pixelvae(a: Architecture, shape: ImageShape) -> PixelVAEDecoder:
-    width, depth, causal_depth = a.decoder_width, a.decoder_depth, a.causal_depth
-    return PixelVAEDecoder(width, depth, causal_depth, shape, a.likelihood)
+def _pixelvae(trunk: str) -> Part:
+    """A strong decoder, a convolutional network with a shallow PixelCNN behind it."""
+
+    def build(a: Architecture, shape: ImageShape) -> PixelVAEDecoder:
+        sizes = a.decoder_width, a.decoder_depth, a.causal_depth
+        return PixelVAEDecoder(*sizes, shape, a.likelihood, trunk)
+
+    return _causal(build, "causal_depth", drops=True)
 
 
 def _pixelcnnpp(a: Architecture, shape: ImageShape) -> PixelCNNPPDecoder:
@@ -137,7 +142,8 @@ DECODERS = {
     "deconv": _factorised(DeconvDecoder),
     "resnet": _factorised(ResNetDecoder),
     "pixelcnn": _causal(_pixelcnn),
-    "pixelvae": _causal(_pixelvae, "causal_depth", drops=True),
+    "pixelvae": _pixelvae("deconv"),
+    "pixelvae_resnet": _pixelvae("resnet"),
     "pixelcnnpp": _causal(_pixelcnnpp, "z_in_every_layer"),
 }
 PRIORS = {

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rd_elbo.models.causal import CausalImage, readout_kernel
-from rd_elbo.models.decoders import deconv_trunk
+from rd_elbo.models.decoders import deconv_trunk, resnet_trunk
 from rd_elbo.models.geometry import UNPADDED, Padding
 from rd_elbo.models.layers import Parameter, conv_to_halves, gate, lecun_pair, pointwise
 from rd_elbo.models.likelihoods import with_outputs
@@ -137,20 +137,25 @@ class PixelCNNDecoder(nn.Module):
         return PixelCNN(params, planes, self.likelihood)
 
 
-class PixelVAEDecoder(nn.Module):
-    """Decoder `+`: a deconvolutional one whose last layers are a shallow PixelCNN.
+# What makes the feature planes of a `PixelVAEDecoder`.
+_TRUNKS = {"deconv": deconv_trunk, "resnet": resnet_trunk}
 
-    Gulrajani et al. 2017 have such a decoder. The layers of `DeconvDecoder` but the last give
-    feature planes at the size of the image. A causal network reads the image, and in every layer
-    the planes by a linear map. So z says where things are, and the causal network only how pixels
-    go together.
+
+class PixelVAEDecoder(nn.Module):
+    """Decoder `+`: a convolutional one whose last layers are a shallow PixelCNN.
+
+    Gulrajani et al. 2017 have such a decoder. The layers of `DeconvDecoder`, or of `ResNetDecoder`,
+    but the last give feature planes at the size of the image. A causal network reads the image, and
+    in every layer the planes by a linear map. So z says where things are, and the causal network
+    only how pixels go together.
 
     Attributes:
       width: Channels of the planes and of every causal layer.
-      depth: Transposed convolutions at each of the three sizes.
+      depth: Layers of the trunk at each of the three sizes.
       causal_depth: Residual blocks after the causal network's input layer.
       image_shape: (height, width) of the images.
       likelihood: Distribution of a pixel, see `CausalImage`.
+      trunk: Network that makes the planes, "deconv" or "resnet".
     """
 
     width: int
@@ -158,11 +163,13 @@ class PixelVAEDecoder(nn.Module):
     causal_depth: int
     image_shape: tuple[int, ...]
     likelihood: str = "bernoulli"
+    trunk: str = "deconv"
 
     @nn.compact
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
         """d(x|z)."""
-        planes = deconv_trunk(z, self.width, self.depth, (self.image_shape[0], self.image_shape[1]))
+        size = self.image_shape[0], self.image_shape[1]
+        planes = _TRUNKS[self.trunk](z, self.width, self.depth, size)
         planes = planes.reshape(*z.shape[:-1], *planes.shape[1:])
         params = _causal_params(self, self.causal_depth, self.width)
         return PixelCNN(params, planes, self.likelihood)

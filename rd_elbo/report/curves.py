@@ -22,6 +22,7 @@ _NAMES: dict[str, str] = {
     "pixelcnn": "PixelCNN",
     "pixelcnnpp": "PixelCNN++",
     "pixelvae": "PixelVAE",
+    "pixelvae_resnet": "PixelVAE (ResNet)",
     "normal": "N(0, I)",
     "maf": "MAF",
     "maf_affine": "affine MAF",

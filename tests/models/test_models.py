@@ -43,6 +43,7 @@ ARCHITECTURES |= {
     "pixelvae, maf_affine": dataclasses.replace(
         SMALL, **NEW, decoder="pixelvae", prior="maf_affine", causal_depth=1
     ),
+    "pixelvae_resnet": dataclasses.replace(SMALL, decoder="pixelvae_resnet", causal_depth=1),
     "pixelcnnpp, z in every layer": dataclasses.replace(
         SMALL, **NEW, decoder="pixelcnnpp", z_in_every_layer=True
     ),
@@ -108,7 +109,12 @@ def test_closed_form_rate_of_a_nearly_collapsed_encoder():
     assert np.isfinite(jax.grad(rate_of)(jnp.ones(4))).all()
 
 
-SLOWEST = ("pixelcnnpp, z in every layer", "resnet, realnvp", "pixelvae, maf_affine")
+SLOWEST = (
+    "pixelcnnpp, z in every layer",
+    "resnet, realnvp",
+    "pixelvae, maf_affine",
+    "pixelvae_resnet",
+)
 
 
 def marked(names):
@@ -141,6 +147,7 @@ HALF = (
     "iaf, maf",
     "resnet, realnvp",
     "pixelvae, maf_affine",
+    "pixelvae_resnet",
     "pixelcnnpp, z in every layer",
 )
 

@@ -18,12 +18,15 @@ KINDS = {
     "pixelcnnpp": PixelCNNPPDecoder,
     "pixelcnnpp, z in every layer": functools.partial(PixelCNNPPDecoder, z_in_every_layer=True),
     "pixelvae": lambda width, depth, shape: PixelVAEDecoder(width, 1, depth, shape),
+    "pixelvae, resnet": lambda width, depth, shape: PixelVAEDecoder(
+        width, 1, depth, shape, trunk="resnet"
+    ),
 }
 
 
 # Without z in every layer PixelCNN++ has only less to compile, and to go wrong; either takes long.
 SLOW = pytest.param("pixelcnnpp, z in every layer", marks=pytest.mark.slow)
-MOST = ["pixelcnn", "pixelvae", SLOW]
+MOST = ["pixelcnn", "pixelvae", "pixelvae, resnet", SLOW]
 
 
 def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=None):
@@ -141,6 +144,7 @@ def test_probabilities_of_all_images_sum_to_one(x64, kind):
 SAMPLED = [
     ("pixelcnn", 2, (6, 5)),
     ("pixelvae", 2, (6, 5)),
+    ("pixelvae, resnet", 2, (6, 5)),
     pytest.param("pixelcnnpp, z in every layer", 2, (8, 7), marks=pytest.mark.slow),
 ]
 
@@ -204,6 +208,16 @@ def test_parameter_count_of_pixelvae_at_full_size():
     trunk += gated(25, 32, 32) + gated(16, 32, 32)
     causal = gated(15, 1, 32) + 3 * gated(15, 32, 32) + 4 * 2 * 32 * 32 + 32 + 32 + 1
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == trunk + causal == 1_099_585
+
+
+def test_parameter_count_of_pixelvae_with_a_residual_trunk():
+    module = PixelVAEDecoder(8, 2, 3, (28, 28), trunk="resnet")
+    params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64)))
+    gated = lambda taps, inputs, units: 2 * (taps * inputs * units + units)  # noqa: E731
+    trunk = gated(49, 64, 32) + gated(16, 32, 16) + gated(16, 16, 8)
+    trunk += 2 * sum(gated(9, channels, channels) for channels in (32, 16, 8))
+    causal = gated(15, 1, 8) + 3 * gated(15, 8, 8) + 4 * 2 * 8 * 8 + 8 + 8 + 1
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == trunk + causal
 
 
 def test_the_blocks_of_pixelcnnpp_and_their_shortcuts():
