@@ -56,15 +56,16 @@ def test_operations_of_a_dense_step_are_the_sum_over_its_products():
     assert flops.per_step(member, 7) == 2 * 7 * (3 * every - encoder[0])
 
 
-@pytest.mark.parametrize(("kind", "apart"), [("mlp", 0.02), ("pixelcnn", 0.02), ("flow", 0.1)])
+@pytest.mark.parametrize(("kind", "apart"), [("mlp", 0.02), ("flow", 0.1)])
 def test_operations_forward_are_those_that_xla_counts(kind, apart):
     member = cases.LARGE[kind]
     counted = work(architecture_of(member), (28, 28), 1)
     assert flops.per_step(member, 1, forward=True) == pytest.approx(counted, rel=apart)
 
 
-def test_operations_of_convolutions_count_padding_that_xla_leaves_out():
-    member = cases.LARGE["conv"]
+@pytest.mark.parametrize("kind", ["conv", "pixelcnn"])
+def test_operations_of_convolutions_count_padding_that_xla_leaves_out(kind):
+    member = cases.LARGE[kind]
     counted = work(architecture_of(member), (28, 28), 1)
     assert counted < flops.per_step(member, 1, forward=True) < 1.1 * counted
 

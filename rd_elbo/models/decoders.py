@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models.dropout import Dropout
 from rd_elbo.models.geometry import Pair, same_padding
-from rd_elbo.models.layers import GatedConv, GatedConvTranspose, GatedDense, in_dtype_of
+from rd_elbo.models.layers import Dense, GatedConv, GatedConvTranspose, GatedDense, in_dtype_of
 from rd_elbo.models.likelihoods import factorised, size_of_outputs, with_outputs
 from rd_elbo.models.vmap_conv import conv
 
@@ -36,7 +36,7 @@ class MLPDecoder(nn.Module):
         h = z
         for i in range(self.depth):
             h = Dropout()(GatedDense(self.width, name=f"hidden_{i}")(h))
-        logits = nn.Dense(size_of_outputs(self.image_shape, self.likelihood), name="logits")(h)
+        logits = Dense(size_of_outputs(self.image_shape, self.likelihood), name="logits")(h)
         outputs = logits.reshape(*z.shape[:-1], *with_outputs(self.image_shape, self.likelihood))
         return factorised(self, self.likelihood, outputs, len(self.image_shape))
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models.dropout import Dropout
 from rd_elbo.models.flows import AutoregressiveFlow
-from rd_elbo.models.layers import GatedConv, GatedDense
+from rd_elbo.models.layers import Dense, GatedConv, GatedDense
 
 # A standard deviation of exactly zero would make the rate infinite.
 _SMALLEST_SCALE = 1e-5
@@ -32,8 +32,8 @@ class DenseEncoder(nn.Module):
         h = _scaled(x).reshape(len(x), -1)
         for i in range(self.depth):
             h = Dropout()(GatedDense(self.width, name=f"hidden_{i}")(h))
-        mean = nn.Dense(self.latent, name="mean")(h)
-        scale = nn.softplus(nn.Dense(self.latent, name="scale")(h)) + _SMALLEST_SCALE
+        mean = Dense(self.latent, name="mean")(h)
+        scale = nn.softplus(Dense(self.latent, name="scale")(h)) + _SMALLEST_SCALE
         return distrax.MultivariateNormalDiag(mean, scale)
 
 
@@ -111,8 +111,8 @@ def _gaussian_of_image(
     h = GatedConv(units, h.shape[1:3], same=False, name="whole")(h)
     h = Dropout()(h.reshape(len(h), -1))
     # Alemi et al. 2018, App. A, has the variance, and not the standard deviation, as the softplus.
-    variance = nn.softplus(nn.Dense(latent, name="variance")(h)) + _SMALLEST_SCALE**2
-    return distrax.MultivariateNormalDiag(nn.Dense(latent, name="mean")(h), jnp.sqrt(variance))
+    variance = nn.softplus(Dense(latent, name="variance")(h)) + _SMALLEST_SCALE**2
+    return distrax.MultivariateNormalDiag(Dense(latent, name="mean")(h), jnp.sqrt(variance))
 
 
 class FlowEncoder(nn.Module):

@@ -3,6 +3,7 @@
 See `vmap_conv` for the convolutions. A layer computes in the dtype of its input.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -53,25 +54,27 @@ def pointwise(
 ) -> Float[Array, "*batch halves units"]:
     """Map each pixel or example linearly to its halves, in the dtype of `x`."""
     # Not an einsum with the kernel as it is: that one's gradient comes out transposed.
-    matrix = jnp.reshape(kernel, (len(kernel), -1))
-    other = in_dtype_of(x, matrix).dtype != matrix.dtype
-    h = _mixed_product(x, matrix) if other else x @ matrix
+    h = product(x, jnp.reshape(kernel, (len(kernel), -1)))
     return h.reshape(*h.shape[:-1], *kernel.shape[1:])
 
 
 @jax.custom_vjp
-def _mixed_product(
+def product(
     x: Float[Array, "*batch inputs"], matrix: Float[Array, "inputs outputs"]
 ) -> Float[Array, "*batch outputs"]:
-    """Multiply in the dtype of `x`, with a gradient of the matrix that is summed in its own."""
+    """Multiply in the dtype of `x`, with a gradient of the matrix that is summed in its own.
+
+    Autodiff's gradient of the matrix is a transposed product. Where a program has a single member,
+    XLA on CPU then puts it in order by a copy. Differentiable once, in reverse mode.
+    """
     return x @ in_dtype_of(x, matrix)
 
 
-def _mixed_product_forward(x: Array, matrix: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _mixed_product(x, matrix), (x, matrix)
+def _product_forward(x: Array, matrix: Array) -> tuple[Array, tuple[Array, Array]]:
+    return product(x, matrix), (x, matrix)
 
 
-def _mixed_product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, matrix = saved
     examples = tuple(range(x.ndim - 1))
     # A sum over 10^4 examples or pixels in bfloat16 stops growing, as a bias's does.
@@ -84,7 +87,15 @@ def _mixed_product_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array
     return g @ in_dtype_of(x, matrix).T, by_matrix.astype(matrix.dtype)
 
 
-_mixed_product.defvjp(_mixed_product_forward, _mixed_product_backward)
+product.defvjp(_product_forward, _product_backward)
+
+
+def _dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    return product(x, kernel)
+
+
+# flax's layer, whose gradient is that of `product`.
+Dense = functools.partial(nn.Dense, dot_general=_dot_general)
 
 
 def conv_to_halves(

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from rd_elbo.models.causal import CausalImage, readout_kernel
 from rd_elbo.models.decoders import deconv_trunk, resnet_trunk
 from rd_elbo.models.geometry import UNPADDED, Padding
-from rd_elbo.models.layers import Parameter, conv_to_halves, gate, lecun_pair, pointwise
+from rd_elbo.models.layers import Dense, Parameter, conv_to_halves, gate, lecun_pair, pointwise
 from rd_elbo.models.likelihoods import with_outputs
 
 _ROWS, _COLUMNS = 3, 5
@@ -131,7 +131,7 @@ class PixelCNNDecoder(nn.Module):
     def __call__(self, z: Float[Array, "*batch latent"]) -> PixelCNN:
         """d(x|z)."""
         pixels = self.image_shape[0] * self.image_shape[1]
-        planes = nn.Dense(pixels * self.planes, name="planes")(z)
+        planes = Dense(pixels * self.planes, name="planes")(z)
         planes = planes.astype(z.dtype).reshape(*z.shape[:-1], *self.image_shape, self.planes)
         params = _causal_params(self, self.depth, self.planes)
         return PixelCNN(params, planes, self.likelihood)

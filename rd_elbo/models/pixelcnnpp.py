@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from rd_elbo.models import streams
 from rd_elbo.models.causal import CausalImage, readout_kernel
-from rd_elbo.models.layers import GatedDense, lecun_pair
+from rd_elbo.models.layers import Dense, GatedDense, lecun_pair
 from rd_elbo.models.likelihoods import with_outputs
 from rd_elbo.models.streams import ABOVE, INPUT, LEFT, Node, nodes, sizes
 
@@ -262,7 +262,7 @@ class PixelCNNPPDecoder(nn.Module):
         shape = (*z.shape[:-1], *self.image_shape)
         planes = GatedDense(pixels, name="plane")(z).reshape(*shape, 1)
         if self.z_in_every_layer:
-            more = nn.Dense(pixels * _PLANES, name="planes")(z).astype(z.dtype)
+            more = Dense(pixels * _PLANES, name="planes")(z).astype(z.dtype)
             planes = jnp.concatenate([planes, more.reshape(*shape, _PLANES)], axis=-1)
         network = enumerate(nodes(self.depth))
         zeros, outputs = nn.initializers.zeros, with_outputs((), self.likelihood)
