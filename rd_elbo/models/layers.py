@@ -60,7 +60,7 @@ def pointwise(
 
 @jax.custom_vjp
 def product(
-    x: Float[Array, "*batch inputs"], matrix: Float[Array, "inputs outputs"]
+    x: Float[Array, "*batch inputs"], matrix: Float[Parameter, "inputs outputs"]
 ) -> Float[Array, "*batch outputs"]:
     """Multiply in the dtype of `x`, with a gradient of the matrix that is summed in its own.
 
