@@ -65,7 +65,7 @@ def product(
     """Multiply in the dtype of `x`, with a gradient of the matrix that is summed in its own.
 
     Autodiff's gradient of the matrix is a transposed product. Where a program has a single member,
-    XLA on CPU then puts it in order by a copy. Differentiable once, in reverse mode.
+    XLA on CPU then puts it in order by a copy. Differentiable in reverse mode alone.
     """
     return x @ in_dtype_of(x, matrix)
 

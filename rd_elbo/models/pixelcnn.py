@@ -4,7 +4,7 @@ Pixels are read row by row. Every filter is a causal crop of 3 rows by 5 columns
 row of the predicted pixel. Only the right end of that last row is masked. A masked 5x5 filter would
 compute twice as much, and throw it away.
 
-One function, `_layer`, computes a layer from a zero-padded image for `log_prob`, all pixels at
+One function, `_layer`, computes a layer from a whole image for `log_prob`, all pixels at
 once, or from one 3x5 patch for `sample`, one pixel. So sampling keeps every layer's activations and
 computes each of them once.
 """
@@ -25,7 +25,7 @@ from rd_elbo.models.likelihoods import with_outputs
 
 _ROWS, _COLUMNS = 3, 5
 _ABOVE, _LEFT, _RIGHT = _ROWS - 1, _COLUMNS // 2, _COLUMNS // 2
-_FRAME = ((_ABOVE, 0), (_LEFT, _RIGHT))
+_FRAME: Padding = ((_ABOVE, 0), (_LEFT, _RIGHT))
 
 
 def causal_mask(*, includes_centre: bool) -> np.ndarray:
@@ -60,7 +60,7 @@ def _layer(
 
 
 def _pad(h: Array) -> Array:
-    return jnp.pad(h, ((0, 0), (_ABOVE, 0), (_LEFT, _RIGHT), (0, 0)))
+    return jnp.pad(h, ((0, 0), *_FRAME, (0, 0)))
 
 
 class PixelCNN(CausalImage):

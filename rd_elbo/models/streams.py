@@ -28,7 +28,7 @@ from rd_elbo.models.layers import biased, conv_to_halves, gate, pointwise
 
 INPUT = -1
 LEVELS = 3
-# Every array that filters read is framed by this much: two rows above, a column at each side.
+# The most that filters reach beyond an image. Images that are being drawn are framed by as much.
 ABOVE, LEFT, RIGHT = 2, 1, 1
 # The right stream's first filter sees the row above and the pixel to the left: the rest of its last
 # row is still to come.
