@@ -5,6 +5,7 @@ device ever waits for another. Processes exchange small values through JAX's coo
 on the hosts: a device that is busy delays nobody.
 """
 
+import functools
 import hashlib
 import threading
 from collections import Counter
@@ -162,7 +163,7 @@ def fetch(tree: PyTree, members: int) -> PyTree:
 
 
 def spread(
-    members: Callable[..., PyTree], mesh: Mesh, vmap_size: int | None
+    members: Callable[..., PyTree], mesh: Mesh, vmap_size: int | None, *, in_place: bool = False
 ) -> Callable[..., PyTree]:
     """Spread a function of members side by side over devices, a few members after the others.
 
@@ -173,6 +174,8 @@ def spread(
         on each of them.
       vmap_size: The most members that a device advances side by side; None means
         `default_vmap_size`.
+      in_place: Whether `own` is `(state, *rest)` and the function returns `(state, results)`. The
+        new states then take the place of the old ones, part by part, where memory is donated.
 
     Returns:
       The function of all members, with devices first in place of what is one per device.
@@ -187,18 +190,27 @@ def spread(
         size = -(-count // -(-count // most))
         whole = count // size * size
 
-        def part(own: PyTree) -> PyTree:
-            return members(own, of_device, *shared)
+        def part(state: PyTree, rest: PyTree, start: Any, length: int) -> tuple[PyTree, PyTree]:
+            """The states after a part of the members had its turn, and what it returned."""
+            if not in_place:
+                return state, members(rest, of_device, *shared)
+            old = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, length), state)
+            new, results = members((old, *rest), of_device, *shared)
+            put = functools.partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
+            return jax.tree.map(put, state, new), results
 
         def in_parts(x: Array) -> Array:
             return x[:whole].reshape(whole // size, size, *x.shape[1:])
 
-        done = lax.map(part, jax.tree.map(in_parts, own))
+        state, rest = (own[0], own[1:]) if in_place else ((), own)
+        turns = jnp.arange(0, whole, size), jax.tree.map(in_parts, rest)
+        state, done = lax.scan(lambda state, at: part(state, at[1], at[0], size), state, turns)
         done = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), done)
-        if whole == count:
-            return done
-        rest = part(jax.tree.map(lambda x: x[whole:], own))
-        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), done, rest)
+        if whole < count:
+            last = jax.tree.map(lambda x: x[whole:], rest)
+            state, results = part(state, last, whole, count - whole)
+            done = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), done, results)
+        return (state, done) if in_place else done
 
     def on_all(own: PyTree, of_device: PyTree, *shared: Array) -> PyTree:
         return jax.shard_map(

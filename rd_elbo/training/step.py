@@ -148,7 +148,7 @@ def _train(spec: TrainSpec, mesh: Mesh) -> Wrapped:
         state, (rate, distortion, losses) = lax.fori_loop(0, steps, advance, (state, blank))
         return state, Seen(rate, distortion, losses, state.steps, state.alive)
 
-    population = spread(members, mesh, spec.vmap_size)
+    population = spread(members, mesh, spec.vmap_size, in_place=True)
 
     def train(state: State, hparams: HParams, rows: Array, *shared: Array) -> tuple[State, Seen]:
         with lowering(spec.lowering, mesh.devices.flat[0].platform):
