@@ -270,15 +270,6 @@ def test_vmap_size_changes_nothing():
     assert_same(trained(members, spec={"vmap_size": 2}).params, trained(members).params)
 
 
-def test_members_that_take_turns_are_updated_in_place():
-    members = several(dataclasses.replace(BASE, encoder_width=64), seed=range(8))
-    spec, mesh = spec_of(members, vmap_size=1), sharding.make_mesh(1)
-    program = fit.compile_for(spec, mesh, range(8), (40, *SHAPE), "uint8")
-    size, found = state.bytes_of(state.state_shapes(spec, SHAPE, 8)), program.memory_analysis()
-    assert found.alias_size_in_bytes >= size
-    assert found.temp_size_in_bytes < 0.5 * size
-
-
 @pytest.mark.parametrize(("kernel", "together"), [((3, 3, 1, 2), 1), ((5, 2), 16)])
 def test_members_with_convolutions_are_advanced_one_by_one_on_cpu(kernel, together):
     traced = []

@@ -11,7 +11,7 @@ import pytest
 from rd_elbo import objectives
 from rd_elbo.models.vae import Terms
 from rd_elbo.training import evaluate, fit, loop, optim, sharding, state, step
-from tests.training.populations import Echo, Member, echo, several
+from tests.training.populations import SHAPE, Echo, Member, echo, several, spec_of
 
 ONE = Member()
 
@@ -364,3 +364,12 @@ def test_settings_of_the_process_change_no_number():
     for a, b in zip(expected, found, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
+
+
+def test_members_that_take_turns_are_updated_in_place():
+    members = several(Member(encoder_width=64), seed=range(8))
+    spec, mesh = spec_of(members, vmap_size=1), sharding.make_mesh(1)
+    program = fit.compile_for(spec, mesh, range(8), (40, *SHAPE), "uint8")
+    size, found = state.bytes_of(state.state_shapes(spec, SHAPE, 8)), program.memory_analysis()
+    assert found.alias_size_in_bytes >= size
+    assert found.temp_size_in_bytes < 0.5 * size
