@@ -111,7 +111,8 @@ def _steps(rows: list[Row]) -> str:
     for row in rows:
         own = [row["case"], f"`{row['contender']}`", str(row["members"]), str(row["batch"])]
         if row["status"] == MEASURED:
-            ms = [f"{1e3 * row[name]:.3g}" for name in ("seconds_per_member_step", "low", "high")]
+            times = (1e3 * row[name] for name in ("seconds_per_member_step", "low", "high"))
+            ms = [f"{t:.3g}" if t < 999.5 else f"{t:.0f}" for t in times]
             own.append(f"{ms[0]} ({ms[1]} - {ms[2]})")
             own.append(f"{row['ratio_to_ours']:.2f}")
             peak, held = row["fraction_of_peak"], row["memory_mib"]
