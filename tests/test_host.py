@@ -87,8 +87,8 @@ def test_control_groups_of_both_versions(tmp_path):
 STOPPING = """
 import signal, sys, time
 from rd_elbo import host
-if sys.argv[2] == "ignored":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# The tests themselves may run under nohup.
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "ignored" else signal.SIG_DFL)
 stop = host.Stop(saves=sys.argv[3] == "saves")
 stop.last_words = lambda: print("last words", flush=True)
 with host.stop_on_signals(stop):
