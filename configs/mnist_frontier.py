@@ -22,8 +22,9 @@ ENCODER = {"encoder": "conv", "encoder_width": 8, "encoder_depth": 2, "latent": 
 PRIOR = {"prior": "maf_affine", "flow_steps": 4, "flow_width": 256, "flow_depth": 2}
 TRAINING = {"optimizer": "normalised_adam", "schedule": "half_linear", "learning_rate": 2e-3}
 TRAINING |= {"batch_size": 32, "epochs": 12.0, "ema_decay": 0.999}
-LOCAL = {"encoder": "resnet", "decoder": "pixelvae_resnet"}
-LOCAL |= {"decoder_width": 8, "decoder_depth": 1, "causal_depth": 3}
+LOCAL = {"decoder": "pixelvae", "decoder_width": 8, "decoder_depth": 1, "causal_depth": 3}
+RESIDUAL = {"encoder": "resnet", "decoder": "pixelvae_resnet"}
+RESIDUAL |= {"decoder_width": 8, "decoder_depth": 1, "causal_depth": 1}
 # Its training is unstable under normalised gradients: see results/mnist_frontier.
 FACTORISED = {"encoder": "resnet", "decoder": "resnet", "decoder_width": 8, "decoder_depth": 2}
 FACTORISED |= {"optimizer": "adam"}
@@ -40,7 +41,8 @@ def get_config(form: str = "full") -> ConfigDict:
     config.base = ConfigDict({**ENCODER, **PRIOR, **TRAINING, "seed": 0})
     config.blocks = ConfigDict(
         {
-            "local": {**LOCAL, "beta": (0.1, 0.05, 0.2, 0.3, 0.45, 0.65, 0.9)},
+            "residual": {**RESIDUAL, "beta": (0.1, 0.05, 0.2, 0.3)},
+            "local": {**LOCAL, "beta": (0.65, 0.9, 0.45)},
             "factorised": {**FACTORISED, "beta": (1.0, 0.3)},
             "strong": {**STRONG, "beta": (0.9, 0.7)},
         },
