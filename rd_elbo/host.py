@@ -61,7 +61,7 @@ def configure(
     jax.config.update("jax_num_cpu_devices", devices or cores())
     retain_freed_memory()
     # Tracing makes objects by the hundred thousand and little garbage: searching for it takes a
-    # fifth of the time.
+    # sixth of the time.
     gc.set_threshold(_OBJECTS)
     if cache_dir is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir))
