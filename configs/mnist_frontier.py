@@ -26,6 +26,7 @@ TRAINING |= {"batch_size": 32, "epochs": 12.0, "ema_decay": 0.999}
 LOCAL = {"decoder": "pixelvae", "decoder_width": 8, "decoder_depth": 1, "causal_depth": 3}
 RESIDUAL = {"encoder": "resnet", "decoder": "pixelvae_resnet"}
 RESIDUAL |= {"decoder_width": 8, "decoder_depth": 1, "causal_depth": 1}
+RESIDUAL |= {"optimizer": "muon", "batch_size": 16, "epochs": 10.0}
 # Its training is unstable under normalised gradients: see results/mnist_frontier.
 FACTORISED = {"encoder": "resnet", "decoder": "resnet", "decoder_width": 8, "decoder_depth": 2}
 FACTORISED |= {"optimizer": "adam"}
@@ -43,7 +44,7 @@ def get_config(form: str = "full") -> ConfigDict:
     config.blocks = ConfigDict(
         {
             "local": {**LOCAL, "beta": (0.65, 0.2, 0.9, 0.1, 0.45, 0.3)},
-            "residual": {**RESIDUAL, "beta": (0.1, 0.05)},
+            "residual": {**RESIDUAL, "beta": (0.1, 0.03, 0.2, 0.05, 0.35, 0.65)},
             "factorised": {**FACTORISED, "beta": (1.0, 0.3)},
             "strong": {**STRONG, "beta": (0.9, 0.7)},
         },

@@ -1,4 +1,4 @@
-"""From a gradient to a step: schedules of the learning rate, Adam, and any optimizer of optax.
+"""From a gradient to a step: schedules of the learning rate, Adam, Muon, and optax's optimizers.
 
 An optimizer sees the gradient of one member, so a global norm is that member's own.
 """
@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from rd_elbo import references, sources
 from rd_elbo.errors import choice
+from rd_elbo.training import muon
 
 _WARMUP = 0.05
 # Where a gradient vanishes there is no direction to scale up.
@@ -161,6 +162,26 @@ def _adam(prepare: Callable[[PyTree], PyTree], b2: float) -> Optimizer:
     return Optimizer(optax.scale_by_adam().init, step)
 
 
+def _muon(b2: float) -> Optimizer:
+    """Muon for kernels and Adam for the rest, both of normalised gradients."""
+
+    def init(params: PyTree) -> muon.MuonState:
+        kernels, rest = muon.split(params)
+        momentum = jax.tree.map(jnp.zeros_like, kernels)
+        return muon.MuonState(momentum, optax.scale_by_adam().init(rest))
+
+    def step(
+        params: PyTree, state: muon.MuonState, gradient: PyTree, step_size: Array, alive: Array
+    ) -> tuple[PyTree, PyTree]:
+        kernels, rest = muon.split(params)
+        of_kernels, of_rest = muon.split(normalised(gradient))
+        kernels, momentum = muon.step(kernels, state.momentum, of_kernels, step_size, alive)
+        rest, moments = adam(rest, state.moments, of_rest, step_size, alive, b2)
+        return muon.joined({**kernels, **rest}, params), muon.MuonState(momentum, moments)
+
+    return Optimizer(init, step)
+
+
 def clipped_adam(learning_rate: Any) -> optax.GradientTransformation:
     """Adam of gradients whose global norm is bounded by 100; losses are sums over pixels."""
     return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(learning_rate))
@@ -200,6 +221,7 @@ OPTIMIZERS: Mapping[str, Callable[[float], Optimizer]] = MappingProxyType(
     {
         "adam": lambda b2: _adam(lambda gradient: gradient, b2),
         "normalised_adam": lambda b2: _adam(normalised, b2),
+        "muon": _muon,
         "clipped_adam": lambda b2: of_optax(clipped_adam),
         "adamw": lambda b2: of_optax(optax.adamw),
     }

@@ -96,13 +96,14 @@ PADDED = {
         KINDS["convolutions"], decoder="pixelvae", encoder="dense", causal_depth=1
     ),
     "levels": Member(decoder="pixelcnn", likelihood="discretised_logistic"),
+    "muon": dataclasses.replace(KINDS["convolutions"], optimizer="muon"),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "muon"])
 def test_padded_from_a_smaller_width(kind):
-    wide = dataclasses.replace(KINDS[kind], ema_decay=0.9, dropout=0.3)
+    wide = dataclasses.replace({**KINDS, **PADDED}[kind], ema_decay=0.9, dropout=0.3)
     narrow = dataclasses.replace(wide, decoder_width=2, encoder_width=wide.encoder_width - 1)
     # Six of them, as above: one program.
     rest = [dataclasses.replace(narrow, seed=seed) for seed in range(1, 5)]
