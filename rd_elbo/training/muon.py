@@ -46,7 +46,8 @@ def split(tree: PyTree) -> tuple[Arrays, Arrays]:
     A kernel has two axes or more, and its name ends with "kernel", as flax names the weights of
     dense layers and convolutions. Those of flows are called `kernel_0` and so on.
     """
-    kernels, rest = {}, {}
+    kernels: Arrays = {}
+    rest: Arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         is_kernel = leaf.ndim > 1 and name.endswith("kernel")
@@ -64,8 +65,8 @@ def joined(arrays: Arrays, like: PyTree) -> PyTree:
 def orthogonalised(matrix: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
     """Replace the singular values of a matrix by about 1; those below a thousandth, by less.
 
-    The polynomial is that of Jordan et al. 2024. It is applied to the smaller one of the matrix's
-    two Gram matrices, and the matrix itself is multiplied once, where they multiply it ten times.
+    The polynomial is that of Jordan et al. 2024. Here it is applied to the smaller of the two Gram
+    matrices, and the matrix itself is multiplied twice in place of ten times.
     """
     rows, columns = matrix.shape
     matrix = matrix / (jnp.sqrt(jnp.sum(matrix**2)) + _SMALLEST_NORM)
@@ -110,8 +111,8 @@ def step(
 
     Args:
       kernels: Kernels by path.
-      momentum: Their momentum.
-      gradient: Their gradients.
+      momentum: Momentum of each kernel.
+      gradient: Gradient of each kernel.
       step_size: Learning rate of this step.
       alive: () bool, whether to make the step.
 
