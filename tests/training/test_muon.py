@@ -9,7 +9,7 @@ from optax import contrib
 
 from rd_elbo import objectives
 from rd_elbo.models.vae import Terms
-from rd_elbo.training import fit, muon, optim, state
+from rd_elbo.training import checkpoint, fit, muon, optim, state
 from tests.training.populations import Echo
 
 SHAPES = [(5, 3), (3, 5), (4, 4), (30, 7)]
@@ -86,6 +86,22 @@ def test_steps_are_those_of_a_textbook(x64):
     np.testing.assert_allclose(layer["kernel"][0].reshape(6, 8), kernel, rtol=1e-6)
     np.testing.assert_allclose(layer["bias"][0], rest["bias"], rtol=1e-6)
     np.testing.assert_allclose(fitted.params["readout_kernel"][0], rest["one"], rtol=1e-6)
+
+
+def test_a_training_resumes_with_its_momentum(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.Checkpoints, "due", lambda self: True)
+
+    def run(folder, stop=None):
+        spec = state.TrainSpec(Bowl("w"), batch_size=4, optimizer="muon", call_steps=4)
+        kept = checkpoint.Checkpoints(tmp_path / folder)
+        hparams = state.HParams(np.arange(2), objectives.LossWeights(), 0.0, 0.1)
+        models, images = [spec.model] * 2, np.zeros((4, 1))
+        return fit.fit(spec, models, hparams, images, 12, checkpoints=kept, stop=stop)
+
+    whole = run("whole")
+    with pytest.raises(fit.Stopped):
+        run("parts", stop=lambda: True)
+    jax.tree.map(np.testing.assert_array_equal, run("parts").params, whole.params)
 
 
 def test_zeros_around_a_kernel_change_nothing(x64):
