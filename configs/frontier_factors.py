@@ -9,7 +9,7 @@ is a program of its own, so two shards, one after another or side by side, use t
     python scripts/sweep.py --shard=0/2 --config=configs/frontier_factors.py \
         --workdir=runs/frontier_factors --config.population.devices=1
 
-Claim: the flow of the prior and the schedule are worth most, more than two nats each.
+Claim: Muon is worth eleven nats, the flow of the prior and the schedule more than two each.
 """
 
 from ml_collections import ConfigDict
