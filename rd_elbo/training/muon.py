@@ -87,8 +87,8 @@ def direction(momentum: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
     All axes but the last are inputs. The two halves of a gated layer, (inputs, 2, outputs) or
     (rows, columns, inputs, 2, outputs), are outputs together. Elements without a gradient, which
-    are masked or pad the kernel of a narrower member, stay where they are; the mean square of the
-    others is that of Adam's steps.
+    are masked or pad the kernel of a narrower member, stay where they are; the root mean square of
+    the others is 0.2, about that of Adam's steps.
     """
     # Layers that are not gated have two axes, or four.
     halves = momentum.ndim in (3, 5) and momentum.shape[-2] == 2
