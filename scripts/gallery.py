@@ -51,7 +51,8 @@ def _make(workdir: pathlib.Path, console: Console) -> None:
     population = tables.recorded_config(workdir).get("population") or {}
     # Models are drawn from one after another, so all cores belong to one device.
     host.configure(1, cache_folder() / "xla", x64=population.get("dtype") == "float64")
-    chosen = selection.select(tables.read_points(workdir), _SPLIT.value)
+    rows = gallery.with_parameters(workdir, tables.read_points(workdir))
+    chosen = selection.select(rows, _SPLIT.value)
     with terminal.progress_bar(console) as progress:
         report = gallery.make(
             workdir,

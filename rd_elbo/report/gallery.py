@@ -21,7 +21,7 @@ from rd_elbo import disk
 from rd_elbo.data.dataset import Dataset
 from rd_elbo.errors import BadInput, whole
 from rd_elbo.models.vae import Params
-from rd_elbo.report.selection import Selected
+from rd_elbo.report.selection import Row, Selected
 from rd_elbo.sweep import tables
 from rd_elbo.sweep.grid import FIELDS, architecture_of
 
@@ -193,6 +193,25 @@ def make(
     rows = [table_row(one, dataset.name) for one in selected]
     disk.write_table(workdir / "gallery.csv", GALLERY_COLUMNS, rows)
     return Report(len(wanted), len(architectures), seconds)
+
+
+def with_parameters(workdir: pathlib.Path | str, rows: Sequence[Row]) -> list[Row]:
+    """Leave out rows without saved parameters where the member's other row has them.
+
+    A published table of last parameters and averages may come with the averages alone. Members
+    without any stay, so that `make` names them.
+
+    Args:
+      workdir: The run directory.
+      rows: Rows of points.csv.
+    """
+
+    def saved(row: Row) -> bool:
+        name = tables.params_name(str(row["member"]), tables.averaging_of(row))
+        return tables.params_path(workdir, name).exists()
+
+    have = {str(row["member"]) for row in rows if saved(row)}
+    return [row for row in rows if str(row["member"]) not in have or saved(row)]
 
 
 def _compact(images: np.ndarray) -> np.ndarray:

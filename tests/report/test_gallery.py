@@ -223,6 +223,18 @@ def test_what_cannot_be_shown_is_refused_and_nothing_written(run, dataset, tmp_p
     assert not list(run.glob("gallery.*"))
 
 
+def test_averages_stand_in_for_last_parameters_that_are_not_published(run):
+    averaged = dataclasses.replace(MEMBERS[0], ema_decay=0.9)
+    _, params = tables.load_params(run, MEMBERS[0].name)
+    tables.save_params(run, averaged, params, SHAPE, "ema")
+    both = [{"member": averaged.name, "averaging": averaging} for averaging in ("none", "ema")]
+    neither = [{**row, "member": "0000000000"} for row in both]
+    old = {"member": MEMBERS[1].name}
+    assert gallery.with_parameters(run, [*both, *neither, old]) == [both[1], *neither, old]
+    tables.save_params(run, averaged, params, SHAPE)
+    assert gallery.with_parameters(run, [*both, *neither, old]) == [*both, *neither, old]
+
+
 def test_titles_tell_where_beta_one_is_missing_and_how_equal_the_elbos_are(run, dataset):
     def title(*chosen):
         gallery.make(run, dataset, chosen, examples=2)
