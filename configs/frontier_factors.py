@@ -2,9 +2,10 @@ r"""What each part of the two-core frontier's recipe buys: one factor at a time,
 
     python scripts/sweep.py --config=configs/frontier_factors.py --workdir=runs/frontier_factors
 
-The block `recipe` is `local` of configs/mnist_frontier.py at beta = 0.3 and 2 epochs in place of
-12. Every other block differs from it in one field, `resnet_encoder_and_trunk` in two. Each member
-is a program of its own, so two shards, one after another or side by side, use two cores:
+The block `recipe` is a small convolutional model with three causal layers at beta = 0.3, trained
+for 2 epochs. Every other block differs from it in one field, `resnet_encoder_and_trunk` in two.
+Each member is a program of its own, so two shards, one after another or side by side, use two
+cores:
 
     python scripts/sweep.py --shard=0/2 --config=configs/frontier_factors.py \
         --workdir=runs/frontier_factors --config.population.devices=1
