@@ -23,6 +23,9 @@ _RMS = 0.2
 # 1.2 (Jordan et al. 2024).
 _POLYNOMIAL, _TIMES = (3.4445, -4.7750, 2.0315), 5
 _SMALLEST_NORM = 1e-7
+# A decoder's first transposed convolution, whose images have a single pixel. It is a dense layer
+# from z, and has kernels (rows, columns, inputs, 2, outputs).
+_PAINTER, _PAINTED = "decoder/whole/kernel", 2
 
 # Arrays by their path in a tree, such as "encoder/whole/kernel".
 Arrays = dict[str, Array]
@@ -82,18 +85,29 @@ def orthogonalised(matrix: Float[Array, "rows columns"]) -> Float[Array, "rows c
     return matrix @ factor if by == 0 else factor @ matrix
 
 
-def direction(momentum: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def direction(
+    momentum: Float[Array, "*shape"], inputs: int | None = None
+) -> Float[Array, "*shape"]:
     """Orthogonalise the momentum of a kernel.
 
     All axes but the last are inputs. The two halves of a gated layer, (inputs, 2, outputs) or
     (rows, columns, inputs, 2, outputs), are outputs together. Elements without a gradient, which
     are masked or pad the kernel of a narrower member, stay where they are; the root mean square of
     the others is 0.2, about that of Adam's steps.
+
+    Args:
+      momentum: Momentum of a kernel.
+      inputs: The one axis of inputs where all others are outputs.
     """
-    # Layers that are not gated have two axes, or four.
-    halves = momentum.ndim in (3, 5) and momentum.shape[-2] == 2
-    outputs = math.prod(momentum.shape[-2:] if halves else momentum.shape[-1:])
-    moved = orthogonalised(momentum.reshape(-1, outputs)).reshape(momentum.shape)
+    if inputs is not None:
+        first = jnp.moveaxis(momentum, inputs, 0)
+        moved = orthogonalised(first.reshape(len(first), -1)).reshape(first.shape)
+        moved = jnp.moveaxis(moved, 0, inputs)
+    else:
+        # Layers that are not gated have two axes, or four.
+        halves = momentum.ndim in (3, 5) and momentum.shape[-2] == 2
+        outputs = math.prod(momentum.shape[-2:] if halves else momentum.shape[-1:])
+        moved = orthogonalised(momentum.reshape(-1, outputs)).reshape(momentum.shape)
     moves = momentum != 0
     moved = jnp.where(moves, moved, 0)
     norm = jnp.sqrt(jnp.sum(moved**2)) + _SMALLEST_NORM
@@ -123,8 +137,9 @@ def step(
     # As with Adam's moments: kernels are computed from the new momentum, not from the old one.
     new = lax.optimization_barrier(new)
 
-    def move(kernel: Array, m: Array, g: Array) -> Array:
-        moved = kernel - step_size * direction(g + _MOMENTUM * m)
-        return jnp.where(alive, moved, kernel)
+    def move(name: str) -> Array:
+        inputs = _PAINTED if name == _PAINTER else None
+        moved = direction(gradient[name] + _MOMENTUM * new[name], inputs)
+        return jnp.where(alive, kernels[name] - step_size * moved, kernels[name])
 
-    return jax.tree.map(move, kernels, new, gradient), new
+    return {name: move(name) for name in kernels}, new

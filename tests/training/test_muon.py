@@ -9,6 +9,7 @@ from optax import contrib
 
 from rd_elbo import objectives
 from rd_elbo.models.vae import Terms
+from rd_elbo.sweep.grid import Member
 from rd_elbo.training import checkpoint, fit, muon, optim, state
 from tests.training.populations import Echo
 
@@ -102,6 +103,36 @@ def test_a_training_resumes_with_its_momentum(tmp_path, monkeypatch):
     with pytest.raises(fit.Stopped):
         run("parts", stop=lambda: True)
     jax.tree.map(np.testing.assert_array_equal, run("parts").params, whole.params)
+
+
+def test_the_kernel_that_paints_z_has_z_alone_as_inputs(x64):
+    """Its matrix is (latents, pixels x outputs): a dense layer's; the encoder's is not."""
+    key, shape = jax.random.key(4), (2, 3, 4, 2, 5)
+    kernel, gradient = jax.random.normal(key, (2, *shape))
+    dense = np.moveaxis(np.asarray(gradient), 2, 0).reshape(4, -1)
+    for part in ("decoder", "encoder"):
+        params = {part: {"whole": {"kernel": kernel}}}
+        optimizer, alive = optim.choose_optimizer("muon"), jnp.asarray(True)
+        gradients = jax.tree.map(lambda leaf: gradient, params)
+        moved, _ = optimizer.step(
+            params, optimizer.init(params), gradients, jnp.asarray(1.0), alive
+        )
+        matrix = dense if part == "decoder" else np.asarray(gradient).reshape(-1, 10)
+        expected = -textbook(matrix)
+        expected *= 0.2 / np.sqrt(np.mean(expected**2))
+        result = np.asarray(moved[part]["whole"]["kernel"] - kernel)
+        if part == "decoder":
+            result = np.moveaxis(result, 2, 0)
+        np.testing.assert_allclose(result.reshape(expected.shape), expected, atol=1e-6)
+
+
+def test_decoders_paint_with_a_kernel_of_that_name():
+    """Muon knows it by its path and its axes."""
+    for decoder in ("deconv", "resnet", "pixelvae", "pixelvae_resnet"):
+        model = Member(decoder=decoder, decoder_width=3, latent=5).build((8, 12))
+        params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 12)))
+        kernels, _ = muon.split(params)
+        assert kernels[muon._PAINTER].shape[:4] == (2, 3, 5, 2)
 
 
 def test_zeros_around_a_kernel_change_nothing(x64):
