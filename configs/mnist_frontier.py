@@ -6,7 +6,6 @@
 - `residual`: small residual networks on both sides, one causal layer behind the decoder.
 - `causal`: three causal layers, for low rates.
 - `factorised`: no causal layer.
-- `strong`: a PixelCNN.
 - `seeds`: other seeds of one model of `residual`.
 
 All have an affine autoregressive flow as the prior, are trained by Muon, and have an average of
@@ -29,7 +28,6 @@ RESIDUAL = {"decoder": "pixelvae_resnet", "decoder_width": 8, "decoder_depth": 1
 RESIDUAL |= {"causal_depth": 1}
 CAUSAL = {**RESIDUAL, "causal_depth": 3}
 FACTORISED = {"decoder": "resnet", "decoder_width": 8, "decoder_depth": 2}
-STRONG = {"decoder": "pixelcnn", "decoder_width": 16, "decoder_depth": 4, "epochs": 8.0}
 
 
 def get_config(form: str = "full") -> ConfigDict:
@@ -42,10 +40,9 @@ def get_config(form: str = "full") -> ConfigDict:
     config.base = ConfigDict({**ENCODER, **PRIOR, **TRAINING, "seed": 0})
     config.blocks = ConfigDict(
         {
-            "residual": {**RESIDUAL, "beta": (0.1, 0.03, 0.2, 0.05, 0.35, 0.65, 0.5)},
-            "causal": {**CAUSAL, "beta": (0.8, 0.65)},
-            "factorised": {**FACTORISED, "beta": (1.0,)},
-            "strong": {**STRONG, "beta": (1.0,)},
+            "residual": {**RESIDUAL, "beta": (0.1, 0.03, 0.2, 0.05, 0.35, 0.5)},
+            "causal": {**CAUSAL, "beta": (0.8, 0.65, 0.9, 1.1)},
+            "factorised": {**FACTORISED, "beta": (1.0, 0.7)},
             "seeds": {**RESIDUAL, "beta": (0.1,), "seed": (1, 2)},
         },
         # Trained in this order.
