@@ -6,7 +6,6 @@
 - `residual`: small residual networks on both sides, one causal layer behind the decoder.
 - `causal`: three causal layers, for low rates.
 - `factorised`: no causal layer.
-- `seeds`: other seeds of one model of `residual`.
 
 All have an affine autoregressive flow as the prior, are trained by Muon, and have an average of
 the parameters that is evaluated beside the last ones. A chunk is two members, one on each core.
@@ -42,8 +41,7 @@ def get_config(form: str = "full") -> ConfigDict:
         {
             "residual": {**RESIDUAL, "beta": (0.1, 0.03, 0.2, 0.05, 0.35, 0.5)},
             "causal": {**CAUSAL, "beta": (0.8, 0.65, 0.9, 1.1)},
-            "factorised": {**FACTORISED, "beta": (1.0, 0.7)},
-            "seeds": {**RESIDUAL, "beta": (0.1,), "seed": (1, 2)},
+            "factorised": {**FACTORISED, "beta": (1.0,)},
         },
         # Trained in this order.
         sort_keys=False,
