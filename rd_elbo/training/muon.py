@@ -24,8 +24,8 @@ _RMS = 0.2
 _POLYNOMIAL, _TIMES = (3.4445, -4.7750, 2.0315), 5
 _SMALLEST_NORM = 1e-7
 # A decoder's first transposed convolution, whose images have a single pixel. It is a dense layer
-# from z, and has kernels (rows, columns, inputs, 2, outputs).
-_PAINTER, _PAINTED = "decoder/whole/kernel", 2
+# from z, with a kernel (rows, columns, inputs, 2, outputs).
+_PAINTER, _AXES, _PAINTED = "decoder/whole/kernel", 5, 2
 
 # Arrays by their path in a tree, such as "encoder/whole/kernel".
 Arrays = dict[str, Array]
@@ -138,7 +138,9 @@ def step(
     new = lax.optimization_barrier(new)
 
     def move(name: str) -> Array:
-        inputs = _PAINTED if name == _PAINTER else None
+        # A user's own layer of this name may be another.
+        paints = name == _PAINTER and kernels[name].ndim == _AXES
+        inputs = _PAINTED if paints else None
         moved = direction(gradient[name] + _MOMENTUM * new[name], inputs)
         return jnp.where(alive, kernels[name] - step_size * moved, kernels[name])
 

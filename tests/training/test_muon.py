@@ -126,6 +126,23 @@ def test_the_kernel_that_paints_z_has_z_alone_as_inputs(x64):
         np.testing.assert_allclose(result.reshape(expected.shape), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (6, 2, 4), (3, 3, 2, 4)])
+def test_a_layer_of_that_name_with_other_axes_is_as_any_other(shape):
+    """As a decoder of the user's own may have it."""
+    gradient = jax.random.normal(jax.random.key(5), shape)
+    moved = {}
+    for part in ("decoder", "encoder"):
+        params = {part: {"whole": {"kernel": jnp.zeros(shape)}}}
+        optimizer, gradients = (
+            optim.choose_optimizer("muon"),
+            {part: {"whole": {"kernel": gradient}}},
+        )
+        step_size, alive = jnp.float32(1.0), jnp.asarray(True)
+        new, _ = optimizer.step(params, optimizer.init(params), gradients, step_size, alive)
+        moved[part] = new[part]["whole"]["kernel"]
+    np.testing.assert_array_equal(moved["decoder"], moved["encoder"])
+
+
 def test_decoders_paint_with_a_kernel_of_that_name():
     """Muon knows it by its path and its axes."""
     for decoder in ("deconv", "resnet", "pixelvae", "pixelvae_resnet"):
