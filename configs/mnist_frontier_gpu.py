@@ -11,8 +11,10 @@ behind the trunk see the neighbouring pixels.
 
 Claim: after 30 epochs, below the paper's hull at rates above 50 nats (results/mnist_frontier_gpu).
 A chunk of four members took three minutes of an H100, and its two programs two minutes more to
-compile. The block `muon` has the parts and the optimizer of configs/mnist_frontier.py, four times
-as wide. It has not been trained.
+compile.
+
+The block `muon` has the networks and the optimizer of `causal` in configs/mnist_frontier.py, four
+times as wide, with the prior of this file. It has not been trained.
 """
 
 from ml_collections import ConfigDict
