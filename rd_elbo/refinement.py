@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from rd_elbo import frontier
 from rd_elbo.errors import BadInput
@@ -76,6 +76,31 @@ def propose(
         if is_new(slope, [*tried, weights[left], weights[right]]):
             found.append(Proposal(slope, area, int(left), int(right)))
     return sorted(found, key=lambda proposal: -proposal.area)
+
+
+def missed(
+    rate: Float[np.ndarray, " points"],
+    distortion: Float[np.ndarray, " points"],
+    beta: Float[np.ndarray, " points"],
+) -> tuple[Float[np.ndarray, " points"], Int[np.ndarray, " points"]]:
+    """Compute how far each point is above the best of all points at its own beta.
+
+    Points that minimise D + beta R over one set of models are never above another of that set. One
+    that is has not reached its optimum.
+
+    Args:
+      rate: (points,) rates, nats.
+      distortion: (points,) distortions, nats.
+      beta: (points,) weights of the rate that the points were trained with.
+
+    Returns:
+      (points,) differences in D + beta R, 0 or more, nats; (points,) indices of the best points.
+    """
+    r, d, weight = (np.asarray(values, float) for values in (rate, distortion, beta))
+    losses = d + weight[:, None] * r  # a row for each beta
+    best = losses.argmin(1)
+    own = np.arange(len(losses))
+    return losses[own, own] - losses[own, best], best
 
 
 def is_new(beta: float, tried: Sequence[float]) -> bool:

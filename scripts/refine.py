@@ -34,7 +34,7 @@ from rd_elbo.sweep import config as configs
 from rd_elbo.sweep import refined, restore, tables
 from rd_elbo.sweep import run as sweep
 from rd_elbo.sweep.folder import locked
-from rd_elbo.sweep.refined import Refinement
+from rd_elbo.sweep.refined import Miss, Refinement
 from rd_elbo.training.fit import Stopped
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run directory of a sweep.")
@@ -69,6 +69,28 @@ def proposals_table(found: Sequence[Refinement], scope: str) -> Table:
     return table
 
 
+def misses_table(found: Sequence[Miss]) -> Table:
+    """Members that have missed their optimum."""
+    title = "members that another one of their architecture beats at their own β"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("family", "decoder", "β", "R", "D + βR", "by", "better one's β", "its R"):
+        table.add_column(name, justify="left" if name in ("family", "decoder") else "right")
+    for miss in found:
+        row, beta = miss.row, miss.row["beta"]
+        better = f"{miss.better['beta']:.4g}" if miss.better["objective"] == "beta" else ""
+        table.add_row(
+            row["family"],
+            points_table.decoder_of(row),
+            f"{beta:.4g}",
+            f"{row['rate']:.2f}",
+            f"{row['distortion'] + beta * row['rate']:.2f}",
+            f"{miss.nats:.2f}",
+            better,
+            f"{miss.better['rate']:.2f}",
+        )
+    return table
+
+
 def worth(points: Sequence[Mapping[str, Any]], split: str) -> list[Refinement]:
     """The proposals of --scope that are worth --tolerance, each member once."""
     found = refined.refinements(points, split)
@@ -88,7 +110,9 @@ def main(_: list[str]) -> None:
     found = refined.refinements(points, split)
     for scope in ("all", "group"):
         console.print(proposals_table(found, scope))
-    console.print(f"{split} split; areas in nats²")
+    if missed := refined.misses(points, split):
+        console.print(misses_table(missed))
+    console.print(f"{split} split; nats, areas in nats²")
     if not _TRAIN.value and _DATA_PATH.present:
         raise BadInput(
             f"--data_path={_DATA_PATH.value!r}: expected no value without --train. Leave it out."

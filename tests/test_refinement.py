@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from rd_elbo import frontier
+from rd_elbo import frontier, refinement
 from rd_elbo.exact import gaussian
 from rd_elbo.refinement import propose
 
@@ -68,3 +68,14 @@ def test_the_triangle_by_hand():
     assert propose(rate, distortion, np.asarray([0.9, 0.5, 1.0])) == []
     with pytest.raises(ValueError, match="beta: expected the shape"):
         propose(rate, distortion, np.ones(2))
+
+
+def test_models_of_the_exact_curve_miss_nothing_and_others_by_what_they_are_above_it():
+    betas = np.geomspace(LOWEST, HIGHEST, 12)
+    rate, distortion = trained(betas)
+    np.testing.assert_allclose(refinement.missed(rate, distortion, betas)[0], 0, atol=1e-9)
+    # The model of the seventh beta, trained with the price of the fourth.
+    columns = (rate, rate[6]), (distortion, distortion[6]), (betas, betas[3])
+    nats, best = refinement.missed(*(np.append(*column) for column in columns))
+    loss = distortion + betas[3] * rate
+    assert nats[-1] == pytest.approx(loss[6] - loss[3]) and nats[-1] > 0.01 and best[-1] == 3

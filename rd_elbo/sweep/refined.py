@@ -14,7 +14,8 @@ import numpy as np
 
 from rd_elbo import aliases, disk
 from rd_elbo.errors import BadInput
-from rd_elbo.refinement import is_new, propose
+from rd_elbo.models.family import Architecture
+from rd_elbo.refinement import is_new, missed, propose
 from rd_elbo.sweep import tables
 from rd_elbo.sweep.config import Plan
 from rd_elbo.sweep.grid import FIELDS, Member, unique, unused_fields
@@ -22,6 +23,9 @@ from rd_elbo.sweep.grid import FIELDS, Member, unique, unused_fields
 Row = Mapping[str, Any]
 
 FILE = "refined.json"
+# Seeds of one member differ by about as much, nats.
+_SMALLEST_MISS = 0.1
+_ARCHITECTURE = tuple(field.name for field in dataclasses.fields(Architecture))
 
 
 def recorded(workdir: pathlib.Path) -> list[Member]:
@@ -118,6 +122,43 @@ def refinements(points: Sequence[Row], split: str) -> list[Refinement]:
     return found + sorted(within, key=lambda refinement: -refinement.area)
 
 
+class Miss(NamedTuple):
+    """A member that another one of its architecture beats at its own beta.
+
+    Attributes:
+      row: Row of the member; the better one of the last parameters and their average.
+      better: Row of the best model of that architecture at that beta.
+      nats: Difference in D + beta R.
+    """
+
+    row: Row
+    better: Row
+    nats: float
+
+
+def misses(points: Sequence[Row], split: str) -> list[Miss]:
+    """Find members that have not reached their optimum, the largest difference first.
+
+    Members of one architecture may differ in objective and training. Only those of the objective
+    "beta" can be found; any model can be the better one. Differences up to 0.1 nats are left out.
+
+    Args:
+      points: Rows of points.csv.
+      split: Split to compare on.
+    """
+    alike: dict[Any, list[Row]] = {}
+    for row in tables.usable(points, split):
+        alike.setdefault(_key(row, _ARCHITECTURE), []).append(row)
+    found: dict[str, Miss] = {}
+    for rows in alike.values():
+        for row, nats, best in zip(rows, *missed(*_columns(rows)), strict=True):
+            name = row["member"]
+            if row["objective"] == "beta" and (name not in found or nats < found[name].nats):
+                found[name] = Miss(row, rows[best], float(nats))
+    large = [miss for miss in found.values() if miss.nats > _SMALLEST_MISS]
+    return sorted(large, key=lambda miss: -miss.nats)
+
+
 def default_split(points: Sequence[Row]) -> str:
     """The split to refine on: "valid" where there is one, else "train"; test data choose nothing.
 
@@ -135,10 +176,8 @@ def default_split(points: Sequence[Row]) -> str:
 
 
 def _of_rows(scope: str, rows: Sequence[Row], tried: Mapping[Any, list[float]]) -> list[Refinement]:
-    columns = ([row[name] for row in rows] for name in ("rate", "distortion", "beta"))
-    rate, distortion, beta = (np.asarray(column, float) for column in columns)
     found = []
-    for proposal in propose(rate, distortion, beta):
+    for proposal in propose(*_columns(rows)):
         left, right = rows[proposal.left], rows[proposal.right]
         # At beta = 0 a corner is infinitely far.
         far = [abs(np.log(proposal.beta / max(row["beta"], 1e-300))) for row in (left, right)]
@@ -149,7 +188,20 @@ def _of_rows(scope: str, rows: Sequence[Row], tried: Mapping[Any, list[float]]) 
     return found
 
 
+def _columns(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rates, distortions and betas."""
+    rate, distortion, beta = (
+        np.asarray([row[name] for row in rows], float) for name in ("rate", "distortion", "beta")
+    )
+    return rate, distortion, beta
+
+
 def _group(row: Row) -> tuple[Any, ...]:
-    """The fields that members of a group have in common, those without effect left out."""
-    left_out = {"beta", "seed", *unused_fields(row)}
-    return tuple((field, row[field]) for field in FIELDS if field not in left_out)
+    """The fields that members of a group have in common."""
+    return _key(row, [field for field in FIELDS if field not in ("beta", "seed")])
+
+
+def _key(row: Row, fields: Sequence[str]) -> tuple[Any, ...]:
+    """Some fields of a row, those without effect left out."""
+    left_out = unused_fields(row)
+    return tuple((field, row[field]) for field in fields if field not in left_out)

@@ -35,14 +35,16 @@ def test_members_are_added_once_and_to_every_plan(tmp_path):
         refined.extended(plan_of(grid), tmp_path)
 
 
+def row(rate, distortion, averaging="none", **fields):
+    """A row of points.csv."""
+    member = Member(**fields)
+    own = {**dataclasses.asdict(member), "member": member.name, "family": member.family}
+    own |= {"split": "valid", "status": "ok", "averaging": averaging}
+    return own | {"rate": rate, "distortion": distortion}
+
+
 def test_groups_and_owners_of_a_table():
     """The proposal between two groups is the nearer one's; groups have hulls of their own."""
-
-    def row(rate, distortion, **fields):
-        member = Member(**fields)
-        own = {**dataclasses.asdict(member), "member": member.name, "family": member.family}
-        return own | {"split": "valid", "status": "ok", "rate": rate, "distortion": distortion}
-
     points = [
         row(0.0, 4.0, beta=2.0),
         row(4.0, 0.0, beta=0.8, latent=7, seed=1),
@@ -55,3 +57,24 @@ def test_groups_and_owners_of_a_table():
     assert refinements([*points, row(5.0, 5.0, beta=1.0, latent=7)], "valid")[:1] == []
     with pytest.raises(BadInput, match="expected 'beta', the only one that is refined"):
         refinements(points[3:], "valid")
+
+
+def test_a_missed_optimum_is_seen_among_models_of_one_architecture():
+    """Training may differ, architectures may not; a member is as good as the better of two rows."""
+    low = row(4.0, 1.0, beta=0.5, epochs=9.0)
+    high = row(1.0, 6.0, beta=1.0), row(1.0, 5.5, "ema", beta=1.0)
+    points = [
+        low,
+        *high,
+        row(5.0, 1.05, beta=0.25, seed=1),  # D + beta R is 2.3, and 2.0 of `low`
+        row(0.0, 0.5, beta=1.0, latent=7),
+        row(3.0, 2.2, objective="target_rate", target_rate=3.0),
+        row(0.0, 1.0, beta=1.0, seed=2) | {"split": "test"},
+        row(0.0, 1.0, beta=1.0, seed=3) | {"status": "diverged"},
+    ]
+    first, second = refined.misses(points, "valid")
+    assert (first.row, first.better, first.nats) == (high[1], low, pytest.approx(1.5))
+    assert (second.row, second.better, second.nats) == (points[3], low, pytest.approx(0.3))
+    # 2.05 and 2.0 differ by less than seeds do.
+    points[3] = row(5.0, 0.8, beta=0.25, seed=1)
+    assert [miss.row for miss in refined.misses(points, "valid")] == [high[1]]
