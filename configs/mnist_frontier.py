@@ -6,6 +6,9 @@
 - `residual`: small residual networks on both sides, one causal layer behind the decoder.
 - `causal`: three causal layers, for low rates.
 - `factorised`: no causal layer.
+- `residual_warmed`, `causal_warmed`: the same with a KL warm-up, for rates at which training without
+  one misses its optimum.
+- `seeds`: two more seeds of one member of `residual`.
 
 All have an affine autoregressive flow as the prior, are trained by Muon, and have an average of
 the parameters that is evaluated beside the last ones. A chunk is two members, one on each core.
@@ -26,6 +29,7 @@ ENCODER = {"encoder": "resnet", "encoder_width": 8, "encoder_depth": 2, "latent"
 RESIDUAL = {"decoder": "pixelvae_resnet", "decoder_width": 8, "decoder_depth": 1}
 RESIDUAL |= {"causal_depth": 1}
 CAUSAL = {**RESIDUAL, "causal_depth": 3}
+WARM_UP = {"kl_warmup_fraction": 0.5}
 FACTORISED = {"decoder": "resnet", "decoder_width": 8, "decoder_depth": 2}
 
 
@@ -42,6 +46,9 @@ def get_config(form: str = "full") -> ConfigDict:
             "residual": {**RESIDUAL, "beta": (0.1, 0.03, 0.2, 0.05, 0.35, 0.5)},
             "causal": {**CAUSAL, "beta": (0.8, 0.65, 0.9, 1.1)},
             "factorised": {**FACTORISED, "beta": (1.0,)},
+            "residual_warmed": {**RESIDUAL, **WARM_UP, "beta": (0.5,)},
+            "causal_warmed": {**CAUSAL, **WARM_UP, "beta": (0.65, 0.8, 0.9)},
+            "seeds": {**RESIDUAL, "beta": 0.1, "seed": (1, 2)},
         },
         # Trained in this order.
         sort_keys=False,
