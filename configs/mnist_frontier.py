@@ -6,8 +6,8 @@
 - `residual`: small residual networks on both sides, one causal layer behind the decoder.
 - `causal`: three causal layers, for low rates.
 - `factorised`: no causal layer.
-- `residual_warmed`, `causal_warmed`: the same with a KL warm-up, for rates at which training without
-  one misses its optimum.
+- `residual_warmed`, `causal_warmed`: the same with a KL warm-up, for rates at which training
+  without one misses its optimum.
 - `seeds`: two more seeds of one member of `residual`.
 
 All have an affine autoregressive flow as the prior, are trained by Muon, and have an average of

@@ -71,22 +71,23 @@ def proposals_table(found: Sequence[Refinement], scope: str) -> Table:
 
 def misses_table(found: Sequence[Miss]) -> Table:
     """Members that have missed their optimum."""
-    title = "members that another one of their architecture beats at their own β"
+    title = "members that another one of their architecture beats in D + βR at their own β"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("family", "decoder", "β", "R", "D + βR", "by", "better one's β", "its R"):
-        table.add_column(name, justify="left" if name in ("family", "decoder") else "right")
+    for name in ("family", "decoder", "β", "R", "by", "its β", "its R", "differs in"):
+        words = name in ("family", "decoder", "differs in")
+        table.add_column(name, justify="left" if words else "right")
     for miss in found:
-        row, beta = miss.row, miss.row["beta"]
+        row = miss.row
         better = f"{miss.better['beta']:.4g}" if miss.better["objective"] == "beta" else ""
         table.add_row(
             row["family"],
             points_table.decoder_of(row),
-            f"{beta:.4g}",
+            f"{row['beta']:.4g}",
             f"{row['rate']:.2f}",
-            f"{row['distortion'] + beta * row['rate']:.2f}",
             f"{miss.nats:.2f}",
             better,
             f"{miss.better['rate']:.2f}",
+            ", ".join(miss.differs).replace("_", " "),
         )
     return table
 

@@ -135,6 +135,11 @@ class Miss(NamedTuple):
     better: Row
     nats: float
 
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """The fields in which the better member differs, beside beta."""
+        return tuple(f for f in FIELDS if f != "beta" and self.row[f] != self.better[f])
+
 
 def misses(points: Sequence[Row], split: str) -> list[Miss]:
     """Find members that have not reached their optimum, the largest difference first.

@@ -75,6 +75,7 @@ def test_a_missed_optimum_is_seen_among_models_of_one_architecture():
     first, second = refined.misses(points, "valid")
     assert (first.row, first.better, first.nats) == (high[1], low, pytest.approx(1.5))
     assert (second.row, second.better, second.nats) == (points[3], low, pytest.approx(0.3))
+    assert (first.differs, second.differs) == (("epochs",), ("seed", "epochs"))
     # 2.05 and 2.0 differ by less than seeds do.
     points[3] = row(5.0, 0.8, beta=0.25, seed=1)
     assert [miss.row for miss in refined.misses(points, "valid")] == [high[1]]
