@@ -1,6 +1,9 @@
 """Members that refine.py adds stay with the run directory, whatever the sweep's command is."""
 
 import dataclasses
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from rd_elbo.sweep import refined
 from rd_elbo.sweep.config import Plan, Population
 from rd_elbo.sweep.grid import Member
 from rd_elbo.sweep.refined import refinements
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def plan_of(members):
@@ -79,3 +84,22 @@ def test_a_missed_optimum_is_seen_among_models_of_one_architecture():
     # 2.05 and 2.0 differ by less than seeds do.
     points[3] = row(5.0, 0.8, beta=0.25, seed=1)
     assert [miss.row for miss in refined.misses(points, "valid")] == [high[1]]
+
+
+def test_the_script_lists_missed_optima_the_largest_first():
+    """In this study an architecture is a family, and no member has an average."""
+    command = [sys.executable, "scripts/refine.py", "--workdir=results/mnist_small", "--split=test"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = disk.read_table(ROOT / "results/mnist_small/points.csv")
+    largest, family = max(
+        (
+            own["distortion"] - other["distortion"] + own["beta"] * (own["rate"] - other["rate"]),
+            own["family"],
+        )
+        for own in rows
+        for other in rows
+        if own["family"] == other["family"] and own["objective"] == "beta"
+    )
+    _, found = result.stdout.split("beats in D + βR")
+    first = found.splitlines()[4].split()
+    assert first[0] == family and f"{largest:.2f}" in first
