@@ -14,8 +14,8 @@ A chunk of four members took three minutes of an H100, and its two programs two 
 compile.
 
 The blocks `muon` and `muon_warmed` have the networks and the optimizer of `causal` in
-configs/mnist_frontier.py, four times as wide, with the prior of this file, and a KL warm-up at high
-beta. They have not been trained.
+configs/mnist_frontier.py, four times as wide, with the prior of this file, and a KL warm-up at
+beta = 0.5. They have not been trained.
 """
 
 from ml_collections import ConfigDict
@@ -50,8 +50,8 @@ def get_config(form: str = "full") -> ConfigDict:
             "faster": {"beta": 0.3, "learning_rate": 2e-3},
             "between": {"beta": (0.05, 0.2, 0.5, 0.7), "learning_rate": 1e-3},
             "more": {"beta": (0.4, 0.6, 1.0), "learning_rate": 1e-3},
-            "muon": {**MUON, "beta": (0.1, 0.03)},
-            "muon_warmed": {**MUON, "beta": (0.5, 0.9), "kl_warmup_fraction": 0.5},
+            "muon": {**MUON, "beta": (0.1, 0.9, 0.03)},
+            "muon_warmed": {**MUON, "beta": 0.5, "kl_warmup_fraction": 0.5},
         },
         # Trained in this order.
         sort_keys=False,
