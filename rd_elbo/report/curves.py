@@ -29,6 +29,7 @@ _NAMES: dict[str, str] = {
     "realnvp": "RealNVP",
     "vampprior": "VampPrior",
 }
+_WORDS = {"kl_warmup_fraction": "KL warm-up"}
 # Rows of a model that is none of a sweep's lack these columns.
 _OWN = {"family": "   ", "encoder": "", "decoder": "model", "prior": ""}
 # What identifies a curve: fields and values, without those in which its points differ or that mean
@@ -87,6 +88,29 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
     order = sorted(groups, key=lambda key: (_place(dict(key)), *map(str, key)))
     keys = [dict(key) for key in order]
     return [_curve(groups[key], _varying(dict(key), keys)) for key in order]
+
+
+def averaged(points: Sequence[Row]) -> list[Row]:
+    """The rows that stand for their members: of two in a split, that of the average.
+
+    Rows that name no member, and those of averages that diverged, stand for nothing else.
+    """
+    means = {
+        _of_member(point)
+        for point in points
+        if tables.averaging_of(point) != tables.AVERAGINGS[0] and point["status"] == "ok"
+    }
+    return [
+        point
+        for point in points
+        if tables.averaging_of(point) != tables.AVERAGINGS[0]
+        or "member" not in point
+        or _of_member(point) not in means
+    ]
+
+
+def _of_member(row: Row) -> tuple[Any, Any]:
+    return row.get("member"), row.get("split")
 
 
 def _place(key: Key) -> tuple[Any, ...]:
@@ -148,7 +172,7 @@ def _label(row: Row, named: Sequence[str]) -> str:
     values = {**row, "averaging": tables.averaging_of(row)}
     words += [_named(row["prior"])] if row["prior"] else []
     others = (field for field in named if field not in ("encoder", "prior", *sizes))
-    words += [f"{field.replace('_', ' ')} {values[field]}" for field in others]
+    words += [f"{_WORDS.get(field, field.replace('_', ' '))} {values[field]}" for field in others]
     return ", ".join(words)
 
 

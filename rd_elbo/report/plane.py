@@ -1,6 +1,7 @@
 """Figures of the rate-distortion plane, drawn from tables alone."""
 
 import pathlib
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from rd_elbo import frontier
 from rd_elbo.bootstrap import Band
 from rd_elbo.errors import BadInput
 from rd_elbo.report import bands, families, paper
-from rd_elbo.report.curves import Curve, curves
+from rd_elbo.report.curves import Curve, averaged, curves
 from rd_elbo.report.style import COLOURS, MARKERS, drawing, save, subplots
 from rd_elbo.sweep import tables
 
@@ -22,6 +23,8 @@ Row = Mapping[str, Any]
 _MOST_CURVES = 12
 # Characters of the longest name of which two fit beside each other in a legend.
 _LONGEST_OF_TWO = 46
+# Characters of a line above a legend that a figure has room for.
+_TITLE = 95
 # The mark of beta = 1, around a curve's own marker.
 _RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 1.0, "ls": "none"}
 
@@ -35,7 +38,8 @@ def rd_plane(
     """Draw R against D: curves, Pareto frontiers, the convex hull of all, and the diagonal.
 
     After Alemi et al. 2018, Figure 3a. Lines join means over seeds; bars are the range of seeds.
-    Frontiers and hull are over single members.
+    Frontiers and hull are over single members. A member with an average of its parameters is drawn
+    by that alone; the hull and the diagonal are of all rows.
 
     Args:
       points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`.
@@ -46,8 +50,8 @@ def rd_plane(
     Raises:
       BadInput: If no finite point of that split is there.
     """
-    groups = curves(points, split)
-    rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
+    groups = curves(averaged(points), split)
+    rates, distortions = _members(points, split)
     with drawing():
         figure, axes = subplots(figsize=(6.4, 4.9 + _legend_inches(groups)))
         theirs = _draw_reference(axes, reference, rates, lambda rate, distortion: distortion)
@@ -77,7 +81,8 @@ def elbo_against_rate(
 ) -> Figure:
     """Draw R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b.
 
-    Models of one ELBO lie on a horizontal line.
+    Models of one ELBO lie on a horizontal line. A member with an average of its parameters is drawn
+    by that alone.
 
     Args:
       points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`.
@@ -88,8 +93,8 @@ def elbo_against_rate(
     Raises:
       BadInput: If no finite point of that split is there.
     """
-    groups = curves(points, split)
-    rates, distortions = np.concatenate([curve.members for curve in groups], axis=1)
+    groups = curves(averaged(points), split)
+    rates, distortions = _members(points, split)
     with drawing():
         figure, axes = subplots(figsize=(6.4, 4.6 + _legend_inches(groups)))
         theirs = _draw_reference(axes, reference, rates, np.add)
@@ -103,6 +108,11 @@ def elbo_against_rate(
         axes.set(xlabel="rate $R$ (nats)", ylabel="$R + D = -$ELBO (nats)")
         _legend(axes, groups, _title(points, split))
     return figure
+
+
+def _members(points: Sequence[Row], split: str) -> np.ndarray:
+    """(2, rows) rate and distortion of all finite rows, whether a curve shows them or not."""
+    return np.concatenate([curve.members for curve in curves(points, split)], axis=1)
 
 
 def _draw_band(axes: Axes, band: Band, low: np.ndarray, high: np.ndarray) -> None:
@@ -194,7 +204,9 @@ def _draw(axes: Axes, curve: Curve, height: np.ndarray, spread: np.ndarray, colo
 
 
 def _title(points: Sequence[Row], split: str) -> str:
-    return f"{split} split; " if any("split" in point for point in points) else ""
+    title = f"{split} split; " if any("split" in point for point in points) else ""
+    both = len(averaged(points)) < len(points)
+    return title + ("averaged parameters; " if both else "")
 
 
 def _legend(axes: Axes, groups: Sequence[Curve], title: str) -> None:
@@ -208,7 +220,7 @@ def _legend(axes: Axes, groups: Sequence[Curve], title: str) -> None:
     title += f"{signs}points joined along {names}{bars}"
     axes.legend(
         fontsize=7.5,
-        title=title.replace("_", " "),
+        title=textwrap.fill(title.replace("_", " "), _TITLE),
         title_fontsize=7.5,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
@@ -263,7 +275,7 @@ def draw_all(
         figures: dict[str, Figure] = {}
         band = bands.read(workdir, split)
         theirs = reference if split == "test" else None
-        if not many_families or len(curves(points, split)) <= _MOST_CURVES:
+        if not many_families or len(curves(averaged(points), split)) <= _MOST_CURVES:
             own = theirs if theirs is not None and theirs.same_data else None
             figures |= {name: draw(points, split, band, own) for name, draw in FIGURES.items()}
         if many_families:

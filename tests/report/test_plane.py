@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from rd_elbo import disk, plots
 from rd_elbo.errors import BadInput
 from rd_elbo.report import paper
+from rd_elbo.report.curves import averaged
 from rd_elbo.sweep.grid import Member, product
 from rd_elbo.sweep.tables import POINT_COLUMNS
 
@@ -65,6 +66,23 @@ def test_averages_are_curves_of_their_own(points):
     averages = [{**point, "averaging": "ema", "rate": point["rate"] + 1} for point in points]
     labels = [curve.label for curve in plots.curves(points + averages)]
     assert [label.endswith("averaging ema") for label in labels] == [True, False] * 4
+
+
+def test_a_member_is_drawn_once_by_its_average(points):
+    """Where there is one that did not diverge; the hull is of all rows."""
+    averages = [{**point, "averaging": "ema", "rate": point["rate"] + 1} for point in points[:3]]
+    averages[2]["status"] = "diverged"
+    shown = averaged(points + averages)
+    assert shown == points[2:] + averages
+    (axes,) = plots.rd_plane(points + averages).axes
+    drawn = [place for line in axes.lines for place in line.get_xydata().tolist()]
+    # The first two members are seeds of beta = 2.
+    assert [14.5, 81.5] in drawn and [13.5, 81.5] not in drawn
+    (hull,) = (line for line in axes.lines if line.get_label() == "convex hull")
+    assert min(hull.get_xdata()) == min(point["rate"] for point in points)
+    assert "averaged parameters" in axes.get_legend().get_title().get_text()
+    (axes,) = plots.rd_plane(points).axes
+    assert "averaged" not in axes.get_legend().get_title().get_text()
 
 
 def test_points_of_a_model_of_ones_own_are_one_curve():
