@@ -9,6 +9,7 @@
 - `residual_warmed`, `causal_warmed`: the same with a KL warm-up, for rates at which training
   without one misses its optimum.
 - `seeds`: two more seeds of one member of `residual`.
+- `causal_longer`, `factorised_longer`: one member of each, trained twice as long.
 
 All have an affine autoregressive flow as the prior, are trained by Muon, and have an average of
 the parameters that is evaluated beside the last ones. A chunk is two members, one on each core.
@@ -49,6 +50,8 @@ def get_config(form: str = "full") -> ConfigDict:
             "residual_warmed": {**RESIDUAL, **WARM_UP, "beta": (0.5,)},
             "causal_warmed": {**CAUSAL, **WARM_UP, "beta": (0.65, 0.8, 0.9)},
             "seeds": {**RESIDUAL, "beta": 0.1, "seed": (1, 2)},
+            "causal_longer": {**CAUSAL, "beta": 0.9, "epochs": 24.0},
+            "factorised_longer": {**FACTORISED, "beta": 1.0, "epochs": 24.0},
         },
         # Trained in this order.
         sort_keys=False,
