@@ -10,7 +10,7 @@ use two cores:
     python scripts/sweep.py --shard=0/2 --config=configs/frontier_epochs.py \
         --workdir=runs/frontier_epochs --config.population.devices=1
 
-Claim: CLAIM
+Claim: 24 epochs in place of 12 lower D + 0.9 R of `causal` by half a nat.
 """
 
 from ml_collections import ConfigDict
