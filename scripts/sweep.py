@@ -44,6 +44,7 @@ from rd_elbo.sweep import overrides, refined
 from rd_elbo.sweep import run as sweep
 from rd_elbo.sweep import shard as shards
 from rd_elbo.sweep.grid import Group
+from rd_elbo.sweep.outcome import Outcome
 from rd_elbo.training.fit import Stopped
 from rd_elbo.training.sharding import agree
 from rd_elbo.training.state import parameter_shapes
@@ -246,7 +247,7 @@ def main(_: list[str]) -> None:
 
 
 def finish(
-    plan: configs.Plan, workdir: pathlib.Path, outcome: sweep.Outcome, console: Console
+    plan: configs.Plan, workdir: pathlib.Path, outcome: Outcome, console: Console
 ) -> NoReturn:
     """Draws the figures, prints the table, and ends with the exit code."""
     code = 1 if outcome.failed else 0
@@ -270,6 +271,8 @@ def finish(
         dimensions = math.prod(shape) if plan.dataset.kind == "grey" else None
         split = next(iter(plan.evaluated))
         terminal.print_table(console, points_table.points_table(outcome.points, split, dimensions))
+    times = ", ".join(f"{name} {terminal.duration(t)}" for name, t in outcome.seconds.items())
+    console.print(f"time by family: {times}", soft_wrap=True)
     where = f"{summary(outcome)}; points in {workdir / 'points.csv'}"
     pictures = ", ".join(str(path) for path in drawn if path.suffix == ".png")
     what = f"figures in {pictures}" if drawn else "and nothing drawn"
@@ -277,7 +280,7 @@ def finish(
     sys.exit(code if usable or (not outcome.points and outcome.missing) else 1)
 
 
-def summary(outcome: sweep.Outcome) -> str:
+def summary(outcome: Outcome) -> str:
     """One sentence on how the members ended."""
     ended = {point["member"]: point["status"] for point in outcome.points}
     diverged = sum(status != "ok" for status in ended.values())

@@ -143,10 +143,16 @@ class Plan:
         }
 
     def chunks(self) -> list[grid.Group]:
-        """All members, in the chunks that the grid and `chunk_size` alone decide on."""
+        """All members, in the chunks that the grid and `chunk_size` alone decide on.
+
+        Chunks come in the order of their first members, whatever program they are of: a run that
+        stops early has what the grid names first.
+        """
         overhead, size = self.population.max_padding_overhead, self.population.chunk_size
         groups = grouping.groups(self.members, self.dataset.image_shape, overhead)
-        return [chunk for group in groups for chunk in group.split(size)]
+        chunks = [chunk for group in groups for chunk in group.split(size)]
+        position = {member: i for i, member in enumerate(self.members)}
+        return sorted(chunks, key=lambda chunk: position[chunk.members[0]])
 
     def spec(self, chunk: grid.Group) -> TrainSpec:
         """What is compiled for a chunk."""

@@ -11,7 +11,6 @@ import json
 import math
 import pathlib
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -26,8 +25,8 @@ from rd_elbo.sweep.config import PLACES, RD_SWEEP, Plan
 from rd_elbo.sweep.folder import check_run, locked, open_run
 from rd_elbo.sweep.grid import Group
 from rd_elbo.sweep.metrics import MetricWriter
+from rd_elbo.sweep.outcome import Outcome, concluded
 from rd_elbo.sweep.shard import Shard, owners
-from rd_elbo.sweep.tables import Point
 from rd_elbo.sweep.workdir import Attempt, Finished, Report, Workdir
 from rd_elbo.training import fit as training
 from rd_elbo.training.sharding import agree, make_mesh
@@ -39,23 +38,6 @@ _KILLS = 2
 
 class _TooLarge(MemoryError):
     """All processes have agreed that a chunk should be halved."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a sweep ended.
-
-    Attributes:
-      points: The rows of points.csv.
-      failed: Members that could not be trained -> why.
-      missing: Shard -> number of its members that are neither trained nor failed.
-      written: Whether this process has written the tables.
-    """
-
-    points: list[Point]
-    failed: dict[str, str]
-    missing: dict[int, int]
-    written: bool
 
 
 def run(
@@ -115,8 +97,8 @@ def run(
         done = folder.finished(quiet=True) if shard.count > 1 else sweep.done
         failed, missing = _open_ends(folder, zip(chunks, owner, strict=True), done, sweep.failed)
         if jax.process_index() or (missing and not collect):
-            return Outcome([], failed, missing, False)
-        return Outcome(_write_tables(plan, folder, done, failed), failed, missing, True)
+            return Outcome([], failed, missing, False, {})
+        return concluded(plan, folder, done, failed, missing)
 
 
 @contextlib.contextmanager
@@ -368,25 +350,6 @@ def _open_ends(
             else:
                 missing[owner] = missing.get(owner, 0) + len(rest.members)
     return failed, missing
-
-
-def _write_tables(
-    plan: Plan, folder: Workdir, done: Mapping[str, Finished], failed: Mapping[str, str]
-) -> list[Point]:
-    points = folder.write_points(plan.members, done, list(plan.evaluated))
-    folder.write_metrics(plan.members, done)
-    folder.write_members(plan.members, done, failed)
-    chunks = {done[m.name].name: done[m.name] for m in plan.members if m.name in done}
-    times = [chunk.provenance["seconds"] for chunk in chunks.values()]
-    seconds = {
-        name: sum(t[name] for t in times) for name in ("training", "compiling", "evaluating")
-    }
-    data = {**plan.identity["data"], "origin": plan.dataset.origin}
-    about = provenance.provenance(data, sys.argv, seconds)
-    about["tables"] = {n: disk.sha256(folder.path / n) for n in ("points.csv", "metrics.csv")}
-    about["chunks"] = {n: {"version": c.version, **c.provenance} for n, c in chunks.items()}
-    disk.write_json(folder.path / "provenance.json", about)
-    return points
 
 
 def _agree_on(what: str, content: Any) -> None:

@@ -3,11 +3,14 @@
 import collections
 import pathlib
 
+import numpy as np
 import pytest
 
+from rd_elbo.data.dataset import Dataset
 from rd_elbo.models.family import PAPER_FAMILIES
 from rd_elbo.report import paper
 from rd_elbo.sweep import grid, grouping
+from rd_elbo.sweep.config import Plan, Population
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 EXPERIMENTS = ("toy", "gaussian")
@@ -56,7 +59,7 @@ def test_the_papers_configuration_covers_the_betas_it_prints():
 
 
 def test_the_frontiers_are_trained_in_the_order_that_they_are_written_in():
-    """A ConfigDict sorts its keys unless told otherwise."""
+    """A ConfigDict sorts its keys unless told otherwise, and blocks may share a program."""
     expected = {
         "mnist_frontier": ("pixelvae_resnet", "resnet"),
         "mnist_frontier_gpu": (0.1, 0.3, 0.9),
@@ -65,3 +68,11 @@ def test_the_frontiers_are_trained_in_the_order_that_they_are_written_in():
         field = "decoder" if isinstance(first[0], str) else "beta"
         values = [getattr(member, field) for member in grid.members_of(loaded(name, "full")[0])]
         assert tuple(dict.fromkeys(values))[: len(first)] == first
+    images = np.zeros((4, 28, 28), np.uint8)
+    data = Dataset("d", {"test": images, "train": images}, "test")
+    members = grid.members_of(loaded("mnist_frontier", "full")[0])
+    for size in (1, 2):
+        plan = Plan({}, data, {"test": images}, members, Population(chunk_size=size))
+        places = [[members.index(member) for member in chunk.members] for chunk in plan.chunks()]
+        assert [place[0] for place in places] == sorted(place[0] for place in places)
+        assert sorted(i for place in places for i in place) == list(range(len(members)))

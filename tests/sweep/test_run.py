@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -226,6 +227,9 @@ def test_command_line(quick):
     last = result.stdout.strip().splitlines()[-1]
     assert "none diverged" in last and str(workdir / "points.csv") in last
     assert "rd_plane.png" in last
+    (times,) = re.findall(r"time by family: --- (\d+) s, -\+- (\d+) s\n", result.stdout)
+    about = json.loads((workdir / "provenance.json").read_text())
+    assert sum(map(int, times)) == pytest.approx(sum(about["seconds"].values()), abs=1)
     assert (workdir / "figures" / "rd_plane.pdf").stat().st_size > 1000
 
 
