@@ -41,7 +41,7 @@ def concluded(
 
     Args:
       plan: The sweep.
-      folder: Its run directory.
+      folder: Run directory of the sweep.
       done: Member -> the finished chunk that it is in.
       failed: Members that could not be trained -> why.
       missing: Shard -> number of its members that are neither trained nor failed.
