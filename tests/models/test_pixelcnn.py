@@ -26,7 +26,7 @@ KINDS = {
 
 # Without z in every layer PixelCNN++ has only less to compile, and to go wrong; either takes long.
 SLOW = pytest.param("pixelcnnpp, z in every layer", marks=pytest.mark.slow)
-MOST = ["pixelcnn", "pixelvae", SLOW]
+MOST = ["pixelcnn", "pixelvae", "pixelvae, resnet", SLOW]
 
 
 def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=None):
@@ -34,7 +34,7 @@ def decoder(shape, width=3, depth=1, latent=2, batch=1, kind="pixelcnn", noise=N
     module = KINDS[kind](width, depth, shape)
     z = jnp.asarray(np.random.RandomState(7).normal(size=(batch, latent)))
     # Larger ones saturate the gates of the deep ones, and hide in exact zeros what looks where.
-    scale = noise or (0.4 if "pixelcnnpp" in kind else 0.8)
+    scale = noise or (0.8 if kind in ("pixelcnn", "pixelvae") else 0.4)
     return module, random_params(module, z, scale=scale), z
 
 

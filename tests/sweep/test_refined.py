@@ -103,3 +103,27 @@ def test_the_script_lists_missed_optima_the_largest_first():
     _, found = result.stdout.split("beats in D + βR")
     first = found.splitlines()[4].split()
     assert first[0] == family and f"{largest:.2f}" in first
+
+
+@pytest.mark.slow
+def test_a_member_is_added_on_the_chord_and_the_sweeps_command_keeps_it(tmp_path):
+    def run(name, *flags):
+        command = [sys.executable, f"scripts/{name}", f"--workdir={tmp_path / 'run'}", *flags]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    sweep = ["--config=configs/quickstart.py:quick", "--config.only=('mlp',)"]
+    sweep += ["--config.grid.beta=(0.05, 4.0)", "--config.grid.decoder_width=28"]
+    run("sweep.py", *sweep, "--config.train.epochs=3")
+
+    def points():
+        return disk.read_table(tmp_path / "run" / "points.csv")
+
+    first, second = (row for row in points() if row["split"] == "train")
+    slope = (second["distortion"] - first["distortion"]) / (first["rate"] - second["rate"])
+    assert "0 members added" in run("refine.py", "--train", "--tolerance=1e6")
+    assert "1 member added" in run("refine.py", "--train", "--tolerance=0.001", "--most=1")
+    betas = [row["beta"] for row in points() if row["split"] == "train"]
+    assert betas == [0.05, 4.0, pytest.approx(slope, rel=1e-3)]
+    before = (tmp_path / "run" / "points.csv").read_bytes()
+    assert "3 members, none diverged" in run("sweep.py", *sweep, "--config.train.epochs=3")
+    assert (tmp_path / "run" / "points.csv").read_bytes() == before

@@ -4,9 +4,12 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
+import flax.serialization
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -231,6 +234,28 @@ def test_command_line(quick):
     about = json.loads((workdir / "provenance.json").read_text())
     assert sum(map(int, times)) == pytest.approx(sum(about["seconds"].values()), abs=1)
     assert (workdir / "figures" / "rd_plane.pdf").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_table_is_held_against_its_parameters_and_they_are_evaluated_further(quick, tmp_path):
+    workdir = shutil.copytree(quick[0], tmp_path / "run")
+    result = script("compare.py", f"--check={workdir}")
+    assert result.returncode == 0 and "The table holds" in result.stdout
+    likelihood = ("evaluate.py", f"--workdir={workdir}", "--nll=4", "--examples=32")
+    assert script(*likelihood).returncode == 0
+    rows = disk.read_table(workdir / "likelihood.csv")
+    assert [row["nll_examples"] for row in rows] == [32] * 6
+    assert all(0 < row["posterior_gap"] < row["nll"] for row in rows)
+    written = (workdir / "likelihood.csv").read_bytes()
+    assert "6 members, 0 of them new" in script(*likelihood).stdout
+    assert (workdir / "likelihood.csv").read_bytes() == written
+    path = workdir / "params" / f"{rows[0]['member']}.msgpack"
+    content = flax.serialization.msgpack_restore(path.read_bytes())
+    content["params"] = jax.tree.map(lambda leaf: leaf + 0.05, content["params"])
+    path.write_bytes(flax.serialization.msgpack_serialize(content))
+    result = script("compare.py", f"--check={workdir}")
+    assert result.returncode == 1 and "does not hold" in result.stdout
+    assert f"member {rows[0]['member']}" in result.stdout
 
 
 @pytest.mark.slow

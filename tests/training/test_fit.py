@@ -95,6 +95,9 @@ PADDED = {
     "pixelvae": dataclasses.replace(
         KINDS["convolutions"], decoder="pixelvae", encoder="dense", causal_depth=1
     ),
+    "pixelvae_resnet": dataclasses.replace(
+        KINDS["convolutions"], decoder="pixelvae_resnet", encoder="dense", causal_depth=1
+    ),
     "levels": Member(decoder="pixelcnn", likelihood="discretised_logistic"),
     "muon": dataclasses.replace(KINDS["convolutions"], optimizer="muon"),
 }
@@ -127,7 +130,9 @@ def test_padded_from_a_smaller_width(kind):
     assert beyond > 0
 
 
-LONGEST = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("strong", "resnet")]
+LONGEST = [
+    pytest.param(kind, marks=pytest.mark.slow) for kind in ("strong", "resnet", "pixelvae_resnet")
+]
 
 
 @pytest.mark.parametrize("kind", [*LONGEST, "mlp", "pixelvae", "levels"])
