@@ -272,7 +272,8 @@ def finish(
         split = next(iter(plan.evaluated))
         terminal.print_table(console, points_table.points_table(outcome.points, split, dimensions))
     times = ", ".join(f"{name} {terminal.duration(t)}" for name, t in outcome.seconds.items())
-    console.print(f"time by family: {times}", soft_wrap=True)
+    if times:
+        console.print(f"time by family: {times}", soft_wrap=True)
     where = f"{summary(outcome)}; points in {workdir / 'points.csv'}"
     pictures = ", ".join(str(path) for path in drawn if path.suffix == ".png")
     what = f"figures in {pictures}" if drawn else "and nothing drawn"

@@ -44,6 +44,7 @@ class Curve:
     Attributes:
       label: Name of the group, by its difference to the others.
       family: Name in the paper's three characters.
+      averaging: Parameters that the points are of, the last ones ("none") or averages ("ema").
       objective: A key of `objectives.OBJECTIVES`.
       control: (points,) values varied along the curve, such as beta or the target rate, rising.
       rate: (points,) mean over seeds, nats.
@@ -57,6 +58,7 @@ class Curve:
 
     label: str
     family: str
+    averaging: str
     objective: str
     control: np.ndarray
     rate: np.ndarray
@@ -93,12 +95,13 @@ def curves(points: Sequence[Row], split: str = "test") -> list[Curve]:
 def averaged(points: Sequence[Row]) -> list[Row]:
     """The rows that stand for their members: of two in a split, that of the average.
 
-    Rows that name no member, and those of averages that diverged, stand for nothing else.
+    An average that diverged stands for nothing else, and no row does that names no member, such as
+    those of `rd.evaluate`.
     """
     means = {
         _of_member(point)
         for point in points
-        if tables.averaging_of(point) != tables.AVERAGINGS[0] and point["status"] == "ok"
+        if tables.averaging_of(point) != tables.AVERAGINGS[0] and tables.sound(point)
     }
     return [
         point
@@ -144,6 +147,7 @@ def _curve(rows: list[Row], named: Sequence[str]) -> Curve:
     return Curve(
         label=_label(rows[0], named),
         family=str(rows[0]["family"]),
+        averaging=tables.averaging_of(rows[0]),
         objective=rows[0]["objective"],
         control=control,
         rate=rate,

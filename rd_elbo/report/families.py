@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from rd_elbo import frontier
 from rd_elbo.bootstrap import Band
+from rd_elbo.report.curves import averaged
 from rd_elbo.report.paper import DIGITISED_ERROR, FAMILIES, Reference
 from rd_elbo.report.style import COLOURS, MARKERS, drawing, subplots
 from rd_elbo.sweep import tables
@@ -72,7 +73,8 @@ def figure3a(
 ) -> Figure:
     """Draw the rate-distortion plane, after Alemi et al. 2018, Figure 3a.
 
-    It shows all runs, then groups them by encoder, decoder and prior.
+    It shows all runs, then groups them by encoder, decoder and prior. A member with an average of
+    its parameters is drawn by that alone.
 
     Args:
       points: Rows of points.csv.
@@ -83,7 +85,7 @@ def figure3a(
     Raises:
       BadInput: If no finite point of that split is there.
     """
-    drawn = tables.usable(points, split)
+    drawn = tables.usable(averaged(points), split)
     rates, distortions = _columns(drawn)
     with drawing():
         figure, panels = subplots(2, 2, figsize=(7.2, 7.4), sharex=True, sharey=True)
@@ -111,7 +113,8 @@ def figure3b(
     """Draw R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b.
 
     The frame is the paper's, 79 to 90 nats, if the best model of every family is in it. Otherwise
-    it shows the best of every family and of the paper, and says so.
+    it shows the best of every family and of the paper, and says so. A member with an average of its
+    parameters is drawn by that alone.
 
     Args:
       points: Rows of points.csv.
@@ -122,7 +125,7 @@ def figure3b(
     Raises:
       BadInput: If no finite point of that split is there.
     """
-    drawn = tables.usable(points, split)
+    drawn = tables.usable(averaged(points), split)
     rates, distortions = _columns(drawn)
     with drawing():
         figure, axes = subplots(figsize=(7.2, 5.2))

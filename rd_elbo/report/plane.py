@@ -39,7 +39,7 @@ def rd_plane(
 
     After Alemi et al. 2018, Figure 3a. Lines join means over seeds; bars are the range of seeds.
     Frontiers and hull are over single members. A member with an average of its parameters is drawn
-    by that alone; the hull and the diagonal are of all rows.
+    by that alone, as far as rows name their members.
 
     Args:
       points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`.
@@ -51,7 +51,7 @@ def rd_plane(
       BadInput: If no finite point of that split is there.
     """
     groups = curves(averaged(points), split)
-    rates, distortions = _members(points, split)
+    rates, distortions = _members(groups)
     with drawing():
         figure, axes = subplots(figsize=(6.4, 4.9 + _legend_inches(groups)))
         theirs = _draw_reference(axes, reference, rates, lambda rate, distortion: distortion)
@@ -82,7 +82,7 @@ def elbo_against_rate(
     """Draw R + D = -ELBO against R, after Alemi et al. 2018, Figure 3b.
 
     Models of one ELBO lie on a horizontal line. A member with an average of its parameters is drawn
-    by that alone.
+    by that alone, as far as rows name their members.
 
     Args:
       points: Rows of points.csv, of `rd.sweep` or of `rd.evaluate`.
@@ -94,7 +94,7 @@ def elbo_against_rate(
       BadInput: If no finite point of that split is there.
     """
     groups = curves(averaged(points), split)
-    rates, distortions = _members(points, split)
+    rates, distortions = _members(groups)
     with drawing():
         figure, axes = subplots(figsize=(6.4, 4.6 + _legend_inches(groups)))
         theirs = _draw_reference(axes, reference, rates, np.add)
@@ -110,9 +110,9 @@ def elbo_against_rate(
     return figure
 
 
-def _members(points: Sequence[Row], split: str) -> np.ndarray:
-    """(2, rows) rate and distortion of all finite rows, whether a curve shows them or not."""
-    return np.concatenate([curve.members for curve in curves(points, split)], axis=1)
+def _members(groups: Sequence[Curve]) -> np.ndarray:
+    """(2, members) rate and distortion of the members of all curves."""
+    return np.concatenate([curve.members for curve in groups], axis=1)
 
 
 def _draw_band(axes: Axes, band: Band, low: np.ndarray, high: np.ndarray) -> None:
@@ -204,15 +204,15 @@ def _draw(axes: Axes, curve: Curve, height: np.ndarray, spread: np.ndarray, colo
 
 
 def _title(points: Sequence[Row], split: str) -> str:
-    title = f"{split} split; " if any("split" in point for point in points) else ""
-    both = len(averaged(points)) < len(points)
-    return title + ("averaged parameters; " if both else "")
+    return f"{split} split; " if any("split" in point for point in points) else ""
 
 
 def _legend(axes: Axes, groups: Sequence[Curve], title: str) -> None:
     """Explains everything drawn, above the axes, where no data can be."""
     if any(((curve.control == 1.0) & (curve.objective == "beta")).any() for curve in groups):
         axes.plot([], [], ms=9, mec="0.3", label=r"ring: $\beta = 1$", **_RING)
+    if {curve.averaging for curve in groups} == {"ema"}:
+        title += "averaged parameters; "
     both = len({curve.family[1] for curve in groups}) > 1
     signs = "filled: autoregressive decoder; " if both else ""
     names = "/".join(dict.fromkeys(curve.objective for curve in groups))

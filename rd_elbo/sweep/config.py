@@ -146,7 +146,8 @@ class Plan:
         """All members, in the chunks that the grid and `chunk_size` alone decide on.
 
         Chunks come in the order of their first members, whatever program they are of: a run that
-        stops early has what the grid names first.
+        stops early has what the grid names first. Small chunks of many programs in turn are traced
+        again, beyond the programs that `training.step` keeps.
         """
         overhead, size = self.population.max_padding_overhead, self.population.chunk_size
         groups = grouping.groups(self.members, self.dataset.image_shape, overhead)

@@ -159,6 +159,11 @@ def _check_point(point: Row) -> None:
             raise BadInput(f"{field}={point[field]!r}: expected a number.")
 
 
+def sound(point: Row) -> bool:
+    """Whether a row is of a member that did not diverge."""
+    return point["status"] == "ok" and bool(np.isfinite([point["rate"], point["distortion"]]).all())
+
+
 def usable(points: Iterable[Row], split: str) -> list[Row]:
     """The points of one split, leaving out members that diverged.
 
@@ -166,8 +171,7 @@ def usable(points: Iterable[Row], split: str) -> list[Row]:
       BadInput: If no finite point of that split is there.
     """
     points = list(points)
-    sound = [p for p in points if p["split"] == split and p["status"] == "ok"]
-    found = [p for p in sound if np.isfinite([p["rate"], p["distortion"]]).all()]
+    found = [p for p in points if p["split"] == split and sound(p)]
     if not found:
         have = ", ".join(repr(name) for name in dict.fromkeys(p["split"] for p in points))
         raise BadInput(

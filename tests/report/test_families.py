@@ -115,6 +115,13 @@ def test_a_point_far_out_does_not_squeeze_the_others(drawn):
     assert "1 of them outside the frame" in figure.legends[0].get_title().get_text()
 
 
+@pytest.mark.parametrize("figure", families.FIGURES.values())
+def test_a_member_and_its_average_are_one_model(drawn, figure):
+    points = [point | {"member": str(i)} for i, point in enumerate(twelve())]
+    both = [*points, *(point | {"averaging": "ema"} for point in points)]
+    assert "48 models" in drawn(figure, both).legends[0].get_title().get_text()
+
+
 def test_figure3b_is_framed_as_in_the_paper_if_the_families_bests_are_in_it(drawn):
     points, reference = twelve(), paper.reference("binarized_mnist")
     figure = drawn(families.figure3b, points, "test", reference)

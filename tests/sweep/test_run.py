@@ -307,6 +307,7 @@ def test_a_spent_budget_is_no_failure(tmp_path):
     where = f"--workdir={tmp_path / 'run'}"
     result = script("sweep.py", QUICK, where, "--budget=0.01s")
     assert result.returncode == 0 and "the budget is spent" in result.stderr
+    assert "time by family" not in result.stdout
     assert (tmp_path / "run" / "points.csv").exists()
     result = script("sweep.py", QUICK, where, "--budget=8h")
     assert result.returncode == 0 and "6 members, none diverged" in result.stdout
