@@ -8,7 +8,7 @@
 - `factorised`: no causal layer.
 - `residual_warmed`, `causal_warmed`: the same with a KL warm-up, for rates at which training
   without one misses its optimum.
-- `seeds`: two more seeds of one member of `residual`.
+- `seeds`, `causal_seed`: two more seeds of a member of `residual`, and one more of one of `causal`.
 - `causal_longer`, `factorised_longer`: one member of each, trained twice as long.
 
 All have an affine autoregressive flow as the prior, are trained by Muon, and have an average of
@@ -51,6 +51,7 @@ def get_config(form: str = "full") -> ConfigDict:
             "residual_warmed": {**RESIDUAL, **WARM_UP, "beta": (0.5,)},
             "causal_warmed": {**CAUSAL, **WARM_UP, "beta": (0.65, 0.8, 0.9)},
             "seeds": {**RESIDUAL, "beta": 0.1, "seed": (1, 2)},
+            "causal_seed": {**CAUSAL, "beta": 0.9, "seed": 1},
             "causal_longer": {**CAUSAL, "beta": 0.9, "epochs": 24.0},
             "factorised_longer": {**FACTORISED, "beta": 1.0, "epochs": 24.0},
         },
