@@ -90,7 +90,7 @@ def select(
 
 def finite(rows: Sequence[Row]) -> list[Row]:
     """Rows of members that did not diverge."""
-    return [row for row in rows if row["status"] == "ok" and math.isfinite(_total(row))]
+    return [row for row in rows if tables.sound(row)]
 
 
 def one_of_each(rows: Sequence[Row]) -> list[Row]:

@@ -49,9 +49,10 @@ def concluded(
     points = folder.write_points(plan.members, done, list(plan.evaluated))
     folder.write_metrics(plan.members, done)
     folder.write_members(plan.members, done, failed)
-    chunks = {done[m.name].name: done[m.name] for m in plan.members if m.name in done}
+    finished = [(done[m.name], m.family) for m in plan.members if m.name in done]
+    chunks = {chunk.name: chunk for chunk, _ in finished}
     # All members of a chunk are of one program, and so of one family.
-    family_of = {done[m.name].name: m.family for m in plan.members if m.name in done}
+    family_of = {chunk.name: family for chunk, family in finished}
     seconds = dict.fromkeys(("training", "compiling", "evaluating"), 0.0)
     of_families = dict.fromkeys(family_of.values(), 0.0)
     for name, chunk in chunks.items():

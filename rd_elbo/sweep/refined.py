@@ -23,7 +23,7 @@ from rd_elbo.sweep.grid import FIELDS, Member, unique, unused_fields
 Row = Mapping[str, Any]
 
 FILE = "refined.json"
-# Seeds of one member may differ by as much and a little more, nats.
+# Seeds of one member may differ by more, nats; what is smaller says nothing.
 _SMALLEST_MISS = 0.1
 _ARCHITECTURE = tuple(field.name for field in dataclasses.fields(Architecture))
 

@@ -47,12 +47,7 @@ KINDS = {
 STRONG = dataclasses.replace(
     KINDS["convolutions"],
     **paper_family("++v"),
-    **dict(
-        z_in_every_layer=True,
-        flow_steps=2,
-        flow_width=5,
-        flow_depth=1,
-    ),
+    **dict(z_in_every_layer=True, flow_steps=2, flow_width=5, flow_depth=1),
 )
 
 
@@ -92,12 +87,12 @@ def test_chunking_changes_nothing():
 # Held against narrower ones only.
 PADDED = {
     "resnet": dataclasses.replace(KINDS["convolutions"], encoder="resnet", decoder="resnet"),
-    "pixelvae": dataclasses.replace(
-        KINDS["convolutions"], decoder="pixelvae", encoder="dense", causal_depth=1
-    ),
-    "pixelvae_resnet": dataclasses.replace(
-        KINDS["convolutions"], decoder="pixelvae_resnet", encoder="dense", causal_depth=1
-    ),
+    **{
+        kind: dataclasses.replace(
+            KINDS["convolutions"], decoder=kind, encoder="dense", causal_depth=1
+        )
+        for kind in ("pixelvae", "pixelvae_resnet")
+    },
     "levels": Member(decoder="pixelcnn", likelihood="discretised_logistic"),
     "muon": dataclasses.replace(KINDS["convolutions"], optimizer="muon"),
 }
